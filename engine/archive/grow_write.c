@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/archive/grow_i.h"
+#include "engine/archive/names.h"
+#include "engine/base/file.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+
+/* What is encoded but not yet written is written when it passes this. */
+#define WRITE_BYTES (1u << 20)
+
+struct grow_writer {
+	struct grow_info info;
+	int fd;
+	char name[OBJECT_NAME_MAX];
+	struct gz_codec *codec;
+	struct grow_tail tail;     /* behind the last record */
+	uint64_t closed_length;    /* behind the last record that closes */
+	uint64_t content_len;      /* with what is in the batch under way */
+	uint64_t n_frames;
+	uint64_t offset;           /* file bytes with what is in `out` */
+	struct wal_cksum chain;
+	struct commit last;
+	bool in_commit;            /* frames without their commit yet */
+
+	struct buf block;          /* content not yet in a data member */
+	struct buf out;            /* members not yet written */
+	struct buf members, commits; /* parts of the record to come */
+	uint64_t n_members, n_commits;
+	struct frame_entry *run;   /* GROW_RUN_FRAMES */
+	size_t n_run;
+};
+
+int grow_header_put(const struct grow_info *info, struct buf *out, uint64_t *ret_hash,
+                    struct err *err)
+{
+	uint8_t p[GROW_HEADER_PAYLOAD];
+
+	memcpy(p, "asofgrow", 8);
+	store_le32(p + 8, GROW_VERSION);
+	store_le32(p + 12, info->page_size);
+	store_le64(p + 16, info->id);
+	store_le32(p + 24, info->lineage);
+	store_le32(p + 28, info->salt1);
+	store_le32(p + 32, info->salt2);
+	store_le32(p + 36, 0);
+	store_le64(p + 40, info->first_txid);
+	*ret_hash = hash64(p, 48, gz_bind(info->id, 0));
+	store_le64(p + 48, *ret_hash);
+	return gz_put_blob(GZ_HEADER, p, sizeof(p), out, err);
+}
+
+int grow_header_get(const uint8_t *raw, size_t len, const char *name, struct grow_info *ret,
+                    uint64_t *ret_hash, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(GROW_HEADER_PAYLOAD);
+
+	if (len != GROW_HEADER_SIZE || gz_get_blob(GZ_HEADER, raw, len, &b, NULL) < 0 ||
+	    b.len != GROW_HEADER_PAYLOAD || memcmp(b.data, "asofgrow", 8) != 0)
+		return err_set(err, ERR_DAMAGED, 0, "'%s' is damaged at byte 0: no header", name);
+	const uint8_t *p = b.data;
+	if (load_le32(p + 8) > GROW_VERSION)
+		return err_set(err, ERR_VERSION, 0,
+		               "'%s' has format %u, this asof reads up to %u (use a newer asof)",
+		               name, load_le32(p + 8), GROW_VERSION);
+	*ret = (struct grow_info){
+	        .id = load_le64(p + 16),
+	        .page_size = load_le32(p + 12),
+	        .lineage = load_le32(p + 24),
+	        .first_txid = load_le64(p + 40),
+	        .salt1 = load_le32(p + 28),
+	        .salt2 = load_le32(p + 32),
+	};
+	*ret_hash = load_le64(p + 48);
+	if (*ret_hash != hash64(p, 48, gz_bind(ret->id, 0)) || load_le32(p + 36) != 0 ||
+	    !page_size_valid(ret->page_size) || ret->first_txid == 0)
+		return err_set(err, ERR_DAMAGED, 0,
+		               "'%s' is damaged at byte 0: the header does not match its hash", name);
+	return 0;
+}
+
+void grow_tail_init(struct grow_tail *t, const struct grow_info *info, uint64_t header_hash)
+{
+	*t = (struct grow_tail){
+	        .prev_hash = header_hash,
+	        .length = GROW_HEADER_SIZE,
+	        .last_txid = info->first_txid - 1,
+	        .last = {.txid = info->first_txid - 1, .min_pages = UINT32_MAX},
+	};
+}
+
+static struct grow_writer *writer_new(int level, struct err *err)
+{
+	struct grow_writer *w = calloc(1, sizeof(*w));
+	if (w) {
+		w->fd = -1;
+		w->run = malloc(GROW_RUN_FRAMES * sizeof(*w->run));
+		w->block.max_bytes = GROW_BLOCK_BYTES;
+		w->out.max_bytes = WRITE_BYTES + RECORD_MAX_BYTES + 2 * GROW_BLOCK_BYTES;
+		w->members.max_bytes = w->commits.max_bytes = RECORD_MAX_BYTES;
+	}
+	if (!w || !w->run || gz_codec_new(level, &w->codec, err) < 0) {
+		grow_writer_free(w);
+		err_set(err, ERR_NOMEM, 0, "no memory for a segment writer");
+		return NULL;
+	}
+	return w;
+}
+
+/* The writer goes on behind `w->tail`. */
+static void start_batch(struct grow_writer *w)
+{
+	w->closed_length = w->offset = w->tail.length;
+	w->content_len = w->tail.content_len;
+	w->n_frames = w->tail.n_frames;
+	w->chain = w->tail.chain;
+	w->last = w->tail.last;
+}
+
+int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size, int level,
+                struct grow_writer **ret, struct err *err)
+{
+	cleanup_grow_writer struct grow_writer *w = writer_new(level, err);
+	struct object_name n = {.type = OBJECT_GROWING, .lineage = lineage, .first_txid = first_txid};
+	uint64_t random[2], hash;
+
+	if (!w)
+		return -ERR_NOMEM;
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return err_set(err, ERR_IO, errno, "get random bytes");
+	w->info = (struct grow_info){
+	        .id = random[0],
+	        .page_size = page_size,
+	        .lineage = lineage,
+	        .first_txid = first_txid,
+	        .salt1 = (uint32_t)random[1],
+	        .salt2 = (uint32_t)(random[1] >> 32),
+	};
+	object_name_format(&n, w->name);
+	int rc = file_open(dir_fd, w->name, O_RDWR | O_CREAT | O_EXCL, 0600, &w->fd, err);
+	if (rc == 0)
+		rc = grow_header_put(&w->info, &w->out, &hash, err);
+	if (rc == 0)
+		rc = file_pwrite(w->fd, w->out.data, w->out.len, 0, w->name, err);
+	if (rc == 0)
+		rc = file_sync_dir(dir_fd, w->name, err);
+	if (rc < 0)
+		return rc;
+	buf_clear(&w->out);
+	grow_tail_init(&w->tail, &w->info, hash);
+	start_batch(w);
+	*ret = take_ptr(w);
+	return 0;
+}
+
+int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
+                struct grow_writer **ret, struct commit *ret_last, struct source_position *ret_pos,
+                struct err *err)
+{
+	cleanup_grow_writer struct grow_writer *w = writer_new(level, err);
+	cleanup_source struct source *src = NULL;
+	cleanup_grow_reader struct grow_reader *r = NULL;
+	uint64_t len;
+
+	if (!w)
+		return -ERR_NOMEM;
+	int rc = source_open_file(dir_fd, name, NULL, &src, err);
+	if (rc == 0 && (rc = grow_open(src, NULL, &r, err)) == 0)
+		src = NULL;
+	if (rc == 0)
+		rc = grow_refresh_all(r, &len, err);
+	if (rc < 0)
+		return rc;
+	if (len < durable_len)
+		return err_set(err, ERR_DAMAGED, 0,
+		               "'%s' is damaged behind byte %llu, though %llu bytes were durable", name,
+		               (unsigned long long)len, (unsigned long long)durable_len);
+	w->info = *grow_reader_info(r);
+	snprintf(w->name, sizeof(w->name), "%s", name);
+	grow_closed_tail(r, &w->tail);
+	start_batch(w);
+	rc = file_open(dir_fd, name, O_RDWR, 0, &w->fd, err);
+	if (rc < 0)
+		return rc;
+	if (ftruncate(w->fd, (off_t)len) < 0)
+		return err_set(err, ERR_IO, errno, "cut the torn end of '%s'", name);
+	rc = file_datasync(w->fd, name, err);
+	if (rc < 0)
+		return rc;
+	*ret_last = w->last;
+	*ret_pos = w->tail.pos;
+	*ret = take_ptr(w);
+	return 0;
+}
+
+static int write_out(struct grow_writer *w, struct err *err)
+{
+	int rc = file_pwrite(w->fd, w->out.data, w->out.len, w->offset - w->out.len, w->name, err);
+	buf_clear(&w->out);
+	return rc;
+}
+
+static int end_block(struct grow_writer *w, struct err *err)
+{
+	size_t start = w->out.len;
+	uint8_t hash[8];
+
+	if (w->block.len == 0)
+		return 0;
+	int rc = gz_put_data(w->codec, w->block.data, w->block.len, &w->out, err);
+	if (rc < 0)
+		return rc;
+	size_t len = w->out.len - start;
+	store_le64(hash, hash64(w->out.data + start, len, gz_bind(w->info.id, w->offset)));
+	w->offset += len;
+	rc = buf_append_varint(&w->members, w->block.len, err);
+	if (rc == 0)
+		rc = buf_append_varint(&w->members, len, err);
+	if (rc == 0)
+		rc = buf_append(&w->members, hash, 8, err);
+	w->n_members++;
+	buf_clear(&w->block);
+	if (rc == 0 && w->out.len >= WRITE_BYTES)
+		rc = write_out(w, err);
+	return rc;
+}
+
+static int put_content(struct grow_writer *w, const uint8_t *p, size_t len, struct err *err)
+{
+	w->content_len += len;
+	while (len > 0) {
+		size_t n = GROW_BLOCK_BYTES - w->block.len;
+		if (n > len)
+			n = len;
+		int rc = buf_append(&w->block, p, n, err);
+		if (rc == 0 && w->block.len == GROW_BLOCK_BYTES)
+			rc = end_block(w, err);
+		if (rc < 0)
+			return rc;
+		p += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int put_wal_header(struct grow_writer *w, struct err *err)
+{
+	uint8_t b[WAL_HEADER_SIZE];
+	struct wal_header h = {
+	        .page_size = w->info.page_size,
+	        .salt1 = w->info.salt1,
+	        .salt2 = w->info.salt2,
+	};
+
+	wal_header_write(&h, b);
+	w->chain = h.cksum;
+	return put_content(w, b, sizeof(b), err);
+}
+
+int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const void *page,
+               struct err *err)
+{
+	uint8_t b[WAL_FRAME_HEADER_SIZE];
+	struct wal_frame_header h = {pgno, n_truncate, w->info.salt1, w->info.salt2, {0, 0}};
+	int rc = 0;
+
+	if (w->content_len == 0)
+		rc = put_wal_header(w, err);
+	if (rc < 0)
+		return rc;
+	wal_frame_header_write(&h, b);
+	wal_cksum_add(&w->chain, b, 8, false);
+	wal_cksum_add(&w->chain, page, w->info.page_size, false);
+	h.cksum = w->chain;
+	wal_frame_header_write(&h, b);
+	rc = put_content(w, b, sizeof(b), err);
+	if (rc == 0)
+		rc = put_content(w, page, w->info.page_size, err);
+	if (rc < 0)
+		return rc;
+	w->n_frames++;
+	w->run[w->n_run++] = (struct frame_entry){pgno, w->n_frames};
+	w->in_commit = n_truncate == 0;
+	return 0;
+}
+
+int grow_commit(struct grow_writer *w, struct commit *c, struct err *err)
+{
+	c->last_frame = w->n_frames;
+	c->min_pages = c->n_pages < w->last.min_pages ? c->n_pages : w->last.min_pages;
+	int rc = commit_put(&w->commits, c, w->n_commits ? &w->last : NULL, err);
+	if (rc < 0)
+		return rc;
+	w->last = *c;
+	w->n_commits++;
+	return 0;
+}
+
+bool grow_batch_full(const struct grow_writer *w)
+{
+	return w->n_run == GROW_RUN_FRAMES;
+}
+
+static void put_record_fixed(struct grow_writer *w, const struct source_position *pos,
+                             uint8_t p[RECORD_FIXED])
+{
+	const struct grow_tail *t = &w->tail;
+
+	memcpy(p, "aREC", 4);
+	store_le32(p + 4, w->in_commit ? 0 : RECORD_CLOSES);
+	store_le64(p + 8, t->n_records);
+	store_le64(p + 16, w->offset);
+	store_le64(p + 24, t->prev_offset);
+	store_le64(p + 32, t->prev_hash);
+	store_le64(p + 40, t->content_len);
+	store_le64(p + 48, w->n_frames);
+	store_le64(p + 56, w->n_members);
+	store_le64(p + 64, w->n_commits);
+	store_le64(p + 72, w->n_run);
+	store_le32(p + 80, pos->salt1);
+	store_le32(p + 84, pos->salt2);
+	store_le64(p + 88, pos->frame);
+	store_le32(p + 96, pos->cksum.s0);
+	store_le32(p + 100, pos->cksum.s1);
+	store_le32(p + 104, pos->change);
+	store_le32(p + 108, 0);
+	store_le32(p + 112, w->chain.s0);
+	store_le32(p + 116, w->chain.s1);
+	store_le64(p + 120, w->last.txid);
+}
+
+int grow_end_batch(struct grow_writer *w, const struct source_position *pos, struct err *err)
+{
+	cleanup_buf struct buf record = BUF_INIT(RECORD_MAX_BYTES);
+	uint8_t fixed[RECORD_FIXED], hash[8];
+
+	if (w->n_run == 0)
+		return 0;
+	int rc = end_block(w, err);
+	if (rc < 0)
+		return rc;
+	put_record_fixed(w, pos, fixed);
+	frame_run_sort(w->run, w->n_run);
+	rc = buf_append(&record, fixed, sizeof(fixed), err);
+	if (rc == 0)
+		rc = buf_append(&record, w->members.data, w->members.len, err);
+	if (rc == 0)
+		rc = buf_append(&record, w->commits.data, w->commits.len, err);
+	if (rc == 0)
+		rc = frame_run_put(&record, w->run, w->n_run, err);
+	if (rc < 0)
+		return rc;
+	uint64_t h = hash64(record.data, record.len, gz_bind(w->info.id, w->offset));
+	store_le64(hash, h);
+	rc = buf_append(&record, hash, 8, err);
+	size_t before = w->out.len;
+	if (rc == 0)
+		rc = gz_put_blob(GZ_RECORD, record.data, record.len, &w->out, err);
+	if (rc < 0)
+		return rc;
+
+	uint64_t record_offset = w->offset;
+	w->offset += w->out.len - before;
+	rc = write_out(w, err);
+	if (rc < 0)
+		return rc;
+	w->tail.n_records++;
+	w->tail.prev_offset = record_offset;
+	w->tail.prev_hash = h;
+	w->tail.length = w->offset;
+	w->tail.content_len = w->content_len;
+	if (!w->in_commit)
+		w->closed_length = w->offset;
+	buf_clear(&w->members);
+	buf_clear(&w->commits);
+	w->n_members = w->n_commits = 0;
+	w->n_run = 0;
+	return 0;
+}
+
+int grow_sync(struct grow_writer *w, struct err *err)
+{
+	return file_datasync(w->fd, w->name, err);
+}
+
+uint64_t grow_length(const struct grow_writer *w)
+{
+	return w->closed_length;
+}
+
+uint64_t grow_content_len(const struct grow_writer *w)
+{
+	return w->content_len;
+}
+
+const struct grow_info *grow_writer_info(const struct grow_writer *w)
+{
+	return &w->info;
+}
+
+void grow_writer_free(struct grow_writer *w)
+{
+	if (!w)
+		return;
+	if (w->fd >= 0)
+		close(w->fd);
+	gz_codec_free(w->codec);
+	buf_release(&w->block);
+	buf_release(&w->out);
+	buf_release(&w->members);
+	buf_release(&w->commits);
+	free(w->run);
+	free(w);
+}

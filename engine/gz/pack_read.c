@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/gz/pack.h"
+
+#include "engine/base/hash.h"
+
+struct pack {
+	struct source *src;
+	struct cache *cache;
+	uint64_t id;
+	uint64_t file_size;
+	uint64_t content_len;
+	uint32_t block_size;
+	uint64_t n_leaves;
+	struct buf top;
+	size_t refs_offset;  /* of the member leaf refs in `top` */
+	size_t owner_offset; /* of the owner's bytes in `top` */
+	uint8_t meta[PACK_META_SIZE];
+};
+
+static int damaged(const struct pack *p, struct err *err, uint64_t offset, const char *what)
+{
+	return err_set(err, ERR_DAMAGED, 0, "'%s' is damaged at byte %llu: %s", p->src->name,
+	               (unsigned long long)offset, what);
+}
+
+/* Reads `ref` and checks its hash; malloc'ed. */
+static int read_ref(struct pack *p, const struct pack_ref *ref, uint8_t **ret, struct err *err)
+{
+	if (ref->offset > p->file_size || ref->len > p->file_size - ref->offset)
+		return damaged(p, err, ref->offset, "an index points past the end");
+	cleanup_free uint8_t *b = malloc(ref->len ? ref->len : 1);
+	if (!b)
+		return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", p->src->name);
+	int rc = p->src->pread(p->src, b, ref->len, ref->offset, err);
+	if (rc < 0)
+		return rc;
+	if (hash64(b, ref->len, gz_bind(p->id, ref->offset)) != ref->hash)
+		return damaged(p, err, ref->offset, "bytes do not match their hash");
+	*ret = take_ptr(b);
+	return 0;
+}
+
+static int check_version(struct pack *p, const uint8_t *at, const char *magic, struct err *err)
+{
+	if (memcmp(at, magic, 8) != 0)
+		return damaged(p, err, 0, "not an object of this archive");
+	if (load_le32(at + 8) > PACK_VERSION)
+		return err_set(err, ERR_VERSION, 0,
+		               "'%s' has format %u, this asof reads up to %u (use a newer asof)",
+		               p->src->name, load_le32(at + 8), PACK_VERSION);
+	return 0;
+}
+
+static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *err)
+{
+	uint8_t raw[PACK_TRAILER_SIZE];
+	cleanup_buf struct buf b = BUF_INIT(PACK_TRAILER_PAYLOAD);
+	struct err why;
+
+	if (p->file_size < PACK_TRAILER_SIZE + PACK_HEADER_SIZE)
+		return damaged(p, err, p->file_size, "too short");
+	uint64_t at = p->file_size - PACK_TRAILER_SIZE;
+	int rc = p->src->pread(p->src, raw, sizeof(raw), at, err);
+	if (rc < 0)
+		return rc;
+	if (gz_get_blob(GZ_TRAILER, raw, sizeof(raw), &b, &why) < 0 ||
+	    b.len != PACK_TRAILER_PAYLOAD)
+		return damaged(p, err, at, "no trailer");
+	const uint8_t *t = b.data;
+	rc = check_version(p, t, "asoftail", err);
+	if (rc < 0)
+		return rc;
+	p->block_size = load_le32(t + 12);
+	p->id = load_le64(t + 16);
+	p->content_len = load_le64(t + 24);
+	*ret_top = (struct pack_ref){load_le64(t + 32), load_le64(t + 40), load_le64(t + 48)};
+	memcpy(p->meta, t + 56, PACK_META_SIZE);
+	if (hash64(t, 56 + PACK_META_SIZE, gz_bind(p->id, at)) != load_le64(t + 56 + PACK_META_SIZE))
+		return damaged(p, err, at, "the trailer does not match its hash");
+	if (p->block_size == 0 || p->block_size > PACK_BLOCK_MAX)
+		return damaged(p, err, at, "a wrong block size");
+	return 0;
+}
+
+static int read_header(struct pack *p, struct err *err)
+{
+	uint8_t raw[PACK_HEADER_SIZE];
+	cleanup_buf struct buf b = BUF_INIT(PACK_HEADER_PAYLOAD);
+	struct err why;
+
+	int rc = p->src->pread(p->src, raw, sizeof(raw), 0, err);
+	if (rc < 0)
+		return rc;
+	if (gz_get_blob(GZ_HEADER, raw, sizeof(raw), &b, &why) < 0 || b.len != PACK_HEADER_PAYLOAD)
+		return damaged(p, err, 0, "no header");
+	rc = check_version(p, b.data, "asofpack", err);
+	if (rc < 0)
+		return rc;
+	if (load_le32(b.data + 12) != p->block_size || load_le64(b.data + 16) != p->id ||
+	    load_le64(b.data + 24) != hash64(b.data, 24, gz_bind(p->id, 0)))
+		return damaged(p, err, 0, "the header does not match the trailer");
+	return 0;
+}
+
+static int read_top(struct pack *p, const struct pack_ref *ref, struct err *err)
+{
+	cleanup_free uint8_t *raw = NULL;
+	struct err why;
+
+	int rc = read_ref(p, ref, &raw, err);
+	if (rc < 0)
+		return rc;
+	p->top.max_bytes = ref->len;
+	if (gz_get_blob(GZ_INDEX, raw, ref->len, &p->top, &why) < 0)
+		return damaged(p, err, ref->offset, "the index is not as written");
+	struct cursor c = cursor_init(p->top.data, p->top.len);
+	p->n_leaves = cursor_varint(&c);
+	p->refs_offset = (size_t)(c.p - p->top.data);
+	uint64_t n_blocks = (p->content_len + p->block_size - 1) / p->block_size;
+	uint64_t want = (n_blocks + PACK_BLOCKS_PER_LEAF - 1) / PACK_BLOCKS_PER_LEAF;
+	if (!cursor_ok(&c) || p->n_leaves != want || p->n_leaves > cursor_left(&c) / 24)
+		return damaged(p, err, ref->offset, "the index has a wrong count");
+	p->owner_offset = p->refs_offset + 24 * (size_t)p->n_leaves;
+	return 0;
+}
+
+int pack_open(struct source *src, struct cache *cache, struct pack **ret, struct err *err)
+{
+	struct pack *p = calloc(1, sizeof(*p));
+	struct pack_ref top;
+
+	if (!p)
+		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", src->name);
+	p->src = src;
+	p->cache = cache;
+	int rc = src->size(src, &p->file_size, err);
+	if (rc == 0)
+		rc = read_trailer(p, &top, err);
+	if (rc == 0)
+		rc = read_header(p, err);
+	if (rc == 0)
+		rc = read_top(p, &top, err);
+	if (rc < 0) {
+		p->src = NULL; /* stays the caller's */
+		pack_free(p);
+		return rc;
+	}
+	*ret = p;
+	return 0;
+}
+
+void pack_free(struct pack *p)
+{
+	if (!p)
+		return;
+	source_free(p->src);
+	buf_release(&p->top);
+	free(p);
+}
+
+uint64_t pack_id(const struct pack *p)
+{
+	return p->id;
+}
+
+const char *pack_name(const struct pack *p)
+{
+	return p->src->name;
+}
+
+uint64_t pack_size(const struct pack *p)
+{
+	return p->content_len;
+}
+
+uint32_t pack_block_size(const struct pack *p)
+{
+	return p->block_size;
+}
+
+const uint8_t *pack_meta(const struct pack *p)
+{
+	return p->meta;
+}
+
+struct cursor pack_top(const struct pack *p)
+{
+	return cursor_init(p->top.data + p->owner_offset, p->top.len - p->owner_offset);
+}
+
+struct leaf_load {
+	struct pack *pack;
+	const struct pack_ref *ref;
+	pack_decode_fn *decode;
+};
+
+static int load_leaf(void *ctx, void **ret_data, size_t *ret_len, struct err *err)
+{
+	struct leaf_load *l = ctx;
+	cleanup_free uint8_t *raw = NULL;
+	cleanup_buf struct buf b = BUF_INIT(l->ref->len);
+	struct err why = ERR_INIT;
+
+	int rc = read_ref(l->pack, l->ref, &raw, err);
+	if (rc < 0)
+		return rc;
+	if (gz_get_blob(GZ_INDEX, raw, l->ref->len, &b, &why) < 0)
+		return damaged(l->pack, err, l->ref->offset, why.msg);
+	if (!l->decode) {
+		*ret_len = b.len;
+		*ret_data = take_ptr(b.data);
+		return 0;
+	}
+	if (l->decode(b.data, b.len, ret_data, ret_len, &why) < 0)
+		return damaged(l->pack, err, l->ref->offset, why.msg);
+	return 0;
+}
+
+int pack_get_leaf(struct pack *p, const struct pack_ref *ref, pack_decode_fn *decode,
+                  struct cache_entry **ret, struct err *err)
+{
+	struct leaf_load l = {p, ref, decode};
+	return cache_get(p->cache, (struct cache_key){p->id, ref->offset}, load_leaf, &l, ret, err);
+}
+
+/* Where block `block` lies, from its member leaf. */
+static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struct err *err)
+{
+	uint64_t leaf = block / PACK_BLOCKS_PER_LEAF;
+	size_t i = (size_t)(block % PACK_BLOCKS_PER_LEAF);
+	cleanup_cache_entry struct cache_entry *e = NULL;
+
+	if (leaf >= p->n_leaves)
+		return damaged(p, err, 0, "a block past the end was asked for");
+	struct cursor c = cursor_init(p->top.data + p->refs_offset + 24 * leaf, 24);
+	struct pack_ref ref = pack_ref_get(&c);
+	int rc = pack_get_leaf(p, &ref, NULL, &e, err);
+	if (rc < 0)
+		return rc;
+	size_t n = cache_len(e) / 16;
+	if (cache_len(e) != 16 * n + 8 || i >= n)
+		return damaged(p, err, ref.offset, "a member leaf has a wrong length");
+	const uint8_t *at = (const uint8_t *)cache_data(e) + 16 * i;
+	uint64_t end = load_le64(at + 16); /* the next entry's offset, or the leaf's end */
+	ret->offset = load_le64(at);
+	ret->hash = load_le64(at + 8);
+	if (end < ret->offset || end - ret->offset > p->file_size)
+		return damaged(p, err, ref.offset, "a member leaf is not in order");
+	ret->len = end - ret->offset;
+	return 0;
+}
+
+struct block_load {
+	struct pack *pack;
+	uint64_t block;
+};
+
+static int load_block(void *ctx, void **ret_data, size_t *ret_len, struct err *err)
+{
+	struct block_load *l = ctx;
+	struct pack *p = l->pack;
+	struct pack_ref ref;
+	cleanup_free uint8_t *raw = NULL, *content = NULL;
+	struct err why = ERR_INIT;
+
+	int rc = block_ref(p, l->block, &ref, err);
+	if (rc == 0)
+		rc = read_ref(p, &ref, &raw, err);
+	if (rc < 0)
+		return rc;
+	uint64_t start = l->block * p->block_size;
+	size_t len = p->block_size;
+	if (p->content_len - start < len)
+		len = (size_t)(p->content_len - start);
+	content = malloc(len);
+	if (!content)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a block of '%s'", p->src->name);
+	rc = gz_get_data(raw, ref.len, content, len, &why);
+	if (err_kind_of(rc) == ERR_NOMEM)
+		return err_copy(err, &why);
+	if (rc < 0)
+		return damaged(p, err, ref.offset, why.msg);
+	*ret_len = len;
+	*ret_data = take_ptr(content);
+	return 0;
+}
+
+/* Blocks share the cache with leaves: their keys are file offsets' complements. */
+static struct cache_key block_key(const struct pack *p, uint64_t block)
+{
+	return (struct cache_key){p->id, ~block};
+}
+
+int pack_read(struct pack *p, uint64_t offset, void *buf, size_t len, struct err *err)
+{
+	uint8_t *out = buf;
+
+	if (offset > p->content_len || len > p->content_len - offset)
+		return damaged(p, err, 0, "content past the end was asked for");
+	while (len > 0) {
+		struct block_load l = {p, offset / p->block_size};
+		size_t in = (size_t)(offset % p->block_size);
+		cleanup_cache_entry struct cache_entry *e = NULL;
+		int rc = cache_get(p->cache, block_key(p, l.block), load_block, &l, &e, err);
+		if (rc < 0)
+			return rc;
+		size_t n = cache_len(e) - in;
+		if (n > len)
+			n = len;
+		memcpy(out, (const uint8_t *)cache_data(e) + in, n);
+		out += n;
+		offset += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int pack_prefetch(struct pack *p, uint64_t block, struct err *err)
+{
+	struct block_load l = {p, block};
+	struct cache_entry *e = NULL;
+
+	if (block * p->block_size >= p->content_len)
+		return 0;
+	int rc = cache_get(p->cache, block_key(p, block), load_block, &l, &e, err);
+	cache_put(e);
+	return rc;
+}

@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Builds, finds and runs every test; tests/run is the way to start it.
+
+A job is one process with a time limit, a log and a scratch folder of its own:
+
+    build/KIND            one of the builds below
+    unit/NAME, fuzz/NAME, capture/...
+                          meson tests (tests/unit/test_*.c, tests/fuzz/fuzz_*.c as replay), under
+                          ASan and UBSan; unit tests again as tsan/NAME and valgrind/NAME
+    fuzzing/NAME          the same fuzz targets, a few seconds with libFuzzer
+    e2e/NAME              tests/e2e/NAME_test.py, tests/capture/NAME_test.py, with ASOF in the
+                          environment and first in PATH
+    check/NAME            layers, format, tidy, shell, python
+
+Exit status 0 of a job is a pass, 77 a skip, anything else a failure.  Where the output is
+cmocka's or unittest's, the cases in it are counted one by one.  An e2e file can carry a line
+
+    # runner: timeout=300 serial asan
+
+to change its limit, to run with nothing beside it, and to run once more with an asof built
+with sanitizers.  Whatever a job leaves behind (processes, mounts) is ended after it.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(ROOT, "build")
+LOGS = os.path.join(BUILD, "test-logs")
+JOB_VARIABLE = "ASOF_TEST_JOB"  # marks the processes of a job, however they detach
+PARALLEL = 2
+
+# Sanitizers of these compilers do not know every layout that a kernel may choose.
+FIXED_LAYOUT = ["setarch", os.uname().machine, "-R"]
+
+STRICT = ["-Dwerror=true"]
+BUILDS = {
+    "release": (None, ["--buildtype=release", *STRICT]),
+    "asan": (None, ["-Db_sanitize=address,undefined", "-Db_lundef=false",
+                    "-Dc_args=-fno-sanitize-recover=all", *STRICT]),
+    "tsan": (None, ["-Db_sanitize=thread", "-Db_lundef=false", *STRICT]),
+    "clang": ("clang", ["-Db_sanitize=address,undefined", "-Db_lundef=false",
+                        "-Dc_args=-fsanitize=fuzzer-no-link", *STRICT]),
+}
+
+SANITIZER_ENV = {
+    "ASAN_OPTIONS": "handle_segv=2:detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+}
+FUZZ_SECONDS = 5
+
+
+class Job:
+    def __init__(self, name, command, timeout=120, env=None, serial=False, cwd=ROOT, layout=False):
+        self.name = name
+        self.command = FIXED_LAYOUT + command if layout else command
+        self.timeout = timeout
+        self.env = env or {}
+        self.serial = serial
+        self.cwd = cwd
+        self.passed = self.failed = self.skipped = 0
+        self.seconds = 0.0
+        self.notes = []
+
+    @property
+    def log(self):
+        return os.path.join(LOGS, self.name.replace("/", "-") + ".log")
+
+
+# ---- running ----
+
+
+def own_processes(marker):
+    """Processes that carry the marker of a job in their environment."""
+    wanted = f"{JOB_VARIABLE}={marker}".encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if wanted in f.read().split(b"\0"):
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def mounts_below(folder):
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as f:
+        points = [line.split()[4].replace("\\040", " ") for line in f]
+    return [p for p in reversed(points) if p == folder or p.startswith(folder + "/")]
+
+
+def clean_up(marker, folder):
+    """Ends what a job left behind; returns a description of it."""
+    left = []
+    for point in mounts_below(folder):
+        left.append(f"mount {point}")
+        command = ["umount", "-l", point] if os.geteuid() == 0 else ["fusermount3", "-uz", point]
+        subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+    for sig, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+        pids = own_processes(marker)
+        if not pids:
+            break
+        left += [f"process {p} ({signal.Signals(sig).name})" for p in pids]
+        for pid in pids:
+            try:
+                os.kill(pid, sig)
+            except ProcessLookupError:
+                pass
+        end = time.monotonic() + patience
+        while time.monotonic() < end and own_processes(marker):
+            time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
+    return left
+
+
+CASE = [
+    (re.compile(r"^\[       OK \] (\S+)"), "passed"),
+    (re.compile(r"^\[  FAILED  \] (?:\S+: )?(\w+)$"), "failed"),
+    (re.compile(r"^\[  SKIPPED \] (?:\S+: )?(\w+)$"), "skipped"),
+    (re.compile(r"^(test\w* \(.*\)).*?\.\.\. (?:.*\s)?ok$"), "passed"),
+    (re.compile(r"^(test\w* \(.*\)).*?\.\.\. (?:.*\s)?(?:FAIL|ERROR)$"), "failed"),
+    (re.compile(r"^(test\w* \(.*\)).*?\.\.\. (?:.*\s)?(skipped .*)$"), "skipped"),
+]
+
+
+def count_cases(text):
+    """Cases in the output of cmocka or unittest: (passed, failed, skipped names)."""
+    cases = {}
+    previous = ""
+    for line in text.splitlines():
+        # A docstring puts the name of a unittest case on a line of its own.
+        joined = f"{previous} {line}" if re.match(r"^test\w* \(.*\)$", previous) else line
+        for pattern, outcome in CASE:
+            m = pattern.match(joined)
+            if m:
+                if cases.get(m.group(1)) != "failed":
+                    cases[m.group(1)] = outcome
+                break
+        previous = line
+    of = lambda outcome: [name for name, o in cases.items() if o == outcome]
+    return of("passed"), of("failed"), of("skipped")
+
+
+def judge(job, status, text, timed_out):
+    passed, failed, skipped = count_cases(text)
+    job.passed, job.failed, job.skipped = len(passed), len(failed), len(skipped)
+    if timed_out:
+        job.failed += 1
+        job.notes.append(f"timed out after {job.timeout} s")
+    elif status == 77:
+        job.skipped = max(job.skipped, 1)
+        last = [line for line in text.splitlines() if line.strip()]
+        job.notes.append(last[-1] if last else "skipped")
+    elif status != 0 and not job.failed:
+        job.failed = 1
+        job.notes.append(f"exit status {status}")
+    elif status == 0 and job.failed:
+        job.notes.append("exit status 0 in spite of failed cases")
+    elif status == 0 and not (job.passed or job.skipped):
+        job.passed = 1
+    job.notes += [f"failed: {name}" for name in failed] + [f"skipped: {name}" for name in skipped]
+    # Where everything is meant to be tested, a machine without FUSE is no excuse.
+    if os.environ.get("CI") == "true" and job.skipped and re.search("fuse", text, re.I):
+        job.failed += job.skipped
+        job.skipped = 0
+        job.notes.append("a FUSE test was skipped, which CI=true does not allow")
+
+
+def run_job(job):
+    marker = f"{os.getpid()}-{job.name}"
+    folder = tempfile.mkdtemp(prefix="asof-test-")
+    env = {**os.environ, **SANITIZER_ENV, **job.env, JOB_VARIABLE: marker, "TMPDIR": folder,
+           "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+    env.pop("ASOF_ARCHIVE", None)
+    started = time.monotonic()
+    timed_out = False
+    with open(job.log, "wb") as log:
+        process = subprocess.Popen(job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   env=env, cwd=job.cwd, start_new_session=True)
+        try:
+            status = process.wait(job.timeout)
+        except subprocess.TimeoutExpired:
+            timed_out, status = True, -1
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    left = clean_up(marker, folder)
+    job.seconds = time.monotonic() - started
+    with open(job.log, "a", encoding="utf-8") as log:
+        for thing in left:
+            log.write(f"runner: left behind: {thing}\n")
+    with open(job.log, encoding="utf-8", errors="replace") as log:
+        judge(job, status, log.read(), timed_out)
+
+
+def repro(job):
+    env = " ".join(f"{k}={shlex.quote(v)}" for k, v in job.env.items() if k != "PATH")
+    return f"cd {shlex.quote(job.cwd)} && {env} {shlex.join(job.command)}".replace("  ", " ")
+
+
+PRINT_LOCK = threading.Lock()
+
+
+def report(job):
+    word = "FAIL" if job.failed else "pass" if job.passed else "skip"
+    cases = job.passed + job.failed + job.skipped
+    count = f"{cases} cases" if cases > 1 else ""
+    with PRINT_LOCK:
+        print(f"{word}  {job.name:<34} {job.seconds:6.1f} s  {count}".rstrip(), flush=True)
+        for note in job.notes:
+            print(f"        {note}")
+        if job.failed:
+            with open(job.log, encoding="utf-8", errors="replace") as f:
+                for line in f.read().splitlines()[-60:]:
+                    print(f"    | {line}")
+            print(f"    log: {os.path.relpath(job.log, ROOT)}\n    again: {repro(job)}", flush=True)
+
+
+def run_all(jobs):
+    def one(job):
+        run_job(job)
+        report(job)
+
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(one, (j for j in jobs if not j.serial)))
+    for job in jobs:
+        if job.serial:
+            one(job)
+
+
+# ---- what there is ----
+
+
+def directory(kind):
+    return os.path.join(BUILD, kind)
+
+
+def source_list():
+    """The files that meson looks for by pattern: when they change it must look again."""
+    found = []
+    for folder in ("tests/unit", "tests/fuzz", "tests/lib", "tests/capture"):
+        path = os.path.join(ROOT, folder)
+        if os.path.isdir(path):
+            found += [f"{folder}/{n}" for n in sorted(os.listdir(path))
+                      if n.endswith(".c") or n == "meson.build"]
+    return "\n".join(found)
+
+
+def build_job(kind, targets):
+    compiler, options = BUILDS[kind]
+    path = directory(kind)
+    stamp = os.path.join(path, "asof-sources")
+    listing = shlex.quote(source_list())
+    q = shlex.quote
+    setup = f"meson setup {q(path)} {q(ROOT)} {shlex.join(options)}"
+    script = (f"set -e; [ \"$(cat {q(stamp)} 2>/dev/null)\" = {listing} ] || "
+              f"{{ [ ! -d {q(path)} ] || rm -rf {q(path)}; {setup}; }}; "
+              f"ninja -C {q(path)} {shlex.join(targets)}; printf %s {listing} >{q(stamp)}")
+    env = {"CC": compiler} if compiler else {}
+    return Job(f"build/{kind}", ["sh", "-c", script], timeout=600, env=env, serial=True)
+
+
+def meson_tests(kind):
+    out = subprocess.run(["meson", "introspect", "--tests", directory(kind)], check=True,
+                         stdout=subprocess.PIPE).stdout
+    for test in json.loads(out):
+        suites = [s.split(":")[-1] for s in test["suite"]]
+        yield test, suites[0] if suites else "meson"
+
+
+def e2e_jobs():
+    for folder in ("e2e", "capture"):
+        path = os.path.join(ROOT, "tests", folder)
+        for name in sorted(os.listdir(path) if os.path.isdir(path) else []):
+            if not name.endswith("_test.py"):
+                continue
+            file = os.path.join(path, name)
+            with open(file, encoding="utf-8") as f:
+                text = f.read()
+            m = re.search(r"^# runner: (.*)$", text, re.M)
+            words = m.group(1).split() if m else []
+            limit = next((int(w[8:]) for w in words if w.startswith("timeout=")), 180)
+            command = [sys.executable, file] + (["-v"] if "unittest" in text else [])
+            kinds = ["release"] + (["asan"] if "asan" in words else [])
+            for kind in kinds:
+                tools = os.path.join(directory(kind), "tools")
+                env = {"ASOF": os.path.join(tools, "asof"), "ASOF_BUILD": directory(kind),
+                       "PATH": tools + ":" + os.environ.get("PATH", "/usr/bin:/bin")}
+                suffix = "" if kind == "release" else "-" + kind
+                yield Job(f"{folder}/{name[:-8]}{suffix}", command, limit, env, "serial" in words,
+                          layout=kind != "release")
+
+
+def fuzzing_jobs():
+    folder = os.path.join(ROOT, "tests", "fuzz")
+    for name in sorted(os.listdir(folder)):
+        if not (name.startswith("fuzz_") and name.endswith(".c")):
+            continue
+        target = name[:-2]
+        # Finds go to a scratch corpus; what is worth keeping is moved to tests/data by hand.
+        scratch = os.path.join(BUILD, "fuzz-corpus", target[5:])
+        os.makedirs(scratch, exist_ok=True)
+        corpus = os.path.join(ROOT, "tests", "data", "fuzz", target[5:])
+        command = [os.path.join(directory("clang"), "tests", "fuzz", target),
+                   f"-max_total_time={FUZZ_SECONDS}", "-timeout=10", "-rss_limit_mb=1024",
+                   "-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={LOGS}/{target}-",
+                   scratch]
+        command += [corpus] if os.path.isdir(corpus) else []
+        yield Job(f"fuzzing/{target[5:]}", command, 60, layout=True)
+
+
+def source_folders():
+    for top in ("engine", "fs", "tools", "tests"):
+        for folder, _, files in os.walk(os.path.join(ROOT, top)):
+            if any(f.endswith(".c") for f in files):
+                yield os.path.relpath(folder, ROOT)
+
+
+def check_jobs(quick):
+    tests = os.path.join(ROOT, "tests")
+    yield Job("check/layers", [sys.executable, os.path.join(tests, "check_layers.py")])
+    yield Job("check/scripts", [sys.executable, os.path.join(tests, "check_scripts.py")])
+    yield Job("check/format", [sys.executable, os.path.join(tests, "check_format.py")])
+    if not quick:
+        for folder in sorted(source_folders()):
+            yield Job("tidy/" + folder.replace("/", "-"),
+                      [sys.executable, os.path.join(tests, "check_tidy.py"), directory("clang"),
+                       folder], timeout=600)
+
+
+def after_build_jobs(quick):
+    yield from check_jobs(quick)
+    for test, suite in meson_tests("asan"):
+        yield Job(f"{suite}/{test['name']}", test["cmd"], test["timeout"] or 120, test["env"],
+                  serial=not test["is_parallel"], layout=True)
+    if not quick:
+        for test, suite in meson_tests("tsan"):
+            if suite == "unit":
+                yield Job(f"tsan/{test['name']}", test["cmd"], 300,
+                          {**test["env"], "ASOF_TEST_SHORT": "1"}, layout=True)
+        for test, suite in meson_tests("release"):
+            if suite == "unit":
+                yield Job(f"valgrind/{test['name']}",
+                          ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full",
+                           "--show-leak-kinds=definite,possible", *test["cmd"]], 300,
+                          {**test["env"], "ASOF_TEST_SHORT": "1"})
+        yield from fuzzing_jobs()
+    yield from e2e_jobs()
+
+
+def wanted(name, patterns):
+    return not patterns or any(p in name or fnmatch.fnmatch(name, p) for p in patterns)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/run")
+    parser.add_argument("--quick", action="store_true",
+                        help="without valgrind, clang-tidy, fuzzing and the thread sanitizer")
+    parser.add_argument("--list", action="store_true", help="name the tests and run none")
+    parser.add_argument("pattern", nargs="*", help="a part of the name of the tests to run")
+    options = parser.parse_args()
+
+    os.makedirs(LOGS, exist_ok=True)
+    started = time.monotonic()
+    builds = [build_job("release", ["all"]), build_job("asan", ["all"])]
+    if not options.quick:
+        builds += [build_job("tsan", ["all"]), build_job("clang", ["all"])]
+    run_all(builds)
+    jobs = []
+    if not any(b.failed for b in builds):
+        jobs = [j for j in after_build_jobs(options.quick) if wanted(j.name, options.pattern)]
+        if options.list:
+            print("\n".join(j.name for j in jobs))
+            return 0
+        run_all(jobs)
+    everything = builds + jobs
+    failed_jobs = [j.name for j in everything if j.failed]
+    if failed_jobs:
+        print("\nfailed: " + " ".join(failed_jobs))
+    if not jobs and not failed_jobs:
+        print("no test of that name", file=sys.stderr)
+    passed, failed, skipped = (sum(getattr(j, n) for j in jobs + [b for b in builds if b.failed])
+                               for n in ("passed", "failed", "skipped"))
+    print(f"\n{time.monotonic() - started:.0f} s; logs in build/test-logs")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

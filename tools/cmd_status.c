@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/cli.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* Gaps listed for people; JSON has all of them. */
+#define GAPS_SHOWN 10
+
+struct status_request {
+	const char *archive, *db;
+	bool json;
+	int64_t now_us;
+};
+
+/* Gap number `i`: 1 and *ret, or 0 past the last. */
+static int get_gap(struct history *h, size_t i, struct gap *ret, struct err *err)
+{
+	struct err local = ERR_INIT;
+	int rc = history_gap(h, i, ret, &local);
+
+	if (err_kind_of(rc) == ERR_NOT_FOUND)
+		return 0;
+	return rc ? err_copy(err, &local) : 1;
+}
+
+/* ---- JSON ---- */
+
+static int gaps_json(struct history *h, json_t *gaps, struct err *err)
+{
+	struct gap g;
+	int more;
+
+	for (size_t i = 0; (more = get_gap(h, i, &g, err)) > 0; i++)
+		json_array_append_new(gaps, json_pack("{so so so so}", "from_txid",
+		                                      cli_json_uint(g.before_txid), "to_txid",
+		                                      cli_json_uint(g.after_txid), "from",
+		                                      cli_json_time(g.before_us), "to",
+		                                      cli_json_time(g.after_us)));
+	return more;
+}
+
+static int add_json(struct history *h, const struct history_status *s, json_t *databases,
+                    struct err *err)
+{
+	json_t *gaps = json_array();
+	int rc = gaps_json(h, gaps, err);
+
+	if (rc) {
+		json_decref(gaps);
+		return rc;
+	}
+	json_array_append_new(
+	        databases,
+	        json_pack("{ss ss sb so so so so so so so so so so so so so}", "database",
+	                  history_name(h), "source", s->source_path, "writer_alive",
+	                  (int)s->writer_alive, "last_txid", cli_json_uint(s->last_txid),
+	                  "last_captured", cli_json_time(s->last_us), "known_until",
+	                  cli_json_time(s->known_until_us), "first_txid",
+	                  cli_json_uint(s->first_txid), "first_time", cli_json_time(s->first_us),
+	                  "lineage", cli_json_uint(s->lineage), "gap_count", cli_json_uint(s->gaps),
+	                  "gaps", gaps, "backlog_bytes", cli_json_uint(s->unsealed_bytes),
+	                  "archive_bytes", cli_json_uint(s->archive_bytes), "snapshots",
+	                  cli_json_uint(s->n_snapshots), "segments", cli_json_uint(s->n_segments),
+	                  "coalesced", cli_json_uint(s->n_coalesced)));
+	return 0;
+}
+
+/* ---- text ---- */
+
+static void print_moment(const char *label, int64_t time_us, uint64_t txid, int64_t now_us)
+{
+	char when[TIME_STR_MAX], age[AGE_STR_MAX];
+
+	if (!time_us) {
+		printf("  %-15s -\n", label);
+		return;
+	}
+	time_format(time_us, when);
+	cli_format_age(time_us, now_us, age);
+	printf("  %-15s %s", label, when);
+	if (txid)
+		printf("  txid %" PRIu64, txid);
+	printf("  (%s)\n", age);
+}
+
+static int print_gaps(struct history *h, uint64_t n_gaps, struct err *err)
+{
+	struct gap g;
+	int more = 0;
+
+	printf("  %-15s %" PRIu64 "\n", "gaps", n_gaps);
+	size_t first = n_gaps > GAPS_SHOWN ? (size_t)(n_gaps - GAPS_SHOWN) : 0;
+	for (size_t i = first; (more = get_gap(h, i, &g, err)) > 0; i++) {
+		char from[TIME_STR_MAX], to[TIME_STR_MAX];
+		time_format(g.before_us, from);
+		time_format(g.after_us, to);
+		printf("    nothing is known between %s (txid %" PRIu64 ") and %s (txid %" PRIu64
+		       ")\n",
+		       from, g.before_txid, to, g.after_txid);
+	}
+	return more;
+}
+
+static int print_text(struct history *h, const struct history_status *s, int64_t now_us,
+                      struct err *err)
+{
+	char backlog[SIZE_STR_MAX], bytes[SIZE_STR_MAX];
+
+	cli_format_size(s->unsealed_bytes, backlog);
+	cli_format_size(s->archive_bytes, bytes);
+	printf("%s\n", history_name(h));
+	printf("  %-15s %s\n", "source", s->source_path[0] ? s->source_path : "-");
+	printf("  %-15s %s\n", "replicator", s->writer_alive ? "running" : "not running");
+	print_moment("last captured", s->last_us, s->last_txid, now_us);
+	print_moment("known until", s->known_until_us, 0, now_us);
+	print_moment("goes back to", s->first_us, s->first_txid, now_us);
+	int rc = print_gaps(h, s->gaps, err);
+	printf("  %-15s %s not sealed yet\n", "backlog", backlog);
+	printf("  %-15s %s: %" PRIu64 " snapshots, %" PRIu64 " segments, %" PRIu64 " coalesced\n",
+	       "archive", bytes, s->n_snapshots, s->n_segments, s->n_coalesced);
+	return rc;
+}
+
+/* ---- */
+
+static int show(struct history *h, const struct status_request *q, json_t *databases,
+                struct err *err)
+{
+	struct history_status s;
+	int rc = history_get_status(h, &s, err);
+
+	if (rc)
+		return rc;
+	return q->json ? add_json(h, &s, databases, err) : print_text(h, &s, q->now_us, err);
+}
+
+static int show_all(struct archive *a, const struct status_request *q, json_t *databases,
+                    struct err *err)
+{
+	cleanup_free char **names = NULL;
+	size_t n;
+	int rc = archive_list(a, &names, &n, err);
+
+	if (rc)
+		return rc;
+	if (n == 0 && !q->json)
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "no database in archive '%s' yet (asof replicate brings one in)",
+		               archive_root(a));
+	for (size_t i = 0; i < n && !rc; i++) {
+		cleanup_history struct history *h = NULL;
+		if (i && !q->json)
+			putchar('\n');
+		rc = history_get(a, names[i], &h, err);
+		rc = rc ? rc : show(h, q, databases, err);
+		if (rc)
+			err_wrap(err, rc, "%s", names[i]);
+	}
+	return rc;
+}
+
+static int run_status(struct cli *c, struct err *err)
+{
+	cleanup_archive struct archive *a = NULL;
+	cleanup_history struct history *h = NULL;
+	struct status_request q = {.now_us = clock_now_us()};
+	int id, rc;
+
+	while ((id = cli_option(c, err)) > 0) {
+		if (id == OPT_ARCHIVE)
+			q.archive = c->arg;
+		else
+			q.json = true;
+	}
+	if (id < 0)
+		return id;
+	if ((rc = cli_check_args(c, 0, 1, "", err)) ||
+	    (rc = cli_open_archive(c, q.archive, &a, err)))
+		return rc;
+	json_t *databases = q.json ? json_array() : NULL;
+	if (c->n_args) {
+		rc = cli_open_database(c, a, c->args[0], &h, err);
+		rc = rc ? rc : show(h, &q, databases, err);
+	} else {
+		rc = show_all(a, &q, databases, err);
+	}
+	if (rc) {
+		json_decref(databases);
+		return rc;
+	}
+	if (q.json)
+		return cli_print_json(json_pack("{ss so so}", "archive", archive_root(a), "now",
+		                                cli_json_time(q.now_us), "databases", databases),
+		                      err);
+	return 0;
+}
+
+static const struct cli_option status_options[] = {CLI_OPTION_ARCHIVE, CLI_OPTION_JSON,
+                                                   CLI_OPTION_END};
+
+const struct cli_command cmd_status = {
+        .name = "status",
+        .usage = "[DB] [--archive ARCHIVE] [--json]",
+        .summary = "Shows how far each database is captured, its gaps and its backlog.",
+        .example = "asof status --archive /backups",
+        .options = status_options,
+        .prints = true,
+        .run = run_status,
+};

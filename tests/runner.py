@@ -260,18 +260,28 @@ def source_list():
     return "\n".join(found)
 
 
-def build_job(kind, targets):
+def build(kind):
     compiler, options = BUILDS[kind]
     path = directory(kind)
     stamp = os.path.join(path, "asof-sources")
-    listing = shlex.quote(source_list())
-    q = shlex.quote
-    setup = f"meson setup {q(path)} {q(ROOT)} {shlex.join(options)}"
-    script = (f"set -e; [ \"$(cat {q(stamp)} 2>/dev/null)\" = {listing} ] || "
-              f"{{ [ ! -d {q(path)} ] || rm -rf {q(path)}; {setup}; }}; "
-              f"ninja -C {q(path)} {shlex.join(targets)}; printf %s {listing} >{q(stamp)}")
-    env = {"CC": compiler} if compiler else {}
-    return Job(f"build/{kind}", ["sh", "-c", script], timeout=600, env=env, serial=True)
+    env = {**os.environ, **({"CC": compiler} if compiler else {})}
+    listing = source_list()
+    try:
+        with open(stamp, encoding="utf-8") as f:
+            current = f.read() == listing
+    except FileNotFoundError:
+        current = False
+    if not current:
+        shutil.rmtree(path, ignore_errors=True)
+        subprocess.run(["meson", "setup", path, ROOT, *options], env=env, check=True)
+        with open(stamp, "w", encoding="utf-8") as f:
+            f.write(listing)
+    return subprocess.run(["ninja", "-C", path], env=env, check=False).returncode
+
+
+def build_job(kind):
+    return Job(f"build/{kind}", [sys.executable, os.path.abspath(__file__), "--build", kind],
+               timeout=900, serial=True)
 
 
 def meson_tests(kind):
@@ -371,14 +381,17 @@ def main():
     parser.add_argument("--quick", action="store_true",
                         help="without valgrind, clang-tidy, fuzzing and the thread sanitizer")
     parser.add_argument("--list", action="store_true", help="name the tests and run none")
+    parser.add_argument("--build", choices=sorted(BUILDS), help="bring one build up to date")
     parser.add_argument("pattern", nargs="*", help="a part of the name of the tests to run")
     options = parser.parse_args()
 
+    if options.build:
+        return build(options.build)
     os.makedirs(LOGS, exist_ok=True)
     started = time.monotonic()
-    builds = [build_job("release", ["all"]), build_job("asan", ["all"])]
+    builds = [build_job("release"), build_job("asan")]
     if not options.quick:
-        builds += [build_job("tsan", ["all"]), build_job("clang", ["all"])]
+        builds += [build_job("tsan"), build_job("clang")]
     run_all(builds)
     jobs = []
     if not any(b.failed for b in builds):

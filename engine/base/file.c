@@ -50,7 +50,7 @@ int file_pread_some(int fd, void *p, size_t len, uint64_t offset, size_t *ret_le
 
 int file_pread(int fd, void *p, size_t len, uint64_t offset, const char *path, struct err *err)
 {
-	size_t got;
+	size_t got = 0;
 	int rc = file_pread_some(fd, p, len, offset, &got, path, err);
 
 	if (rc < 0)

@@ -52,12 +52,9 @@ static int walk_next(struct log_walk *w, struct moment *ret, struct err *err)
 static int find_tail(const struct log_walk *from, uint64_t first, uint64_t last, uint64_t limit,
                      uint64_t *ret, struct err *err)
 {
-	uint64_t *ring = NULL;
-	cleanup_free void *owner = NULL;
-
 	if (limit > last - first)
 		limit = last - first + 1;
-	owner = ring = calloc(limit, sizeof(*ring));
+	cleanup_free uint64_t *ring = calloc(limit, sizeof(*ring));
 	if (!ring)
 		return err_set(err, ERR_NOMEM, 0, "--limit %" PRIu64 ": out of memory", limit);
 	for (uint64_t span = limit;; span = span > UINT64_MAX / 4 ? UINT64_MAX : 4 * span) {

@@ -39,6 +39,7 @@ static enum err_kind kind_for_errno(enum err_kind kind, int sys_errno)
 	}
 }
 
+#undef err_set
 int err_set(struct err *err, enum err_kind kind, int sys_errno, const char *fmt, ...)
 {
 	kind = kind_for_errno(kind, sys_errno);

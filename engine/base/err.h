@@ -61,6 +61,10 @@ struct err {
  * the kind of their own. */
 int err_set(struct err *err, enum err_kind kind, int sys_errno, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
+#ifdef __clang_analyzer__
+/* It looks at one file at a time and cannot know that this never gives 0. */
+#define err_set(err, kind, ...) (err_set(err, kind, __VA_ARGS__), -(int)(kind))
+#endif
 
 /* Puts "text: " before the message that is already there and returns `rc` unchanged. */
 int err_wrap(struct err *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -176,11 +175,20 @@ int file_open_dir(int dir_fd, const char *path, bool create, int *ret_fd, struct
 
 int file_lock(int fd, const char *path, struct err *err)
 {
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+	struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	if (fcntl(fd, F_OFD_SETLK, &l) == 0)
 		return 0;
-	if (errno == EWOULDBLOCK)
+	if (errno == EAGAIN || errno == EACCES)
 		return err_set(err, ERR_BUSY, 0, "'%s' is held by another process", path);
 	return err_set(err, ERR_IO, errno, "lock '%s'", path);
+}
+
+bool file_is_locked(int fd)
+{
+	struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+
+	return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
 }
 
 int scratch_open(int dir_fd, struct scratch *s, struct err *err)

@@ -46,8 +46,10 @@ int file_make_dirs(const char *path, struct err *err) MUST_USE;
 /* Opens a folder below `dir_fd`, making it (0700) if `create`. */
 int file_open_dir(int dir_fd, const char *path, bool create, int *ret_fd,
                   struct err *err) MUST_USE;
-/* Exclusive flock(2) for as long as `fd` lives; held by another: ERR_BUSY. */
+/* Exclusive lock of the whole file for as long as `fd` (open for writing) lives; held by
+ * another: ERR_BUSY.  An open file description lock: asking does not take it. */
 int file_lock(int fd, const char *path, struct err *err) MUST_USE;
+bool file_is_locked(int fd);
 
 /*
  * Scratch memory that does not count as the process's own: an unlinked file in

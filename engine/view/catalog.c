@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What objects there are.  The folders are listed anew only when the head's generation has
+ * moved; in between, only the growing segment's durable length is followed.
+ */
+#include "engine/view/history_i.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+
+/* Objects kept open though no view uses them. */
+#define OPEN_MAX_IDLE 128u
+#define REFRESH_US 100000
+
+static int entry_compare(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+
+	if (x->name.first_txid != y->name.first_txid)
+		return x->name.first_txid < y->name.first_txid ? -1 : 1;
+	if (x->name.last_txid != y->name.last_txid)
+		return x->name.last_txid < y->name.last_txid ? -1 : 1;
+	return 0;
+}
+
+static int entries_add(struct entries *es, const struct entry *e, struct err *err)
+{
+	if (es->n == es->cap) {
+		size_t cap = es->cap ? 2 * es->cap : 64;
+		struct entry *p = realloc(es->e, cap * sizeof(*p));
+		if (!p)
+			return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
+		es->e = p;
+		es->cap = cap;
+	}
+	es->e[es->n++] = *e;
+	return 0;
+}
+
+static void entries_release(struct history *h, struct entries *es)
+{
+	for (size_t i = 0; i < es->n; i++) {
+		if (es->e[i].open)
+			h->n_open--;
+		object_unref(es->e[i].open);
+	}
+	free(es->e);
+	*es = (struct entries){0};
+}
+
+/* What was open under the same name stays open. */
+static void keep_open(struct entries *old, struct entry *e)
+{
+	for (size_t i = 0; i < old->n; i++) {
+		if (old->e[i].open && strcmp(old->e[i].file, e->file) == 0) {
+			e->open = take_ptr(old->e[i].open);
+			e->name = old->e[i].name;
+			e->used = old->e[i].used;
+			return;
+		}
+	}
+}
+
+static int list_folder(struct history *h, int fd, bool coalesced, struct entries *es,
+                       struct err *err)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct entries fresh = {0};
+	struct dirent *d;
+	int rc = 0;
+
+	if (fd < 0)
+		return 0;
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = copy < 0 ? NULL : fdopendir(copy);
+	if (!dir) {
+		rc = err_set(err, ERR_IO, errno, "list the archive of '%s'", h->name);
+		if (copy >= 0)
+			close(copy);
+		return rc;
+	}
+	while (rc == 0 && (d = readdir(dir))) {
+		struct entry e = {0};
+		struct stat st;
+		if (!object_name_parse(d->d_name, &e.name) || e.name.type == OBJECT_COMMITS)
+			continue;
+		if (coalesced)
+			e.name.type = OBJECT_COALESCED;
+		snprintf(e.file, sizeof(e.file), "%.190s", d->d_name);
+		if (fstatat(fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			e.bytes = (uint64_t)st.st_size;
+		keep_open(es, &e);
+		rc = entries_add(&fresh, &e, err);
+	}
+	entries_release(h, es); /* what was kept open is no longer in it, and stays counted */
+	*es = fresh;
+	if (es->n)
+		qsort(es->e, es->n, sizeof(*es->e), entry_compare);
+	return rc;
+}
+
+static int list_notes(struct history *h, struct err *err)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+	size_t cap = 0;
+
+	int copy = openat(h->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = copy < 0 ? NULL : fdopendir(copy);
+	if (!dir) {
+		if (copy >= 0)
+			close(copy);
+		return err_set(err, ERR_IO, errno, "list the archive of '%s'", h->name);
+	}
+	free(h->gaps);
+	h->gaps = NULL;
+	h->n_gaps = 0;
+	while ((d = readdir(dir))) {
+		struct object_name n;
+		uint64_t txid;
+		if (object_name_parse(d->d_name, &n) && n.type == OBJECT_LINEAGE && n.lineage > h->lineage)
+			h->lineage = n.lineage;
+		if (strlen(d->d_name) != 20 || !gap_name_parse(d->d_name, &txid))
+			continue;
+		if (h->n_gaps == cap) {
+			cap = cap ? 2 * cap : 8;
+			struct gap_note *p = realloc(h->gaps, cap * sizeof(*p));
+			if (!p)
+				return err_set(err, ERR_NOMEM, 0, "no memory to list gaps");
+			h->gaps = p;
+		}
+		struct err why = ERR_INIT;
+		if (gap_note_get(h->dir_fd, d->d_name, &h->gaps[h->n_gaps], &why) < 0)
+			log_warn("view", "gap note unreadable db=%s: %s", h->name, why.msg);
+		else
+			h->n_gaps++;
+	}
+	for (size_t i = 1; i < h->n_gaps; i++) /* few, and nearly sorted */
+		for (size_t j = i; j > 0 && h->gaps[j - 1].after_txid > h->gaps[j].after_txid; j--) {
+			struct gap_note t = h->gaps[j];
+			h->gaps[j] = h->gaps[j - 1];
+			h->gaps[j - 1] = t;
+		}
+	return 0;
+}
+
+/* A growing segment tells its extent only from within. */
+static void take_extent(struct entry *e)
+{
+	struct commit first, last;
+	uint64_t n = grow_n_commits(e->open->grow);
+
+	if (n == 0 || !grow_get_commit(e->open->grow, 0, &first) ||
+	    !grow_get_commit(e->open->grow, n - 1, &last))
+		return;
+	e->name.last_txid = last.txid;
+	e->name.first_us = first.time_us;
+	e->name.last_us = last.time_us;
+	e->name.min_pages = last.min_pages;
+}
+
+static int follow_growing(struct history *h, struct entry *e, struct err *err)
+{
+	struct object *o = NULL;
+	uint64_t len;
+
+	int rc = catalog_open(h, &h->segments, e, &o, err);
+	if (rc < 0)
+		return rc;
+	bool current = h->have_head && h->head.growing_txid == e->name.first_txid &&
+	               h->head.lineage == e->name.lineage;
+	if (current)
+		rc = grow_refresh(o->grow, h->head.durable_len, err);
+	else
+		rc = grow_refresh_all(o->grow, &len, err);
+	take_extent(e);
+	object_unref(o);
+	return rc;
+}
+
+/* Opens every growing segment; drops those that have a sealed one, or nothing yet. */
+static void settle_growing(struct history *h)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < h->segments.n; i++) {
+		struct entry *e = &h->segments.e[i];
+		bool drop = false;
+		if (e->name.type == OBJECT_GROWING) {
+			struct err why = ERR_INIT;
+			for (size_t j = 0; j < h->segments.n; j++) {
+				const struct object_name *s = &h->segments.e[j].name;
+				if (s->type == OBJECT_SEALED && s->lineage == e->name.lineage &&
+				    s->first_txid <= e->name.first_txid &&
+				    s->last_txid >= e->name.first_txid)
+					drop = true;
+			}
+			if (!drop && follow_growing(h, e, &why) < 0) {
+				log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
+				e->broken = true;
+			}
+			drop = drop || (e->name.last_txid == 0 && !e->broken &&
+			                e->name.first_txid != h->head.growing_txid);
+		}
+		if (drop) {
+			if (e->open)
+				h->n_open--;
+			object_unref(e->open);
+		} else {
+			h->segments.e[kept++] = *e;
+		}
+	}
+	h->segments.n = kept;
+	for (size_t i = 0; i + 1 < kept; i++) /* what cannot be read still has its place */
+		if (h->segments.e[i].broken)
+			h->segments.e[i].name.last_txid = h->segments.e[i + 1].name.first_txid - 1;
+}
+
+static int open_folders(struct history *h, struct err *err)
+{
+	static const char *const names[] = {"snapshot", "segment", "coalesced"};
+	int *fds[] = {&h->snapshot_fd, &h->segment_fd, &h->coalesced_fd};
+
+	for (size_t i = 0; i < 3; i++) {
+		if (*fds[i] >= 0)
+			continue;
+		struct err why = ERR_INIT;
+		int rc = file_open_dir(h->dir_fd, names[i], false, fds[i], &why);
+		if (rc < 0 && why.kind != ERR_NOT_FOUND)
+			return err_copy(err, &why);
+	}
+	return 0;
+}
+
+int catalog_list(struct history *h, struct err *err)
+{
+	int rc = open_folders(h, err);
+	if (rc == 0)
+		rc = list_folder(h, h->snapshot_fd, false, &h->snapshots, err);
+	if (rc == 0)
+		rc = list_folder(h, h->segment_fd, false, &h->segments, err);
+	if (rc == 0)
+		rc = list_folder(h, h->coalesced_fd, true, &h->coalesced, err);
+	if (rc == 0)
+		rc = list_notes(h, err);
+	if (rc == 0)
+		settle_growing(h);
+	return rc;
+}
+
+static void read_head(struct history *h)
+{
+	struct err why = ERR_INIT;
+
+	if (h->head_fd < 0 && file_open(h->dir_fd, HEAD_NAME, O_RDONLY, 0, &h->head_fd, &why) < 0) {
+		h->have_head = false;
+		return;
+	}
+	h->have_head = head_read(h->head_fd, &h->head, &why) == 0;
+	if (!h->have_head)
+		h->head = (struct head){0};
+}
+
+int catalog_refresh(struct history *h, bool now, struct err *err)
+{
+	int64_t mono = clock_mono_us();
+	uint64_t len = h->head.durable_len, txid = h->head.growing_txid;
+
+	if (h->listed && !now && mono - h->refreshed_us < REFRESH_US)
+		return 0;
+	read_head(h);
+	h->refreshed_us = mono;
+	if (!h->listed || !h->have_head || h->head.generation != h->listed_generation ||
+	    h->head.growing_txid != txid) {
+		int rc = catalog_list(h, err);
+		if (rc < 0)
+			return rc;
+		h->listed = true;
+		h->listed_generation = h->head.generation;
+		return 0;
+	}
+	if (h->head.durable_len == len)
+		return 0;
+	for (size_t i = h->segments.n; i-- > 0;) {
+		struct entry *e = &h->segments.e[i];
+		if (e->name.type == OBJECT_GROWING && e->name.first_txid == txid)
+			return follow_growing(h, e, err);
+	}
+	return catalog_list(h, err);
+}
+
+void catalog_release(struct history *h)
+{
+	entries_release(h, &h->snapshots);
+	entries_release(h, &h->segments);
+	entries_release(h, &h->coalesced);
+	free(h->gaps);
+}
+
+static void close_idle(struct history *h)
+{
+	struct entries *all[] = {&h->snapshots, &h->segments, &h->coalesced};
+
+	while (h->n_open > OPEN_MAX_IDLE) {
+		struct entry *oldest = NULL;
+		for (size_t i = 0; i < 3; i++) {
+			for (size_t j = 0; j < all[i]->n; j++) {
+				struct entry *e = &all[i]->e[j];
+				if (e->open && e->open->refs == 1 && e->name.type != OBJECT_GROWING &&
+				    (!oldest || e->used < oldest->used))
+					oldest = e;
+			}
+		}
+		if (!oldest)
+			return;
+		object_unref(oldest->open);
+		oldest->open = NULL;
+		h->n_open--;
+	}
+}
+
+/* The trailer must tell what the name tells. */
+static int check_name(const struct entry *e, const struct object *o, struct err *err)
+{
+	const struct object_name *n = &e->name;
+	bool ok;
+
+	if (o->sealed) {
+		const struct sealed_info *i = sealed_get_info(o->sealed);
+		ok = i->lineage == n->lineage && i->first_txid == n->first_txid &&
+		     i->last_txid == n->last_txid && i->first_us == n->first_us &&
+		     i->last_us == n->last_us && i->min_pages == n->min_pages &&
+		     (i->kind == SEALED_COALESCED) == (n->type == OBJECT_COALESCED);
+	} else if (o->snapshot) {
+		const struct snapshot_info *i = snapshot_get_info(o->snapshot);
+		ok = i->lineage == n->lineage && i->txid == n->last_txid &&
+		     i->redo_txid + 1 == n->first_txid && i->time_us == n->last_us;
+	} else {
+		const struct grow_info *i = grow_reader_info(o->grow);
+		ok = i->lineage == n->lineage && i->first_txid == n->first_txid;
+	}
+	return ok ? 0
+	          : err_set(err, ERR_DAMAGED, 0, "'%s' is damaged: its content is that of another object",
+	                    e->file);
+}
+
+int catalog_open(struct history *h, struct entries *in, struct entry *e, struct object **ret,
+                 struct err *err)
+{
+	char label[DB_NAME_MAX + OBJECT_NAME_MAX + 32];
+	struct source *src = NULL;
+	int fd = in == &h->snapshots ? h->snapshot_fd : in == &h->segments ? h->segment_fd : h->coalesced_fd;
+	const char *folder = in == &h->snapshots ? "snapshot" : in == &h->segments ? "segment" : "coalesced";
+
+	e->used = ++h->use_counter;
+	if (e->open) {
+		*ret = object_ref(e->open);
+		return 0;
+	}
+	cleanup_object struct object *o = calloc(1, sizeof(*o));
+	if (!o)
+		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", e->file);
+	o->refs = 1;
+	snprintf(label, sizeof(label), "local/%s/%s/%s", h->name, folder, e->file);
+	int rc = source_open_file(fd, e->file, label, &src, err);
+	if (rc < 0)
+		return rc;
+	if (e->name.type == OBJECT_SNAPSHOT)
+		rc = snapshot_open(src, h->archive->cache, &o->snapshot, err);
+	else if (e->name.type != OBJECT_GROWING)
+		rc = sealed_open(src, h->archive->cache, &o->sealed, err);
+	else if ((rc = grow_open(src, h->archive->cache, &o->grow, err)) < 0)
+		source_free(src);
+	if (rc == 0)
+		rc = check_name(e, o, err);
+	if (rc < 0)
+		return rc;
+	e->open = take_ptr(o);
+	h->n_open++;
+	*ret = object_ref(e->open);
+	close_idle(h);
+	return 0;
+}
+
+struct entry *catalog_segment_of(struct history *h, uint64_t txid)
+{
+	size_t lo = 0, hi = h->segments.n;
+
+	while (lo < hi) { /* the last that begins at or before it; the longer of equals is later */
+		size_t mid = lo + (hi - lo) / 2;
+		if (h->segments.e[mid].name.first_txid <= txid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	while (lo-- > 0) { /* a joined segment may overlap what it was joined from */
+		struct entry *e = &h->segments.e[lo];
+		if (e->name.last_txid >= txid)
+			return e;
+		if (e->name.last_txid + 1 < txid && lo > 0 && h->segments.e[lo - 1].name.last_txid < txid)
+			return NULL;
+	}
+	return NULL;
+}

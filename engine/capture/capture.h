@@ -63,7 +63,9 @@ struct capture_sink {
 	 * Continuity ends here.  All frames of the present WAL generation follow, from frame
 	 * 1 (first those with `backlog`, if there are any).  The sink must make the database
 	 * whole by reading it through capture_read_pages() while capture goes on; `epoch`
-	 * names this attachment in those calls.  Called again whenever it happens again.
+	 * names this attachment in those calls.  Called again whenever it happens again; the
+	 * frames of a transaction whose last frame had not come yet are void then.
+	 * -ERR_BUSY: asked again later, with another epoch.
 	 */
 	int (*on_break)(void *ctx, enum capture_break why, const char *reason, uint32_t page_size,
 	                uint64_t epoch, struct err *err);
@@ -85,6 +87,7 @@ struct capture_options {
 	size_t batch_bytes;     /* largest batch; 0: the default, 1 MiB (one frame at least) */
 	const struct capture_position *resume; /* NULL: start with CAPTURE_FIRST */
 	uint32_t resume_page_size;             /* page size at that position */
+	uint32_t test_poll_ms; /* tests only: never hold a lock, look this seldom */
 };
 
 struct capture;
@@ -112,7 +115,8 @@ void capture_stop(struct capture *c);
 /*
  * Reads `n_pages` pages of the main file as they lie there now (they may be torn or old
  * where frames since the break say otherwise).  *ret_n is less at the end of the file.
- * ERR_CANCELLED when `epoch` is no longer the present attachment.
+ * ERR_CANCELLED when `epoch` is no longer the present one.  Waits while capture is detached
+ * and may yet come back without a break.
  */
 int capture_read_pages(struct capture *c, uint64_t epoch, uint32_t first_pgno, uint32_t n_pages,
                        uint32_t page_size, void *buf, uint32_t *ret_n, struct err *err) MUST_USE;
@@ -129,6 +133,7 @@ void capture_request_break(struct capture *c, const char *reason);
 struct capture_status {
 	bool attached;
 	bool locked;             /* a read mark is held at this moment */
+	uint64_t epoch;          /* for capture_barrier(); new with each break */
 	uint64_t commits;        /* handed over since capture_open() */
 	uint64_t proven_by_lock; /* WAL generations whose start was proven so */
 	uint64_t proven_by_count;

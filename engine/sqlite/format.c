@@ -158,5 +158,6 @@ bool wal_index_parse(const uint8_t p[WAL_INDEX_HEADER_BYTES], struct wal_index *
 	};
 	for (size_t i = 0; i < 5; i++)
 		ret->read_mark[i] = native32(p + 100 + 4 * i);
-	return page_size_valid(ret->page_size);
+	/* A WAL that was never written to has no page size yet. */
+	return page_size_valid(ret->page_size) || (page_size == 0 && ret->max_frame == 0);
 }

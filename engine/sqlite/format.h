@@ -115,7 +115,8 @@ struct wal_index {
 };
 /*
  * Parses a copy of the first 136 bytes.  False when the two header copies differ, the
- * checksum is wrong or the header is not initialised: read again.
+ * checksum is wrong or the header is not initialised: read again.  The page size is 0 in
+ * the index of a WAL that was never written to.
  */
 bool wal_index_parse(const uint8_t p[WAL_INDEX_HEADER_BYTES], struct wal_index *ret);
 

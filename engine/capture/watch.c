@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * When to look.
+ *
+ * An event on the -wal fires at the write; the commit is published later, by a store into
+ * mapped memory that raises nothing.  But a writer holds the WRITE lock from before its first
+ * frame until after publishing.  So: take in events, ask for the lock, then read the header.
+ * Nobody held it and the header shows nothing new: every later commit raises an event after
+ * the ones taken in, and it is safe to sleep.  Otherwise look again, ever more slowly.
+ *
+ * Commits that come in quick succession are polled for by the clock alone: events would cost
+ * more than they tell.
+ */
+#include "engine/base/clock.h"
+#include "engine/capture/internal.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+
+#define BACKOFF_MIN_US 50
+#define HOT_US 50
+#define FAST_GAP_US (5 * MS)
+#define GAP_MAX_US (100 * MS)
+#define POLL_US (1 * MS)
+
+int watch_open(struct watch *w, struct err *err)
+{
+	*w = (struct watch){.inotify_fd = -1, .wake_fd = -1, .gap_us = GAP_MAX_US,
+	                    .backoff_us = BACKOFF_MIN_US};
+	w->wal_wd = w->db_wd = w->dir_wd = -1;
+	w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->wake_fd < 0)
+		return err_set(err, ERR_IO, errno, "capture: eventfd");
+	/* Where the system has no more instances to give, polling must do. */
+	w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	return 0;
+}
+
+void watch_close(struct watch *w)
+{
+	if (w->wake_fd >= 0)
+		close(take_fd(&w->wake_fd));
+	if (w->inotify_fd >= 0)
+		close(take_fd(&w->inotify_fd));
+}
+
+static int add_watch_fd(const struct watch *w, int fd, uint32_t mask)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	return inotify_add_watch(w->inotify_fd, name, mask);
+}
+
+void watch_attach(struct capture *c)
+{
+	struct watch *w = &c->watch;
+	char dir[PATH_MAX];
+
+	w->event_us = clock_mono_us();
+	w->backoff_us = BACKOFF_MIN_US;
+	w->gap_us = GAP_MAX_US;
+	w->dir_changed = false;
+	if (w->inotify_fd < 0)
+		return;
+	snprintf(dir, sizeof(dir), "%s", c->at.path);
+	char *slash = strrchr(dir, '/');
+	if (slash)
+		slash[slash == dir] = 0;
+	w->wal_wd = add_watch_fd(w, c->at.wal_fd, IN_MODIFY);
+	w->db_wd = add_watch_fd(w, c->at.db_fd, IN_MODIFY | IN_ATTRIB);
+	w->dir_wd = inotify_add_watch(w->inotify_fd, dir,
+	                              IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO);
+	if (w->wal_wd < 0 || w->db_wd < 0 || w->dir_wd < 0) {
+		watch_detach(c);
+		close(take_fd(&w->inotify_fd));
+	}
+}
+
+void watch_detach(struct capture *c)
+{
+	struct watch *w = &c->watch;
+	int *const all[] = {&w->wal_wd, &w->db_wd, &w->dir_wd};
+
+	for (size_t i = 0; i < 3; i++) {
+		if (*all[i] >= 0 && w->inotify_fd >= 0)
+			inotify_rm_watch(w->inotify_fd, *all[i]);
+		*all[i] = -1;
+	}
+}
+
+void watch_wake(const struct watch *w)
+{
+	uint64_t one = 1;
+	ssize_t n = write(w->wake_fd, &one, sizeof(one));
+	(void)n; /* full: it is awake already */
+}
+
+void watch_note_commits(struct capture *c, uint64_t n_commits, int64_t now_us)
+{
+	struct watch *w = &c->watch;
+
+	if (!n_commits)
+		return;
+	int64_t gap_us = (now_us - c->active_us) / (int64_t)n_commits;
+	if (gap_us > GAP_MAX_US)
+		gap_us = GAP_MAX_US;
+	w->gap_us = (3 * w->gap_us + gap_us) / 4;
+	c->active_us = now_us;
+	w->event_us = now_us;
+	w->backoff_us = BACKOFF_MIN_US;
+}
+
+static void take_events(struct capture *c)
+{
+	struct watch *w = &c->watch;
+	_Alignas(struct inotify_event) char buf[4096];
+	const char *name = strrchr(c->at.path, '/') + 1;
+	ssize_t n;
+
+	while ((n = read(w->inotify_fd, buf, sizeof(buf))) > 0) {
+		for (ssize_t at = 0; at < n;) {
+			const struct inotify_event *e = (const void *)(buf + at);
+			at += (ssize_t)(sizeof(*e) + e->len);
+			if (e->wd == w->wal_wd || e->wd == w->db_wd ||
+			    (e->mask & IN_Q_OVERFLOW)) {
+				w->event_us = clock_mono_us();
+				w->backoff_us = BACKOFF_MIN_US;
+			}
+			if ((e->mask & IN_Q_OVERFLOW) ||
+			    (e->wd == w->dir_wd && e->len &&
+			     strncmp(e->name, name, strlen(name)) == 0))
+				w->dir_changed = true;
+		}
+	}
+}
+
+static bool fast(const struct capture *c, int64_t now_us)
+{
+	return now_us - c->active_us < ACTIVE_US && c->watch.gap_us < FAST_GAP_US;
+}
+
+void watch_before_look(struct capture *c)
+{
+	struct watch *w = &c->watch;
+	uint64_t count;
+
+	w->quiet = false;
+	if (fast(c, clock_mono_us()))
+		return;
+	ssize_t n = read(w->wake_fd, &count, sizeof(count));
+	(void)n;
+	if (w->inotify_fd >= 0) {
+		take_events(c);
+		w->quiet = !capture_write_locked(c);
+	}
+}
+
+static void wait_for(struct capture *c, int64_t us, bool events)
+{
+	struct watch *w = &c->watch;
+	struct pollfd fds[2] = {{.fd = w->wake_fd, .events = POLLIN},
+	                        {.fd = w->inotify_fd, .events = POLLIN}};
+	struct timespec ts = {.tv_sec = us / US_PER_SECOND, .tv_nsec = us % US_PER_SECOND * 1000};
+
+	if (us > 0)
+		ppoll(fds, events && w->inotify_fd >= 0 ? 2 : 1, &ts, NULL);
+	if (fds[0].revents) {
+		uint64_t count;
+		ssize_t n = read(w->wake_fd, &count, sizeof(count));
+		(void)n;
+	}
+}
+
+void watch_sleep(struct capture *c, int64_t us)
+{
+	if (!c->stopping)
+		wait_for(c, us, false);
+}
+
+/* Commits come quickly: how long until a look is worth it. */
+static int64_t fast_wait_us(const struct capture *c)
+{
+	const struct wal_index *index = &c->last.index;
+	bool holding = c->mark > 0;
+
+	if (c->parked || (holding && index->max_frame > RELEASE_FRAMES))
+		return POLL_US;
+	if (holding && index->max_frame < HOT_FRAMES && index->n_backfill == 0)
+		return POLL_US;
+	int64_t us = c->watch.gap_us / 8;
+	return us < HOT_US ? HOT_US : us > POLL_US ? POLL_US : us;
+}
+
+/* A writer is at work, or a checkpoint whose end no event tells. */
+static int64_t unsettled_wait_us(struct capture *c, int64_t now_us)
+{
+	struct watch *w = &c->watch;
+	int64_t since_us = now_us - w->event_us;
+
+	if (since_us > US_PER_SECOND)
+		return 100 * MS;
+	if (since_us > 50 * MS)
+		return 5 * MS;
+	int64_t us = w->backoff_us;
+	w->backoff_us = us * 2 > POLL_US ? POLL_US : us * 2;
+	return us;
+}
+
+void watch_wait(struct capture *c)
+{
+	struct watch *w = &c->watch;
+	int64_t now_us = clock_mono_us();
+
+	if (c->stopping)
+		return;
+	if (c->options.test_poll_ms) {
+		wait_for(c, c->options.test_poll_ms * MS, false);
+		return;
+	}
+	if (c->target_pending) {
+		if (c->sink_busy)
+			wait_for(c, POLL_US, false);
+		return;
+	}
+	if (c->due.set || !c->captured) {
+		wait_for(c, c->due.set ? POLL_US : BACKOFF_MIN_US * 2, false);
+		return;
+	}
+	if (fast(c, now_us)) {
+		wait_for(c, fast_wait_us(c), false);
+		return;
+	}
+	bool settled = c->mark || c->parked;
+	if (w->quiet && settled) {
+		int64_t us = c->slow_look_us + SLOW_LOOK_US - now_us;
+		wait_for(c, us < MS ? MS : us, true);
+		return;
+	}
+	if (w->inotify_fd < 0) {
+		int64_t since_us = now_us - w->event_us;
+		wait_for(c, since_us < ACTIVE_US ? POLL_US : since_us < US_PER_SECOND ? 10 * MS : 100 * MS,
+		         false);
+		return;
+	}
+	wait_for(c, unsettled_wait_us(c, now_us), w->quiet || now_us - w->event_us > ACTIVE_US);
+}

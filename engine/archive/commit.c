@@ -3,6 +3,28 @@
 
 #include <stdlib.h>
 
+void source_position_put(uint8_t p[SOURCE_POSITION_SIZE], const struct source_position *pos)
+{
+	store_le32(p, pos->salt1);
+	store_le32(p + 4, pos->salt2);
+	store_le64(p + 8, pos->frame);
+	store_le32(p + 16, pos->cksum.s0);
+	store_le32(p + 20, pos->cksum.s1);
+	store_le32(p + 24, pos->change);
+	store_le32(p + 28, 0);
+}
+
+struct source_position source_position_get(const uint8_t p[SOURCE_POSITION_SIZE])
+{
+	return (struct source_position){
+	        .salt1 = load_le32(p),
+	        .salt2 = load_le32(p + 4),
+	        .frame = load_le64(p + 8),
+	        .cksum = {load_le32(p + 16), load_le32(p + 20)},
+	        .change = load_le32(p + 24),
+	};
+}
+
 int commit_put(struct buf *out, const struct commit *c, const struct commit *prev, struct err *err)
 {
 	uint8_t b[5 * VARINT_MAX + 16];

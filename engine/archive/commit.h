@@ -13,6 +13,15 @@
 
 #include "engine/base/buf.h"
 #include "engine/base/hash.h"
+#include "engine/sqlite/format.h"
+
+/* Where in the source everything in a segment was taken from; see capture.h. */
+struct source_position {
+	uint32_t salt1, salt2;
+	uint64_t frame;
+	struct wal_cksum cksum;
+	uint32_t change;
+};
 
 enum commit_flags {
 	COMMIT_NO_STATE = 1,  /* the state checksum is not known */
@@ -32,6 +41,11 @@ struct commit {
 	uint32_t flags;
 	struct hash128 state;
 };
+
+/* 32 bytes: u32 salt-1, salt-2, u64 frame, u32 cksum-1, cksum-2, u32 iChange, u32 zero. */
+#define SOURCE_POSITION_SIZE 32
+void source_position_put(uint8_t p[SOURCE_POSITION_SIZE], const struct source_position *pos);
+struct source_position source_position_get(const uint8_t p[SOURCE_POSITION_SIZE]);
 
 /* `prev` may be NULL (first of a run). */
 int commit_put(struct buf *out, const struct commit *c, const struct commit *prev,

@@ -11,7 +11,7 @@
  * captured frames, the checksum chain computed anew, each commit's last frame marked.
  *
  * Record payload, little-endian:
- *     0  4  "aREC"              4  4  flags: 1 closes a commit
+ *     0  4  "aREC"              4  4  flags: 1 closes (see 2)
  *     8  8  number, from 0     16  8  offset of this record in the file
  *    24  8  offset of the previous record (0: there is none)
  *    32  8  hash of the previous record's payload (none: the hash in 'H')
@@ -29,8 +29,9 @@
  *   (1) A batch is data, then record; then fdatasync; then the durable length is published
  *       (head.h).  What lies within the durable length is never changed: damage there is
  *       damage.  What lies behind it may be torn.
- *   (2) Recovery keeps everything up to the last whole record that closes a commit, and cuts
- *       the rest.
+ *   (2) A record closes when its last frame is a commit and its source position is the one
+ *       behind that commit.  Recovery keeps everything up to the last whole record that closes,
+ *       and cuts the rest; readers do not look behind it either.
  *   (3) A record's hash covers the previous record's hash, the hashes of its data members
  *       and its own place: whole batches cannot be exchanged, repeated or left out.
  *   (4) One commit may span batches; only the last of them closes it.
@@ -46,14 +47,6 @@
 #define GROW_VERSION 1u
 #define GROW_BLOCK_BYTES 65536u  /* content of a data member */
 #define GROW_RUN_FRAMES 8192u    /* frames of a batch at most */
-
-/* Where in the source everything in the segment was taken from; see capture.h. */
-struct source_position {
-	uint32_t salt1, salt2;
-	uint64_t frame;
-	struct wal_cksum cksum;
-	uint32_t change;
-};
 
 struct grow_info {
 	uint64_t id;
@@ -86,8 +79,10 @@ int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const 
 int grow_commit(struct grow_writer *w, struct commit *c, struct err *err) MUST_USE;
 /* The batch is due: so many frames that its record would grow too large. */
 bool grow_batch_full(const struct grow_writer *w);
-/* Ends the batch: writes its record.  Not durable yet. */
-int grow_end_batch(struct grow_writer *w, const struct source_position *pos, struct err *err) MUST_USE;
+/* Ends the batch: writes its record.  Not durable yet.  `closes`: `pos` is the position behind
+ * the last commit, so that one can go on from here. */
+int grow_end_batch(struct grow_writer *w, const struct source_position *pos, bool closes,
+                   struct err *err) MUST_USE;
 /* fdatasync; the durable length is then grow_length(). */
 int grow_sync(struct grow_writer *w, struct err *err) MUST_USE;
 uint64_t grow_length(const struct grow_writer *w);         /* up to the last record that closes */
@@ -109,7 +104,7 @@ int grow_refresh(struct grow_reader *r, uint64_t durable_len, struct err *err) M
 int grow_refresh_all(struct grow_reader *r, uint64_t *ret_len, struct err *err) MUST_USE;
 const struct grow_info *grow_reader_info(const struct grow_reader *r);
 const char *grow_name(const struct grow_reader *r);
-/* Commits known so far, complete ones only. */
+/* Commits known so far, up to the last record that closes. */
 uint64_t grow_n_commits(struct grow_reader *r);
 /* Commit number `i` from 0; false when there is none. */
 bool grow_get_commit(struct grow_reader *r, uint64_t i, struct commit *ret);

@@ -8,7 +8,6 @@ struct member {
 	uint64_t content_offset, offset, len, hash;
 };
 
-/* What follows a record that does not close a commit waits in `open` until one does. */
 struct grow_reader {
 	struct source *src;
 	struct cache *cache;
@@ -20,6 +19,7 @@ struct grow_reader {
 	size_t n_members, cap_members;
 	struct commit *commits;
 	size_t n_commits, cap_commits;
+	size_t n_closed; /* commits up to the last record that closes */
 	struct frame_runs runs;
 };
 
@@ -110,13 +110,7 @@ static int parse_record(const struct grow_reader *r, const struct buf *b, struct
 	rec->n_members = load_le64(p + 56);
 	rec->n_commits = load_le64(p + 64);
 	rec->n_run = load_le64(p + 72);
-	rec->pos = (struct source_position){
-	        .salt1 = load_le32(p + 80),
-	        .salt2 = load_le32(p + 84),
-	        .frame = load_le64(p + 88),
-	        .cksum = {load_le32(p + 96), load_le32(p + 100)},
-	        .change = load_le32(p + 104),
-	};
+	rec->pos = source_position_get(p + 80);
 	rec->chain = (struct wal_cksum){load_le32(p + 112), load_le32(p + 116)};
 	rec->last_txid = load_le64(p + 120);
 	rec->rest = cursor_init(p + RECORD_FIXED, b->len - RECORD_FIXED - 8);
@@ -209,8 +203,10 @@ static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_
 	next.chain = rec->chain;
 	next.pos = rec->pos;
 	r->tail = next;
-	if (rec->flags & RECORD_CLOSES)
+	if (rec->flags & RECORD_CLOSES) {
 		r->closed = next;
+		r->n_closed = r->n_commits;
+	}
 	return 0;
 }
 
@@ -345,12 +341,10 @@ const char *grow_name(const struct grow_reader *r)
 	return r->src->name;
 }
 
-/* Commits past the last record that closes one are not counted: there are none such, since a
- * commit entry stands in the batch that ends the commit; frames may. */
 uint64_t grow_n_commits(struct grow_reader *r)
 {
 	pthread_rwlock_rdlock(&r->lock);
-	uint64_t n = r->n_commits;
+	uint64_t n = r->n_closed;
 	pthread_rwlock_unlock(&r->lock);
 	return n;
 }
@@ -358,7 +352,7 @@ uint64_t grow_n_commits(struct grow_reader *r)
 bool grow_get_commit(struct grow_reader *r, uint64_t i, struct commit *ret)
 {
 	pthread_rwlock_rdlock(&r->lock);
-	bool ok = i < r->n_commits;
+	bool ok = i < r->n_closed;
 	if (ok)
 		*ret = r->commits[i];
 	pthread_rwlock_unlock(&r->lock);
@@ -368,7 +362,7 @@ bool grow_get_commit(struct grow_reader *r, uint64_t i, struct commit *ret)
 uint64_t grow_commits_until(struct grow_reader *r, int64_t time_us)
 {
 	pthread_rwlock_rdlock(&r->lock);
-	size_t lo = 0, hi = r->n_commits;
+	size_t lo = 0, hi = r->n_closed;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 		if (r->commits[mid].time_us <= time_us)

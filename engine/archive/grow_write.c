@@ -302,12 +302,12 @@ bool grow_batch_full(const struct grow_writer *w)
 }
 
 static void put_record_fixed(struct grow_writer *w, const struct source_position *pos,
-                             uint8_t p[RECORD_FIXED])
+                             bool closes, uint8_t p[RECORD_FIXED])
 {
 	const struct grow_tail *t = &w->tail;
 
 	memcpy(p, "aREC", 4);
-	store_le32(p + 4, w->in_commit ? 0 : RECORD_CLOSES);
+	store_le32(p + 4, closes ? RECORD_CLOSES : 0);
 	store_le64(p + 8, t->n_records);
 	store_le64(p + 16, w->offset);
 	store_le64(p + 24, t->prev_offset);
@@ -317,19 +317,14 @@ static void put_record_fixed(struct grow_writer *w, const struct source_position
 	store_le64(p + 56, w->n_members);
 	store_le64(p + 64, w->n_commits);
 	store_le64(p + 72, w->n_run);
-	store_le32(p + 80, pos->salt1);
-	store_le32(p + 84, pos->salt2);
-	store_le64(p + 88, pos->frame);
-	store_le32(p + 96, pos->cksum.s0);
-	store_le32(p + 100, pos->cksum.s1);
-	store_le32(p + 104, pos->change);
-	store_le32(p + 108, 0);
+	source_position_put(p + 80, pos);
 	store_le32(p + 112, w->chain.s0);
 	store_le32(p + 116, w->chain.s1);
 	store_le64(p + 120, w->last.txid);
 }
 
-int grow_end_batch(struct grow_writer *w, const struct source_position *pos, struct err *err)
+int grow_end_batch(struct grow_writer *w, const struct source_position *pos, bool closes,
+                   struct err *err)
 {
 	cleanup_buf struct buf record = BUF_INIT(RECORD_MAX_BYTES);
 	uint8_t fixed[RECORD_FIXED], hash[8];
@@ -339,7 +334,8 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, str
 	int rc = end_block(w, err);
 	if (rc < 0)
 		return rc;
-	put_record_fixed(w, pos, fixed);
+	closes = closes && !w->in_commit;
+	put_record_fixed(w, pos, closes, fixed);
 	frame_run_sort(w->run, w->n_run);
 	rc = buf_append(&record, fixed, sizeof(fixed), err);
 	if (rc == 0)
@@ -369,7 +365,7 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, str
 	w->tail.prev_hash = h;
 	w->tail.length = w->offset;
 	w->tail.content_len = w->content_len;
-	if (!w->in_commit)
+	if (closes)
 		w->closed_length = w->offset;
 	buf_clear(&w->members);
 	buf_clear(&w->commits);

@@ -12,7 +12,8 @@
  *           varint count of index leaves; each: varint page, varint frame (its first entry), ref
  *   meta    u32 kind (1 sealed, 2 coalesced), u32 page size, u32 lineage, u32 salt-1,
  *           u32 salt-2, u32 smallest size, u32 last size, u32 zero, u64 first txid, u64 last txid,
- *           u64 time of the first, u64 time of the last, u64 frames; the rest zero
+ *           u64 time of the first, u64 time of the last, u64 frames; at 72 the source position
+ *           as in a record (grow.h), zero when coalesced; the rest zero
  *
  * The content has 32 + frames * (24 + page size) bytes, in blocks of SEALED_BLOCK_BYTES.
  */
@@ -37,6 +38,7 @@ struct sealed_info {
 	uint64_t first_txid, last_txid;
 	int64_t first_us, last_us;
 	uint64_t n_frames;
+	struct source_position pos;
 };
 
 /* ---- writing: one thread ---- */
@@ -49,6 +51,7 @@ struct sealed_options {
 	uint32_t min_pages;  /* COALESCED: smallest size within the span */
 	uint32_t salt1, salt2;
 	int level;
+	struct source_position pos; /* SEGMENT: behind its last commit */
 };
 /* Writes to a temporary name in `dir_fd`. */
 int sealed_create(int dir_fd, const struct sealed_options *options, struct sealed_writer **ret,

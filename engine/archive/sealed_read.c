@@ -46,6 +46,7 @@ static int read_meta(struct sealed *s, struct err *err)
 	        .first_us = (int64_t)load_le64(m + 48),
 	        .last_us = (int64_t)load_le64(m + 56),
 	        .n_frames = load_le64(m + 64),
+	        .pos = source_position_get(m + 72),
 	};
 	if ((i->kind != SEALED_SEGMENT && i->kind != SEALED_COALESCED) ||
 	    !page_size_valid(i->page_size) || i->first_txid == 0 || i->last_txid < i->first_txid ||

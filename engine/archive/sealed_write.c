@@ -261,6 +261,7 @@ static void put_meta(const struct sealed_writer *w, const struct object_name *na
 	store_le64(m + 48, (uint64_t)name->first_us);
 	store_le64(m + 56, (uint64_t)name->last_us);
 	store_le64(m + 64, w->n_frames);
+	source_position_put(m + 72, &w->options.pos);
 }
 
 static int finish_table(struct sealed_writer *w, const struct object_name *name, struct err *err)

@@ -1,0 +1,362 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# runner: timeout=400 asan
+"""asof replicate: what it refuses, what it leaves alone, and how it starts, stops and recovers."""
+
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness  # noqa: E402
+from harness import asof, asof_json, commit, counter_of, make_counter, wait_for  # noqa: E402
+
+NOBODY = 65534
+
+
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+class Refused(harness.Case):
+    """One clear line, the documented status, nothing left behind."""
+
+    def refused(self, *args, status, texts, **kw):
+        started = time.monotonic()
+        self.assert_fails(asof("replicate", *args, **kw), status, *texts)
+        self.assertLess(time.monotonic() - started, 10)
+
+    def test_rollback_journal(self):
+        db = self.open_db(journal_mode="DELETE")
+        make_counter(db)
+        before = digest(self.db_path)
+        self.refused(self.db_path, self.archive, status=1, texts=["trades.db", "--enable-wal"])
+        self.assertEqual(digest(self.db_path), before)
+        self.assertFalse(os.path.exists(self.db_path + "-wal"))
+
+    def test_enable_wal(self):
+        db = sqlite3.connect(self.db_path)
+        make_counter(db)
+        db.commit()
+        db.close()
+        r = self.replicate("--enable-wal")
+        r.wait_ready()
+        db = sqlite3.connect(self.db_path)
+        self.assertEqual(db.execute("PRAGMA journal_mode").fetchone()[0], "wal")
+        db.execute("UPDATE counter SET n = n + 1")
+        db.commit()
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        db.close()
+        self.assertEqual(counter_of(self.restore("--latest")), 1)
+
+    def test_no_database(self):
+        with open(self.db_path, "wb") as f:
+            f.write(b"certainly no database " * 1000)
+        self.refused(self.db_path, self.archive, status=4, texts=["trades.db"])
+
+    def test_short_file(self):
+        with open(self.db_path, "wb") as f:
+            f.write(b"SQLite format 3\0")
+        self.refused(self.db_path, self.archive, status=4, texts=["trades.db"])
+
+    def test_missing(self):
+        self.refused(self.path("none.db"), self.archive, status=3, texts=["none.db"])
+        self.refused(self.path("none", "x.db"), self.archive, status=3, texts=["none"])
+
+    def test_folder_for_a_database(self):
+        run = asof("replicate", self.dir, self.archive)
+        self.assertIn(run.returncode, (1, 2, 4))
+        self.assertRegex(run.stderr, r"\Aasof: [^\n]+\n\Z")
+
+    def test_archive_is_a_file(self):
+        make_counter(self.open_db())
+        with open(self.archive, "wb"):
+            pass
+        run = asof("replicate", self.db_path, self.archive)
+        self.assert_fails(run, run.returncode, "archive")
+        self.assertIn(run.returncode, (1, 2))
+
+    def test_archive_in_a_missing_folder_is_made(self):
+        make_counter(self.open_db())
+        r = self.replicate(archive=self.path("a", "b", "archive"))
+        r.wait_ready()
+        self.assertEqual(r.stop(), 0)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root for a read-only mount")
+    def test_read_only_archive(self):
+        make_counter(self.open_db())
+        os.mkdir(self.archive)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", self.archive],
+                       check=True)
+        self.refused(self.db_path, self.archive, status=1, texts=["archive", "Read-only"])
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root to become somebody else")
+    def test_archive_of_somebody_else(self):
+        make_counter(self.open_db())
+        os.mkdir(self.archive, 0o755)
+        for path in (self.dir, self.db_path, self.db_path + "-wal", self.db_path + "-shm"):
+            os.chown(path, NOBODY, NOBODY)
+        self.refused(self.db_path, self.archive, status=1, texts=["ermission denied"],
+                     user=NOBODY, group=NOBODY, extra_groups=[])
+
+
+class OneWriter(harness.Case):
+    def test_second_replicator(self):
+        db = self.open_db()
+        make_counter(db)
+        first = self.replicate()
+        first.wait_ready()
+        self.assert_fails(asof("replicate", self.db_path, self.archive), 1, "trades.db")
+        commit(db)
+        first.wait_known()
+        self.assertEqual(first.stop(), 0)
+        self.assertEqual(counter_of(self.restore("--latest")), 1)
+
+    def test_another_database_of_that_name(self):
+        db = self.open_db()
+        make_counter(db)
+        first = self.replicate()
+        first.wait_ready()
+        first.stop()
+        os.mkdir(self.path("elsewhere"))
+        other = self.path("elsewhere", "trades.db")
+        make_counter(self.open_db(other))
+        self.assert_fails(asof("replicate", other, self.archive), 1, self.db_path, other)
+        again = self.replicate()
+        commit(db)
+        again.wait_ready()
+        again.wait_known()
+        self.assertEqual(again.stop(), 0)
+
+    def test_two_databases_side_by_side(self):
+        db = self.open_db()
+        other = self.open_db(self.path("ohlc.db"))
+        make_counter(db)
+        make_counter(other)
+        a = self.replicate()
+        a.wait_ready()
+        b = self.replicate(db=self.path("ohlc.db"))
+        wait_for("both", lambda: len([
+            d for d in asof_json("status", "--archive", self.archive)["databases"]
+            if d["last_txid"] and d["writer_alive"]]) == 2)
+        commit(db)
+        commit(other)
+        commit(other)
+        self.assertEqual((a.stop(), b.stop()), (0, 0))
+        self.assertEqual(counter_of(self.restore("--latest", "--db", "trades.db")), 1)
+        self.assertEqual(counter_of(self.restore("--latest", "--db", "ohlc.db")), 2)
+        self.assert_fails(asof("log", "--archive", self.archive), 2, "ohlc.db, trades.db")
+
+
+class LeavesAlone(harness.Case):
+    def schema(self, path):
+        db = sqlite3.connect(path)
+        rows = db.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema")
+        rows = list(rows) + [db.execute(f"PRAGMA {p}").fetchone() for p in (
+            "application_id", "user_version", "schema_version", "journal_mode", "auto_vacuum")]
+        db.close()
+        return rows
+
+    def test_idle_database(self):
+        """Attach and detach change no byte of the database or its WAL."""
+        db = self.open_db(wal_autocheckpoint=0)
+        make_counter(db)
+        for _ in range(50):
+            commit(db)
+        files = [self.db_path, self.db_path + "-wal"]
+        before = [digest(p) for p in files], self.schema(self.db_path)
+        r = self.replicate()
+        r.wait_ready()
+        time.sleep(1)
+        self.assertEqual([digest(p) for p in files], before[0])
+        self.assertEqual(r.stop(), 0)
+        self.assertEqual(([digest(p) for p in files], self.schema(self.db_path)), before)
+
+    def test_same_bytes_as_without_asof(self):
+        """The same statements with asof and without it give the same file."""
+        twin_path = self.path("twin", "trades.db")
+        os.mkdir(self.path("twin"))
+        db, twin = self.open_db(), self.open_db(twin_path)
+        statements = ["CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)"]
+        statements += [f"INSERT INTO t (text) VALUES (printf('%0{n % 900}d', {n}))"
+                       for n in range(2000)]
+        statements += ["DELETE FROM t WHERE id % 3 = 0", "VACUUM",
+                       "UPDATE t SET text = text || 'x'", "DROP TABLE t"]
+        statements += ["CREATE TABLE u AS SELECT 1 AS a", "PRAGMA wal_checkpoint(PASSIVE)"]
+        for d in (db, twin):
+            d.execute("CREATE TABLE first (a)")
+        r = self.replicate()
+        r.wait_ready()
+        for sql in statements:
+            db.execute(sql)
+            twin.execute(sql)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        db.close()
+        twin.close()
+        self.assertEqual(sorted(n for n in os.listdir(self.dir) if n.startswith("trades")),
+                         ["trades.db"])
+        self.assertEqual(self.schema(self.db_path), self.schema(twin_path))
+        self.assertEqual(digest(self.db_path), digest(twin_path))
+
+    def test_modes_of_the_archive(self):
+        make_counter(self.open_db())
+        os.chmod(self.db_path, 0o644)
+        r = self.replicate(prefix=["sh", "-c", 'umask 0; exec "$@"', "sh"])
+        r.wait_ready()
+        self.assertEqual(r.stop(), 0)
+        for folder, _, files in os.walk(self.archive):
+            self.assertEqual(os.stat(folder).st_mode & 0o777, 0o700, folder)
+            for name in files:
+                path = os.path.join(folder, name)
+                self.assertEqual(os.stat(path).st_mode & 0o177, 0, path)
+
+
+class StartStop(harness.Case):
+    def test_sigterm_captures_the_last_commit(self):
+        db = self.open_db()
+        make_counter(db)
+        r = self.replicate()
+        r.wait_ready()
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            for _ in range(100):
+                commit(db)
+            started = time.monotonic()
+            self.assertEqual(r.stop(sig), 0, r.log())
+            self.assertLess(time.monotonic() - started, 5)
+            n, = db.execute("SELECT n FROM counter").fetchone()
+            self.assertEqual(counter_of(self.restore("--latest")), n)
+            r = self.replicate()
+            r.wait_ready()
+        self.assertEqual(r.stop(), 0)
+        self.assertEqual(asof_json("status", "--archive", self.archive)["databases"][0]
+                         ["gap_count"], 0)
+
+    def test_killed_again_and_again(self):
+        db = self.open_db()
+        make_counter(db)
+        for i in range(5):
+            r = self.replicate()
+            r.wait_ready()
+            for _ in range(30):
+                commit(db)
+            time.sleep(0.02 * i)
+            r.stop(signal.SIGKILL)
+            commit(db)
+        r = self.replicate()
+        r.wait_ready()
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        n, = db.execute("SELECT n FROM counter").fetchone()
+        self.assertEqual(counter_of(self.restore("--latest")), n)
+        status, = asof_json("status", "--archive", self.archive)["databases"]
+        self.assertEqual(status["gap_count"], 0)
+        txids = [c["txid"] for c in asof_json("log", "--archive", self.archive)["commits"]]
+        self.assertEqual([counter_of(self.restore("--tx", t)) for t in txids[-n::7]],
+                         list(range(1, n + 1, 7)))
+
+    def test_missed_checkpoints_are_a_declared_gap_or_none(self):
+        """Stopped while the application goes on, with checkpoints: nothing is pretended."""
+        db = self.open_db()
+        make_counter(db)
+        r = self.replicate()
+        r.wait_ready()
+        commit(db)
+        self.assertEqual(r.stop(), 0)
+        for _ in range(20):
+            commit(db)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        r = self.replicate()
+        r.wait_ready()
+        commit(db)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        status, = asof_json("status", "--archive", self.archive)["databases"]
+        self.assertEqual(status["gap_count"], 1)
+        gap = status["gaps"][0]
+        self.assertEqual(counter_of(self.restore("--tx", gap["from_txid"])), 1)
+        self.assertEqual(counter_of(self.restore("--tx", gap["to_txid"])), 21)
+        self.assertEqual(counter_of(self.restore("--latest")), 22)
+        middle = asof("restore", "--at", self.between(gap["from"], gap["to"]), "-o",
+                      self.path("x.db"), "--archive", self.archive)
+        self.assert_fails(middle, 3, gap["from"], gap["to"])
+
+    def between(self, a, b):
+        """A moment inside, as epoch."""
+        def parse(text):
+            whole, _, fraction = text.rstrip("Z").partition(".")
+            return (int(subprocess.run(["date", "-u", "-d", whole + "Z", "+%s"], check=True,
+                                       stdout=subprocess.PIPE).stdout)
+                    + float("0." + (fraction or "0")))
+        return f"@{(parse(a) + parse(b)) / 2:.6f}"
+
+    def test_standard_error_closed(self):
+        """The log has nowhere to go; that is no reason to stop, nor to write it elsewhere."""
+        db = self.open_db()
+        make_counter(db)
+        r = self.replicate(prefix=["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh"])
+        r.wait_ready()
+        commit(db)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        self.assertEqual(counter_of(self.restore("--latest")), 1)
+
+
+@unittest.skipIf(os.geteuid() != 0, "needs root for a small filesystem")
+class FullDisk(harness.Case):
+    def test_goes_on_when_space_is_back(self):
+        small = self.path("small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", small], check=True)
+        archive = os.path.join(small, "archive")
+        db = self.open_db()
+        make_counter(db)
+        r = self.replicate(archive=archive)
+        r.wait_ready()
+        commit(db)
+        r.wait_known()
+        ballast = os.path.join(small, "ballast")
+        with open(ballast, "wb") as f:
+            f.write(b"\0" * (shutil.disk_usage(small).free - (256 << 10)))
+        slowest = 0.0
+        for _ in range(200):
+            started = time.monotonic()
+            commit(db, n_rows=200)
+            slowest = max(slowest, time.monotonic() - started)
+        self.assertLess(slowest, 3.0, "the application had to wait")
+        time.sleep(1)
+        self.assertTrue(r.alive(), r.log())
+        self.assertRegex(r.log(), "(?i)space")
+        os.unlink(ballast)
+        r.wait_known()
+        commit(db)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        n, = db.execute("SELECT n FROM counter").fetchone()
+        self.assertEqual(counter_of(self.restore("--latest", archive=archive)), n)
+
+    def test_full_at_the_start(self):
+        small = self.path("small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
+        db = self.open_db()
+        make_counter(db)
+        commit(db, n_rows=40000)
+        r = self.replicate(archive=os.path.join(small, "archive"))
+        # Either it says so and ends, or it waits for space; the application never notices.
+        wait_for("a word about space", lambda: "space" in r.log().lower())
+        commit(db)
+        if not r.alive():
+            self.assertEqual(r.stop(), 1)
+
+
+if __name__ == "__main__":
+    harness.main()

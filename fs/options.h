@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The words of `-o`: comma-separated, "\," is a comma within a word.
+ *
+ *   allow_other            others may look, as far as uid=, gid=, fmode= and dmode= let them
+ *   uid=N gid=N            owner of all files (default: the mounter)
+ *   fmode=0400 dmode=0500  permission bits, octal; never those to write
+ *   tz=UTC|local|Area/City zone of a TIME that names none
+ *   list=all               listings are not bounded
+ *   cache_size=N[K|M|G]    memory for decoded blocks
+ *   log=FILE               where a mount in the background logs (default: the system's log)
+ *
+ * What mount(8) and fstab say of every filesystem is taken and ignored: a mount is always
+ * ro,nosuid,nodev,noexec,default_permissions.  Anything else is ERR_USAGE.
+ */
+#ifndef ASOF_FS_OPTIONS_H
+#define ASOF_FS_OPTIONS_H
+
+#include "engine/base/clock.h"
+#include "engine/base/err.h"
+
+#include <limits.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct fs_options {
+	bool allow_other;
+	uid_t uid;
+	gid_t gid;
+	mode_t file_mode, dir_mode;
+	enum time_zone zone;
+	char zone_name[64]; /* Area/City; else empty */
+	bool list_all;
+	size_t cache_bytes; /* 0: the engine's default */
+	char log_path[PATH_MAX];
+};
+
+/* `words` may be NULL. */
+int fs_options_parse(const char *words, struct fs_options *ret, struct err *err) MUST_USE;
+
+#endif

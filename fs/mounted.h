@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where asof is mounted.  The mount point is found in /proc/self/mountinfo, never by looking
+ * into it: a mount whose server died answers ENOTCONN to everything, and is to be taken down
+ * all the same.
+ */
+#ifndef ASOF_FS_MOUNTED_H
+#define ASOF_FS_MOUNTED_H
+
+#include "engine/base/err.h"
+
+#include <limits.h>
+
+/*
+ * The absolute path of the mount of asof at `dir`.  NOT_FOUND: nothing is mounted there, or
+ * something that is not of asof.
+ */
+int fs_mounted_path(const char *dir, char ret[PATH_MAX], struct err *err) MUST_USE;
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/cli.h"
+
+#include "engine/base/buf.h"
+#include "fs/mount.h"
+
+#define WORDS_MAX_BYTES (64 << 10)
+
+/* Several -o are one list. */
+static int add_words(struct buf *words, const char *more, struct err *err)
+{
+	if (!*more)
+		return 0;
+	int rc = words->len ? buf_append(words, ",", 1, err) : 0;
+	return rc ? rc : buf_append(words, more, strlen(more), err);
+}
+
+static int run_mount(struct cli *c, struct err *err)
+{
+	cleanup_buf struct buf words = BUF_INIT(WORDS_MAX_BYTES);
+	struct fs_mount_options options = {0};
+	int id, rc = 0;
+
+	while (!rc && (id = cli_option(c, err)) > 0) {
+		switch (id) {
+		case 'o':
+			rc = add_words(&words, c->arg, err);
+			break;
+		case 'f':
+			options.foreground = true;
+			break;
+		default: /* what mount(8) hands on to a helper: nothing here depends on it */
+			break;
+		}
+	}
+	if (rc || id < 0)
+		return rc ? rc : id;
+	if ((rc = cli_check_args(c, 2, 2, c->n_args ? "DIR" : "ARCHIVE and DIR", err)) ||
+	    (rc = buf_append(&words, "", 1, err)))
+		return rc;
+	options.archive = c->args[0];
+	options.mountpoint = c->args[1];
+	options.words = (const char *)words.data;
+	return fs_mount_main(&options, err);
+}
+
+static const struct cli_option mount_options[] = {
+        {'o', "options", "WORDS", "mount options, separated by commas"},
+        {'f', "foreground", NULL, "stay in the foreground, log to standard error"},
+        CLI_OPTION_END,
+};
+
+const struct cli_command cmd_mount = {
+        .name = "mount",
+        .usage = "ARCHIVE DIR [-o WORDS] [-f]",
+        .summary = "Mounts an archive: every past moment of its databases as plain files.",
+        .details = "mount options:\n"
+                   "  allow_other            others may look, within fmode= and dmode=\n"
+                   "  uid=N gid=N            owner of all files (default: who mounts)\n"
+                   "  fmode=0400 dmode=0500  permission bits\n"
+                   "  tz=UTC|local|ZONE      the zone of a TIME that names none\n"
+                   "  list=all               directory listings without a bound\n"
+                   "  cache_size=N[K|M|G]    memory for decoded blocks\n"
+                   "  log=FILE               where a mount in the background logs\n"
+                   "Options of mount(8) and fstab are taken too; a mount is always read-only.\n"
+                   "In fstab: ARCHIVE DIR fuse.asof ro,noauto,nofail 0 0\n",
+        .example = "asof mount /backups /mnt",
+        .options = mount_options,
+        .run = run_mount,
+};

@@ -33,12 +33,12 @@ struct known_size {
 struct fs_backup_file {
 	uint64_t version, size;
 	char *path;
-	int fd;                  /* of the file itself */
-	struct pack *pack;       /* asof's own gzip files; else NULL */
+	int fd;            /* of the file itself */
+	struct pack *pack; /* asof's own gzip files; else NULL */
 	bool foreign_gz;
-	pthread_mutex_t inflate; /* held while inflating */
-	int inflated_fd;         /* under inflate until set, then constant; -1: not yet */
-	unsigned n_refs;         /* under fs_backups.lock */
+	pthread_mutex_t inflate;     /* held while inflating */
+	int inflated_fd;             /* under inflate until set, then constant; -1: not yet */
+	unsigned n_refs;             /* under fs_backups.lock */
 	struct fs_backup_file *next; /* under fs_backups.lock */
 };
 
@@ -47,7 +47,7 @@ struct fs_backups {
 	struct cache *cache;
 	pthread_mutex_t lock;
 	struct fs_backup_set *sets[FS_N_BACKUP_TYPES]; /* under lock, as is all below */
-	struct fs_backup_file *files; /* most recently used first */
+	struct fs_backup_file *files;                  /* most recently used first */
 	struct known_size sizes[N_KNOWN_SIZES];
 };
 

@@ -51,7 +51,7 @@ void fs_backup_set_day(const struct fs_backup_set *set, int64_t day_us, size_t *
                        size_t *ret_to);
 
 struct fs_backup_stat {
-	uint64_t size;    /* of the database; looked for only if asked, it may take a while */
+	uint64_t size; /* of the database; looked for only if asked, it may take a while */
 	int64_t mtime_us;
 	uint64_t version; /* another file of the same name has another version */
 };

@@ -35,8 +35,7 @@ int fs_dbs_new(struct archive *a, struct fs_dbs **ret, struct err *err) MUST_USE
 void fs_dbs_free(struct fs_dbs *dbs);
 
 /* By name; NOT_FOUND: the archive has no such database. */
-int fs_dbs_find(struct fs_dbs *dbs, const char *name, struct fs_db **ret,
-                struct err *err) MUST_USE;
+int fs_dbs_find(struct fs_dbs *dbs, const char *name, struct fs_db **ret, struct err *err) MUST_USE;
 /* NULL: never met. */
 struct fs_db *fs_dbs_by_id(struct fs_dbs *dbs, uint32_t id);
 /* All that are there and can be opened, sorted by name, in an array to free().  One that

@@ -7,7 +7,7 @@
 struct fs_file {
 	struct fs_tree *tree;
 	unsigned read_flags;
-	struct fs_view *view;           /* one of these three */
+	struct fs_view *view; /* one of these three */
 	struct fs_text *text;
 	struct fs_backup_file *backup;
 };

@@ -73,7 +73,8 @@ static int inflater_read(struct inflater *f, void *out, size_t len, size_t *ret_
 		if (end && !f->in_member && f->any_member)
 			break;
 		if (end)
-			return err_set(err, ERR_DAMAGED, 0, "'%s' ends within its content", f->path);
+			return err_set(err, ERR_DAMAGED, 0, "'%s' ends within its content",
+			               f->path);
 		f->in_member = f->any_member = true;
 		rc = inflate(&f->z, Z_NO_FLUSH);
 		if (rc == Z_STREAM_END) {
@@ -169,8 +170,7 @@ static int open_scratch(uint64_t size_bytes, int *ret_fd, struct err *err)
 	return 0;
 }
 
-int fs_gunzip_to_file(int fd, const char *path, uint64_t size_bytes, int *ret_fd,
-                      struct err *err)
+int fs_gunzip_to_file(int fd, const char *path, uint64_t size_bytes, int *ret_fd, struct err *err)
 {
 	struct inflater *f CLEANUP(inflater_free_p) = NULL;
 	uint8_t *out cleanup_free = malloc(CHUNK);

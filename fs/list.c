@@ -128,8 +128,8 @@ static int list_databases(struct fs_dir *d, struct err *err)
 	return rc;
 }
 
-static int sample(struct fs_db *db, int64_t from_us, int64_t to_us, size_t max,
-                  struct moment *out, size_t *ret_n, struct err *err)
+static int sample(struct fs_db *db, int64_t from_us, int64_t to_us, size_t max, struct moment *out,
+                  size_t *ret_n, struct err *err)
 {
 	uint64_t total;
 	struct err why = ERR_INIT;
@@ -336,8 +336,7 @@ static int load(struct fs_dir *d, struct err *err)
 /* ---- streams: -o list=all ---- */
 
 /* The first moment of any database after the one that the cookie stands for. */
-static int next_moment(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret,
-                       struct err *err)
+static int next_moment(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret, struct err *err)
 {
 	int64_t from_us = cookie == FIRST_COOKIE ? 0 : (int64_t)(cookie - FIRST_COOKIE);
 	int64_t best_us = INT64_MAX;
@@ -361,8 +360,7 @@ static int next_moment(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret,
 	return 0;
 }
 
-static int next_commit(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret,
-                       struct err *err)
+static int next_commit(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret, struct err *err)
 {
 	const struct fs_place *place = &d->node->place;
 	struct history *h = place->db->history;

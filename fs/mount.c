@@ -62,9 +62,10 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 		return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno, "archive '%s'",
 		               options->archive);
 	if (stat(options->mountpoint, &st) < 0 && errno == ENOTCONN)
-		return err_set(err, ERR_IO, 0,
-		               "'%s' is a stale mount whose server is gone (run: fusermount3 -uz '%s')",
-		               options->mountpoint, options->mountpoint);
+		return err_set(
+		        err, ERR_IO, 0,
+		        "'%s' is a stale mount whose server is gone (run: fusermount3 -uz '%s')",
+		        options->mountpoint, options->mountpoint);
 	m->mountpoint = realpath(options->mountpoint, NULL);
 	if (!m->mountpoint)
 		return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno,
@@ -73,9 +74,10 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 		return err_set(err, ERR_USAGE, 0, "mount point '%s' is not a directory",
 		               m->mountpoint);
 	if (is_within(m->mountpoint, m->archive_path) || is_within(m->archive_path, m->mountpoint))
-		return err_set(err, ERR_USAGE, 0,
-		               "mount point '%s' and archive '%s' overlap (choose another directory)",
-		               m->mountpoint, m->archive_path);
+		return err_set(
+		        err, ERR_USAGE, 0,
+		        "mount point '%s' and archive '%s' overlap (choose another directory)",
+		        m->mountpoint, m->archive_path);
 	return 0;
 }
 
@@ -241,8 +243,9 @@ static void notify_manager(void)
 	if (path[0] == '@')
 		to.sun_path[0] = 0;
 	int fd cleanup_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && sendto(fd, ready, sizeof(ready) - 1, MSG_NOSIGNAL, (struct sockaddr *)&to,
-	                      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) < 0)
+	if (fd >= 0 &&
+	    sendto(fd, ready, sizeof(ready) - 1, MSG_NOSIGNAL, (struct sockaddr *)&to,
+	           (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) < 0)
 		log_warn("fs", "service manager not told errno=%d", errno);
 }
 
@@ -406,7 +409,8 @@ int fs_umount(const char *mountpoint, bool lazy, struct err *err)
 		return 0;
 	int why = errno;
 	if (why == EBUSY)
-		return err_set(err, ERR_BUSY, 0, "'%s' is in use (asof umount -z, or close what uses it)",
+		return err_set(err, ERR_BUSY, 0,
+		               "'%s' is in use (asof umount -z, or close what uses it)",
 		               mountpoint);
 	if (run_fusermount(mountpoint, lazy ? "-uz" : "-u") == 0)
 		return 0;

@@ -43,9 +43,9 @@ bool fs_image_decode(uint64_t ino, uint32_t *ret_history_id, uint64_t *ret_txid,
 
 uint64_t fs_nodes_ino(uint64_t parent_ino, const char *name, uint64_t version)
 {
-	uint64_t ino = hash64(name, strlen(name),
-	                      parent_ino ^ version * UINT64_C(0x9e3779b97f4a7c15)) &
-	               ~IMAGE_TAG;
+	uint64_t ino =
+	        hash64(name, strlen(name), parent_ino ^ version * UINT64_C(0x9e3779b97f4a7c15)) &
+	        ~IMAGE_TAG;
 	return ino <= FS_ROOT_INO ? ino + 2 : ino;
 }
 
@@ -176,9 +176,8 @@ void fs_nodes_free(struct fs_nodes *t)
 	free(t);
 }
 
-int fs_nodes_enter(struct fs_nodes *t, struct fs_node *parent, const char *name,
-                   uint64_t version, const struct fs_place *place, struct fs_node **ret,
-                   struct err *err)
+int fs_nodes_enter(struct fs_nodes *t, struct fs_node *parent, const char *name, uint64_t version,
+                   const struct fs_place *place, struct fs_node **ret, struct err *err)
 {
 	LOCK_SCOPE(&t->lock);
 	uint64_t ino = fs_nodes_ino(parent->ino, name, version);

@@ -57,15 +57,15 @@ enum fs_kind {
 /* What a number stands for.  Plain data, copied around; never changes for one number. */
 struct fs_place {
 	enum fs_kind kind;
-	bool raw;          /* below .raw/: exact bytes */
-	bool relative;     /* FS_MOMENT: from a TIME that depends on now */
-	int backup_type;   /* FS_BACKUPS and below: index of the folder */
-	bool gz;           /* FS_BACKUP_FILE: compressed on disk */
-	struct fs_db *db;  /* where there is one */
-	int64_t time_us;   /* FS_MOMENT: the time; FS_DAY … FS_MINUTE, FS_BACKUP_DAY: beginning;
+	bool raw;         /* below .raw/: exact bytes */
+	bool relative;    /* FS_MOMENT: from a TIME that depends on now */
+	int backup_type;  /* FS_BACKUPS and below: index of the folder */
+	bool gz;          /* FS_BACKUP_FILE: compressed on disk */
+	struct fs_db *db; /* where there is one */
+	int64_t time_us;  /* FS_MOMENT: the time; FS_DAY … FS_MINUTE, FS_BACKUP_DAY: beginning;
 	                      FS_TEXT, FS_BACKUP_FILE: modification time */
-	uint64_t txid;     /* FS_IMAGE */
-	uint64_t size;     /* FS_BACKUP_FILE */
+	uint64_t txid;    /* FS_IMAGE */
+	uint64_t size;    /* FS_BACKUP_FILE */
 	struct fs_text *text; /* FS_TEXT; a reference is held by the node */
 };
 
@@ -90,9 +90,8 @@ int fs_nodes_new(const struct fs_place *root, struct fs_nodes **ret, struct err 
 void fs_nodes_free(struct fs_nodes *t);
 
 /* The node `name` below `parent`, made if it is not there, with one look-up more. */
-int fs_nodes_enter(struct fs_nodes *t, struct fs_node *parent, const char *name,
-                   uint64_t version, const struct fs_place *place, struct fs_node **ret,
-                   struct err *err) MUST_USE;
+int fs_nodes_enter(struct fs_nodes *t, struct fs_node *parent, const char *name, uint64_t version,
+                   const struct fs_place *place, struct fs_node **ret, struct err *err) MUST_USE;
 /* The number that fs_nodes_enter() would give (collisions aside). */
 uint64_t fs_nodes_ino(uint64_t parent_ino, const char *name, uint64_t version);
 /* NULL: no such node. */

@@ -22,8 +22,11 @@
 
 void fs_ops_init(struct fs_ops *ops, struct fs_tree *tree)
 {
-	*ops = (struct fs_ops){
-	        .tree = tree, .uid = getuid(), .gid = getgid(), .file_mode = 0400, .dir_mode = 0500};
+	*ops = (struct fs_ops){.tree = tree,
+	                       .uid = getuid(),
+	                       .gid = getgid(),
+	                       .file_mode = 0400,
+	                       .dir_mode = 0500};
 	pthread_mutex_init(&ops->lock, NULL);
 }
 

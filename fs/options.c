@@ -12,11 +12,38 @@
 static bool is_ignored(const char *word)
 {
 	static const char *const words[] = {
-	        "ro",       "rw",     "suid",   "nosuid", "dev",     "nodev",   "exec",
-	        "noexec",   "sync",   "async",  "atime",  "noatime", "diratime", "nodiratime",
-	        "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
-	        "auto",     "noauto", "user",   "nouser", "users",   "owner",   "group",
-	        "nofail",   "_netdev", "defaults", "default_permissions", "nonempty",
+	        "ro",
+	        "rw",
+	        "suid",
+	        "nosuid",
+	        "dev",
+	        "nodev",
+	        "exec",
+	        "noexec",
+	        "sync",
+	        "async",
+	        "atime",
+	        "noatime",
+	        "diratime",
+	        "nodiratime",
+	        "relatime",
+	        "norelatime",
+	        "strictatime",
+	        "nostrictatime",
+	        "lazytime",
+	        "nolazytime",
+	        "auto",
+	        "noauto",
+	        "user",
+	        "nouser",
+	        "users",
+	        "owner",
+	        "group",
+	        "nofail",
+	        "_netdev",
+	        "defaults",
+	        "default_permissions",
+	        "nonempty",
 	};
 	static const char *const heads[] = {"x-", "X-", "comment=", "fsname=", "subtype="};
 
@@ -88,8 +115,7 @@ static int parse_bytes(const char *word, const char *value, size_t *ret, struct 
 	return 0;
 }
 
-static int parse_zone(const char *word, const char *value, struct fs_options *o,
-                      struct err *err)
+static int parse_zone(const char *word, const char *value, struct fs_options *o, struct err *err)
 {
 	char path[128];
 

@@ -42,8 +42,7 @@ static int after(struct fs_db *db, int64_t time_us, struct moment *m, bool *ret_
 	return rc == 0 || why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
 }
 
-int fs_span_holds(struct fs_db *db, int64_t from_us, int64_t length_us, bool *ret,
-                  struct err *err)
+int fs_span_holds(struct fs_db *db, int64_t from_us, int64_t length_us, bool *ret, struct err *err)
 {
 	struct moment m;
 	bool any;
@@ -200,8 +199,7 @@ static int budget_of(struct fs_tree *t, struct fs_node *node, size_t *ret, struc
 	return 0;
 }
 
-int fs_span_list(struct fs_tree *t, struct fs_node *node, struct fs_times *ret,
-                 struct err *err)
+int fs_span_list(struct fs_tree *t, struct fs_node *node, struct fs_times *ret, struct err *err)
 {
 	size_t budget;
 	int rc = all_children(node, ret, err);

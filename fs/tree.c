@@ -6,18 +6,12 @@
 #define DEFAULT_IDLE_VIEWS 64
 
 const struct fs_fixed fs_root_entries[] = {
-        {"README", FS_TEXT, 0, false, false},
-        {"latest", FS_LATEST, 0, true, false},
-        {"at", FS_AT, 0, true, false},
-        {"tx", FS_TX, 0, true, false},
-        {"history", FS_HISTORY, 0, true, false},
-        {"marks", FS_MARKS, 0, false, false},
-        {"manual", FS_BACKUPS, 0, false, false},
-        {"automated", FS_BACKUPS, 1, false, false},
-        {"safety", FS_BACKUPS, 2, false, false},
-        {"compressed", FS_BACKUPS, 3, false, false},
-        {".raw", FS_RAW, 0, false, true},
-        {".asof", FS_META, 0, false, false},
+        {"README", FS_TEXT, 0, false, false},    {"latest", FS_LATEST, 0, true, false},
+        {"at", FS_AT, 0, true, false},           {"tx", FS_TX, 0, true, false},
+        {"history", FS_HISTORY, 0, true, false}, {"marks", FS_MARKS, 0, false, false},
+        {"manual", FS_BACKUPS, 0, false, false}, {"automated", FS_BACKUPS, 1, false, false},
+        {"safety", FS_BACKUPS, 2, false, false}, {"compressed", FS_BACKUPS, 3, false, false},
+        {".raw", FS_RAW, 0, false, true},        {".asof", FS_META, 0, false, false},
 };
 const size_t fs_n_root_entries = sizeof(fs_root_entries) / sizeof(fs_root_entries[0]);
 
@@ -183,9 +177,9 @@ static void node_attr(struct fs_tree *t, const struct fs_node *node, struct fs_e
 	}
 }
 
-static int enter_node(struct fs_tree *t, struct fs_node *parent, const char *name,
-                      uint64_t version, const struct fs_place *place, double entry_timeout_s,
-                      struct fs_entry *ret, struct err *err)
+static int enter_node(struct fs_tree *t, struct fs_node *parent, const char *name, uint64_t version,
+                      const struct fs_place *place, double entry_timeout_s, struct fs_entry *ret,
+                      struct err *err)
 {
 	struct fs_node *node;
 	int rc = fs_nodes_enter(t->nodes, parent, name, version, place, &node, err);
@@ -298,8 +292,7 @@ static int lookup_latest(struct fs_tree *t, struct fs_node *dir, const char *nam
 }
 
 /* Whether any database has a state as of the time; else why not. */
-static int check_moment(struct fs_tree *t, int64_t time_us, bool *ret_provisional,
-                        struct err *err)
+static int check_moment(struct fs_tree *t, int64_t time_us, bool *ret_provisional, struct err *err)
 {
 	struct fs_db **all cleanup_free = NULL;
 	struct err first = ERR_INIT;
@@ -322,8 +315,8 @@ static int check_moment(struct fs_tree *t, int64_t time_us, bool *ret_provisiona
 	         : err_set(err, ERR_NOT_FOUND, 0, "no database in '%s'", archive_root(t->archive));
 }
 
-static int lookup_at(struct fs_tree *t, struct fs_node *dir, const char *name,
-                     struct fs_entry *ret, struct err *err)
+static int lookup_at(struct fs_tree *t, struct fs_node *dir, const char *name, struct fs_entry *ret,
+                     struct err *err)
 {
 	struct fs_place place = {.kind = FS_MOMENT, .raw = dir->place.raw};
 	double timeout_s = FS_FOREVER_S;
@@ -378,8 +371,8 @@ static int lookup_database(struct fs_tree *t, struct fs_node *dir, const char *n
 	return rc < 0 ? rc : enter_node(t, dir, name, 0, &place, FS_MOVING_S, ret, err);
 }
 
-static int lookup_tx(struct fs_tree *t, struct fs_node *dir, const char *name,
-                     struct fs_entry *ret, struct err *err)
+static int lookup_tx(struct fs_tree *t, struct fs_node *dir, const char *name, struct fs_entry *ret,
+                     struct err *err)
 {
 	struct fs_db *db = dir->place.db;
 	struct moment m;

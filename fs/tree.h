@@ -30,8 +30,8 @@ struct fs_file;
 struct fs_dir;
 
 struct fs_tree_options {
-	enum time_zone zone;  /* of a TIME that names none */
-	bool list_all;        /* listings are not bounded */
+	enum time_zone zone;   /* of a TIME that names none */
+	bool list_all;         /* listings are not bounded */
 	size_t max_idle_views; /* 0: the default, 64 */
 };
 
@@ -75,16 +75,15 @@ struct fs_dirent {
 
 int fs_dir_open(struct fs_tree *t, uint64_t ino, struct fs_dir **ret, struct err *err) MUST_USE;
 /* The entry at `cookie` (0: from the start, looked at anew); an empty name: no more. */
-int fs_dir_next(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret,
-                struct err *err) MUST_USE;
+int fs_dir_next(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret, struct err *err) MUST_USE;
 void fs_dir_close(struct fs_dir *d);
 
 /* ---- extended attributes ---- */
 
 #define FS_XATTR_VALUE_MAX 64
 /* user.asof.NAME of a file or folder; NOT_FOUND: it has none such. */
-int fs_tree_xattr(struct fs_tree *t, uint64_t ino, const char *name,
-                  char value[FS_XATTR_VALUE_MAX], struct err *err) MUST_USE;
+int fs_tree_xattr(struct fs_tree *t, uint64_t ino, const char *name, char value[FS_XATTR_VALUE_MAX],
+                  struct err *err) MUST_USE;
 /* The `i`-th name there can be; NULL past the last. */
 const char *fs_tree_xattr_name(size_t i);
 

@@ -9,8 +9,8 @@
 struct fs_view {
 	struct fs_db *db;
 	uint64_t txid;
-	struct view *view;     /* set once, before `state` says OPEN */
-	unsigned n_refs;       /* under fs_views.lock, as is all below */
+	struct view *view; /* set once, before `state` says OPEN */
+	unsigned n_refs;   /* under fs_views.lock, as is all below */
 	enum { OPENING, OPEN, FAILED } state;
 	struct fs_view *prev, *next;
 };

@@ -7,9 +7,8 @@
 #define PREFIX "user.asof."
 
 static const char *const names[] = {
-        PREFIX "txid",         PREFIX "time",        PREFIX "lineage",
-        PREFIX "page_size",    PREFIX "journal_mode", PREFIX "provisional",
-        PREFIX "uncertain_us",
+        PREFIX "txid",         PREFIX "time",        PREFIX "lineage",      PREFIX "page_size",
+        PREFIX "journal_mode", PREFIX "provisional", PREFIX "uncertain_us",
 };
 
 const char *fs_tree_xattr_name(size_t i)
@@ -39,8 +38,7 @@ static int journal_mode(struct fs_tree *t, const struct fs_place *place,
 }
 
 /* A file is provisional when it is the newest state and nobody vouches that it still is. */
-static int provisional(const struct fs_place *place, int64_t time_us, bool *ret,
-                       struct err *err)
+static int provisional(const struct fs_place *place, int64_t time_us, bool *ret, struct err *err)
 {
 	struct moment m;
 	struct err why = ERR_INIT;
@@ -84,8 +82,8 @@ static int image_value(struct fs_tree *t, const struct fs_place *place, const ch
 	return rc;
 }
 
-int fs_tree_xattr(struct fs_tree *t, uint64_t ino, const char *name,
-                  char value[FS_XATTR_VALUE_MAX], struct err *err)
+int fs_tree_xattr(struct fs_tree *t, uint64_t ino, const char *name, char value[FS_XATTR_VALUE_MAX],
+                  struct err *err)
 {
 	struct fs_place place;
 	struct fs_node *node;

@@ -253,8 +253,7 @@ static int parse_date(const char *text, enum time_zone zone, int64_t *ret_us, st
 	bool compact = digits_at(p) == 8;
 
 	if (!read_fixed(&p, 4, &c.year) || (!compact && *p++ != '-') ||
-	    !read_fixed(&p, 2, &c.month) || (!compact && *p++ != '-') ||
-	    !read_fixed(&p, 2, &c.day))
+	    !read_fixed(&p, 2, &c.month) || (!compact && *p++ != '-') || !read_fixed(&p, 2, &c.day))
 		return bad(text, err);
 	if (*p == 'T' || *p == 't' || *p == ' ') {
 		p++;

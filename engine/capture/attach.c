@@ -303,6 +303,7 @@ int capture_attach(struct capture *c, struct err *err)
 	c->file_changed_once = false;
 	c->header_was_rollback = false;
 	c->torn_since_us = 0;
+	c->foreign_since_us = 0;
 	watch_attach(c);
 
 	LOCK_SCOPE(&c->lock);

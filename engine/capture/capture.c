@@ -65,6 +65,8 @@
 #define TORN_US (100 * MS)
 #define STUCK_US (5 * US_PER_SECOND)
 #define STOP_BUDGET_US (3 * US_PER_SECOND)
+#define SPIN_US 150
+#define FOREIGN_LOCK_US (60 * MS)
 #define NO_MARK_US (10 * MS)
 #define ATTACH_WAIT_MIN_US (50 * MS)
 #define ATTACH_WAIT_MAX_US (500 * MS)
@@ -137,6 +139,23 @@ static void hold(struct capture *c)
 		c->covered = true;
 }
 
+/*
+ * A checkpoint without fsyncs is over in no time.  Watching for its end without sleeping
+ * closes most of the window in which a reset could hide a commit.
+ */
+static void park_soon(struct capture *c)
+{
+	int64_t until_us = clock_mono_us() + SPIN_US;
+	struct look look;
+
+	while (clock_mono_us() < until_us) {
+		if (!capture_look(c, &look) || !capture_is_captured(c, &look.index))
+			return;
+		if (look.index.n_backfill == look.index.max_frame && park(c))
+			return;
+	}
+}
+
 /* HOLD -> FLOAT, once iChange is known exactly and can but grow. */
 static void let_go_of_mark(struct capture *c)
 {
@@ -149,6 +168,7 @@ static void let_go_of_mark(struct capture *c)
 	c->confirmed_us = look.mono_us;
 	c->change_exact = c->no_recovery;
 	capture_drop_mark(c);
+	park_soon(c);
 }
 
 /* New frames came while parked: a mark, then read lock 0 is of no use any more. */
@@ -354,6 +374,14 @@ static int tick(struct capture *c, struct err *err)
 /* Detaches so that a break or a proof follows at the next attachment. */
 static void leave(struct capture *c)
 {
+	const struct wal_index *index = &c->last.index;
+
+	if (c->bad_frame && index->salt1 == c->bad_salt1 && index->n_backfill < c->bad_frame)
+		log_warn(LOG_MODULE,
+		         "detaching from a WAL whose committed frames have bad checksums: a recovery "
+		         "will lose them unless the application runs PRAGMA wal_checkpoint first "
+		         "(SQLite before 3.50.2) db=%s",
+		         c->path);
 	capture_detach(c);
 	free(c->buf);
 	c->buf = NULL;
@@ -436,17 +464,22 @@ static int attach_or_wait(struct capture *c, int64_t *wait_us, struct err *err)
 	return 0;
 }
 
-/* Somebody wants the database for himself.  PENDING is also seen for an instant when a
- * connection closes; that one is gone at the second look. */
+/*
+ * Somebody wants the database for himself.  Every connection tries so for an instant when it
+ * closes; a try that stays is meant.
+ */
 static bool foreign_wants_all(struct capture *c, int64_t now_us)
 {
 	if (now_us - c->foreign_look_us < FOREIGN_LOCK_LOOK_US)
 		return false;
 	c->foreign_look_us = now_us;
-	if (!capture_foreign_exclusive(c->at.db_fd))
+	if (!capture_foreign_exclusive(c->at.db_fd)) {
+		c->foreign_since_us = 0;
 		return false;
-	clock_sleep_us(MS / 2);
-	return capture_foreign_exclusive(c->at.db_fd);
+	}
+	if (!c->foreign_since_us)
+		c->foreign_since_us = now_us;
+	return now_us - c->foreign_since_us > FOREIGN_LOCK_US;
 }
 
 static void check_files(struct capture *c, int64_t now_us)

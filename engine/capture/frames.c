@@ -233,8 +233,11 @@ static void accepted(struct capture *c)
 	c->batch_ready = false;
 	c->delivered_since_caught_up = true;
 	c->progress_us = now_us;
-	if (c->batch_bad)
+	if (c->batch_bad) {
+		c->bad_salt1 = c->pos.salt1;
+		c->bad_frame = c->pos.frame;
 		log_bad_frames(c);
+	}
 	watch_note_commits(c, c->batch_commits, now_us);
 
 	LOCK_SCOPE(&c->lock);

@@ -142,11 +142,14 @@ struct capture {
 	uint8_t *buf;
 	size_t buf_bytes;
 	uint64_t batch_bad;
+	uint32_t bad_salt1; /* the newest bad checksum: generation and frame */
+	uint64_t bad_frame;
 
 	/* looking */
 	struct watch watch;
 	struct look last; /* newest header read */
 	bool captured;    /* it equalled pos and everything is accepted */
+	int64_t foreign_since_us; /* an exclusive lock was seen at every look since */
 	int64_t active_us, torn_since_us, slow_look_us, foreign_look_us, caught_up_us;
 	bool delivered_since_caught_up;
 	struct file_look file_look;

@@ -190,6 +190,8 @@ static int64_t fast_wait_us(const struct capture *c)
 		return POLL_US;
 	if (holding && index->max_frame < HOT_FRAMES && index->n_backfill == 0)
 		return POLL_US;
+	if (!holding && index->max_frame < RELEASE_FRAMES)
+		return HOT_US; /* the reset is near, and every look shortens what it may hide */
 	int64_t us = c->watch.gap_us / 8;
 	return us < HOT_US ? HOT_US : us > POLL_US ? POLL_US : us;
 }
@@ -231,6 +233,10 @@ void watch_wait(struct capture *c)
 	}
 	if (fast(c, now_us)) {
 		wait_for(c, fast_wait_us(c), false);
+		return;
+	}
+	if (c->foreign_since_us) {
+		wait_for(c, FOREIGN_LOCK_LOOK_US, true);
 		return;
 	}
 	bool settled = c->mark || c->parked;

@@ -61,10 +61,14 @@ struct err {
  * the kind of their own. */
 int err_set(struct err *err, enum err_kind kind, int sys_errno, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
-#ifdef __clang_analyzer__
-/* It looks at one file at a time and cannot know that this never gives 0. */
-#define err_set(err, kind, ...) (err_set(err, kind, __VA_ARGS__), -(int)(kind))
-#endif
+/* Tells compilers and analyzers, which look at one file at a time, that it never gives 0. */
+static inline int err_negative(int rc)
+{
+	if (rc >= 0)
+		__builtin_unreachable();
+	return rc;
+}
+#define err_set(...) err_negative(err_set(__VA_ARGS__))
 
 /* Puts "text: " before the message that is already there and returns `rc` unchanged. */
 int err_wrap(struct err *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/cli.h"
+
+#include "engine/base/log.h"
+#include "engine/daemon/replicate.h"
+
+enum { OPT_NAME = OPT_FIRST_OWN, OPT_ADOPT, OPT_STRICT, OPT_ENABLE_WAL, OPT_WAL_CAP };
+
+static int run_replicate(struct cli *c, struct err *err)
+{
+	struct replicate_options options = {0};
+	int id, rc = 0;
+
+	while (!rc && (id = cli_option(c, err)) > 0) {
+		switch (id) {
+		case OPT_NAME:
+			options.name = c->arg;
+			break;
+		case OPT_ADOPT:
+			options.adopt = true;
+			break;
+		case OPT_STRICT:
+			options.strict = true;
+			break;
+		case OPT_ENABLE_WAL:
+			options.enable_wal = true;
+			break;
+		case OPT_WAL_CAP:
+			rc = cli_size(c, "--wal-cap", c->arg, &options.wal_cap_bytes, err);
+			break;
+		case 'q':
+			log_set_level(LOG_WARN);
+			break;
+		case 'v':
+			log_set_level(LOG_DEBUG);
+			break;
+		}
+	}
+	if (rc || id < 0)
+		return rc ? rc : id;
+	if ((rc = cli_check_args(c, 2, 2, c->n_args ? "ARCHIVE" : "DB and ARCHIVE", err)))
+		return rc;
+	options.db_path = c->args[0];
+	options.archive = c->args[1];
+	return replicate_run(&options, err);
+}
+
+static const struct cli_option replicate_options_table[] = {
+        {OPT_NAME, "name", "NAME", "its name in the archive (default: the file's name)"},
+        {OPT_ADOPT, "adopt", NULL, "take over a name that belongs to another path"},
+        {OPT_ENABLE_WAL, "enable-wal", NULL, "switch a rollback-journal database to WAL"},
+        {OPT_STRICT, "strict", NULL, "never without a lock, whatever it costs the application"},
+        {OPT_WAL_CAP, "wal-cap", "SIZE", "let go of a WAL larger than this (default 1G)"},
+        {'q', "quiet", NULL, "log warnings and errors only"},
+        {'v', "verbose", NULL, "log more"},
+        CLI_OPTION_END,
+};
+
+const struct cli_command cmd_replicate = {
+        .name = "replicate",
+        .usage = "DB ARCHIVE [OPTION]...",
+        .summary = "Captures every commit of a live database into an archive, until stopped.",
+        .details = "DB is in WAL mode and in use by other programs; nothing is written to it.\n"
+                   "ARCHIVE is a directory and is made if it is missing.  SIGTERM and SIGINT end\n"
+                   "it, the last commit captured.\n",
+        .example = "asof replicate /data/futures_trades.db /backups",
+        .options = replicate_options_table,
+        .run = run_replicate,
+};

@@ -4,11 +4,23 @@
 #include "engine/base/log.h"
 #include "engine/daemon/replicate.h"
 
-enum { OPT_NAME = OPT_FIRST_OWN, OPT_ADOPT, OPT_STRICT, OPT_ENABLE_WAL, OPT_WAL_CAP };
+#include <limits.h>
+
+enum {
+	OPT_NAME = OPT_FIRST_OWN,
+	OPT_ADOPT,
+	OPT_STRICT,
+	OPT_ENABLE_WAL,
+	OPT_WAL_CAP,
+	OPT_SEGMENT_SIZE,
+	OPT_NO_MAINTENANCE,
+	OPT_READY_FD,
+};
 
 static int run_replicate(struct cli *c, struct err *err)
 {
-	struct replicate_options options = {0};
+	struct replicate_options options = {.ready_fd = -1};
+	uint64_t fd;
 	int id, rc = 0;
 
 	while (!rc && (id = cli_option(c, err)) > 0) {
@@ -28,6 +40,16 @@ static int run_replicate(struct cli *c, struct err *err)
 		case OPT_WAL_CAP:
 			rc = cli_size(c, "--wal-cap", c->arg, &options.wal_cap_bytes, err);
 			break;
+		case OPT_SEGMENT_SIZE:
+			rc = cli_size(c, "--segment-size", c->arg, &options.segment_bytes, err);
+			break;
+		case OPT_NO_MAINTENANCE:
+			options.no_maintenance = true;
+			break;
+		case OPT_READY_FD:
+			rc = cli_number(c, "--ready-fd", c->arg, 0, INT_MAX, &fd, err);
+			options.ready_fd = rc ? -1 : (int)fd;
+			break;
 		case 'q':
 			log_set_level(LOG_WARN);
 			break;
@@ -45,12 +67,15 @@ static int run_replicate(struct cli *c, struct err *err)
 	return replicate_run(&options, err);
 }
 
-static const struct cli_option replicate_options_table[] = {
+static const struct cli_option options_table[] = {
         {OPT_NAME, "name", "NAME", "its name in the archive (default: the file's name)"},
         {OPT_ADOPT, "adopt", NULL, "take over a name that belongs to another path"},
         {OPT_ENABLE_WAL, "enable-wal", NULL, "switch a rollback-journal database to WAL"},
         {OPT_STRICT, "strict", NULL, "never without a lock, whatever it costs the application"},
         {OPT_WAL_CAP, "wal-cap", "SIZE", "let go of a WAL larger than this (default 1G)"},
+        {OPT_SEGMENT_SIZE, "segment-size", "SIZE", "cut segments at this much WAL (default 64M)"},
+        {OPT_NO_MAINTENANCE, "no-maintenance", NULL, "neither seal nor join nor coalesce"},
+        {OPT_READY_FD, "ready-fd", "FD", "write \"ready\" there once capture runs"},
         {'q', "quiet", NULL, "log warnings and errors only"},
         {'v', "verbose", NULL, "log more"},
         CLI_OPTION_END,
@@ -64,6 +89,6 @@ const struct cli_command cmd_replicate = {
                    "ARCHIVE is a directory and is made if it is missing.  SIGTERM and SIGINT end\n"
                    "it, the last commit captured.\n",
         .example = "asof replicate /data/futures_trades.db /backups",
-        .options = replicate_options_table,
+        .options = options_table,
         .run = run_replicate,
 };

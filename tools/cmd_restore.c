@@ -4,13 +4,7 @@
 #include "engine/restore/restore.h"
 
 #include <inttypes.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <inttypes.h>
 #include <unistd.h>
 
 enum { OPT_LATEST = OPT_FIRST_OWN, OPT_AT, OPT_TX, OPT_DB, OPT_FORCE, OPT_DRY_RUN };
@@ -85,18 +79,39 @@ static int check_options(struct cli *c, struct restore_request *q, int64_t now_u
 	return 0;
 }
 
-static bool show_progress(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
+/* SIGINT and SIGTERM are blocked and looked for here, so that a restore that is broken off
+ * tidies up after itself. */
+static bool asked_to_stop(void)
 {
+	sigset_t pending;
+
+	sigpending(&pending);
+	return sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM);
+}
+
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+static bool on_progress(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
+{
+	const bool *shown = ctx;
 	char done[SIZE_STR_MAX], total[SIZE_STR_MAX];
 
-	(void)ctx;
-	cli_format_size(done_bytes, done);
-	cli_format_size(total_bytes, total);
-	fprintf(stderr, "\r%3.0f %%  %s of %s ", 100.0 * (double)done_bytes / (double)total_bytes,
-	        done, total);
-	if (done_bytes == total_bytes)
-		fputs("\r\033[K", stderr);
-	return true;
+	if (*shown && total_bytes) {
+		cli_format_size(done_bytes, done);
+		cli_format_size(total_bytes, total);
+		fprintf(stderr, "\r\033[K%3.0f %%  %s of %s%s",
+		        100.0 * (double)done_bytes / (double)total_bytes, done, total,
+		        done_bytes == total_bytes ? "\r\033[K" : "");
+	}
+	return !asked_to_stop();
 }
 
 static int print_result(const struct history *h, const struct moment *m,
@@ -149,8 +164,10 @@ static int run_restore(struct cli *c, struct err *err)
 			return rc;
 		q.out = status.source_path;
 	}
-	if (isatty(STDERR_FILENO) && !q.json)
-		q.options.progress = show_progress;
+	bool shown = isatty(STDERR_FILENO) && !q.json;
+	q.options.progress = on_progress;
+	q.options.ctx = &shown;
+	block_signals();
 	rc = restore_to_file(a, h, m.txid, q.out, &q.options, &result, err);
 	return rc ? rc : print_result(h, &m, &q, &result, err);
 }

@@ -40,6 +40,7 @@
 #define ASOF_ARCHIVE_GROW_H
 
 #include "engine/archive/commit.h"
+#include "engine/base/bitset.h"
 #include "engine/base/cache.h"
 #include "engine/base/source.h"
 #include "engine/sqlite/format.h"
@@ -87,6 +88,7 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, boo
 int grow_sync(struct grow_writer *w, struct err *err) MUST_USE;
 uint64_t grow_length(const struct grow_writer *w);         /* up to the last record that closes */
 uint64_t grow_content_len(const struct grow_writer *w);
+uint64_t grow_frames(const struct grow_writer *w); /* appended so far */
 const struct grow_info *grow_writer_info(const struct grow_writer *w);
 void grow_writer_free(struct grow_writer *w);
 
@@ -114,6 +116,9 @@ uint64_t grow_commits_until(struct grow_reader *r, int64_t time_us);
 uint64_t grow_find_frame(struct grow_reader *r, uint32_t pgno, uint64_t max_frame);
 int grow_read_content(struct grow_reader *r, uint64_t offset, void *buf, size_t len,
                       struct err *err) MUST_USE;
+/* Adds the pages <= max_pgno that frames up to max_frame hold. */
+int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
+                   struct err *err) MUST_USE;
 void grow_position(struct grow_reader *r, struct source_position *ret);
 
 DEFINE_CLEANUP(struct grow_writer, grow_writer_free);

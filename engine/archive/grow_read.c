@@ -382,6 +382,20 @@ uint64_t grow_find_frame(struct grow_reader *r, uint32_t pgno, uint64_t max_fram
 	return f;
 }
 
+int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
+                   struct err *err)
+{
+	int rc = 0;
+
+	pthread_rwlock_rdlock(&r->lock);
+	for (size_t i = 0; i < r->runs.count; i++)
+		for (size_t j = 0; j < r->runs.n[i] && rc == 0; j++)
+			if (r->runs.run[i][j].frame <= max_frame && r->runs.run[i][j].pgno <= max_pgno)
+				rc = bitset_add(pages, r->runs.run[i][j].pgno, err);
+	pthread_rwlock_unlock(&r->lock);
+	return rc;
+}
+
 void grow_position(struct grow_reader *r, struct source_position *ret)
 {
 	pthread_rwlock_rdlock(&r->lock);

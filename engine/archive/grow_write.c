@@ -389,6 +389,11 @@ uint64_t grow_content_len(const struct grow_writer *w)
 	return w->content_len;
 }
 
+uint64_t grow_frames(const struct grow_writer *w)
+{
+	return w->n_frames;
+}
+
 const struct grow_info *grow_writer_info(const struct grow_writer *w)
 {
 	return &w->info;

@@ -114,6 +114,13 @@ void page_table_set(struct page_table *t, uint32_t pgno, struct hash128 h)
 		memcpy(t->map + ENTRIES_OFFSET + (size_t)(pgno - 1) * ENTRY_SIZE, &h, ENTRY_SIZE);
 }
 
+void page_table_truncate(struct page_table *t, uint32_t n_pages)
+{
+	if (n_pages < t->cap_pages)
+		memset(t->map + ENTRIES_OFFSET + (size_t)n_pages * ENTRY_SIZE, 0,
+		       (size_t)(t->cap_pages - n_pages) * ENTRY_SIZE);
+}
+
 struct hash128 page_table_sum(const struct page_table *t, uint32_t n_pages)
 {
 	struct hash128 sum = {0, 0};

@@ -31,6 +31,8 @@ int page_table_reserve(struct page_table *t, uint32_t n_pages, struct err *err) 
 /* Pages past the room that there is read as zero. */
 struct hash128 page_table_get(const struct page_table *t, uint32_t pgno);
 void page_table_set(struct page_table *t, uint32_t pgno, struct hash128 h); /* within the room */
+/* Zeroes everything behind page n_pages. */
+void page_table_truncate(struct page_table *t, uint32_t n_pages);
 /* Sum of pages 1..n_pages. */
 struct hash128 page_table_sum(const struct page_table *t, uint32_t n_pages);
 /* Makes the table durable as of `txid`. */

@@ -9,6 +9,7 @@
 #include "engine/archive/notes.h"
 #include "engine/archive/sealed.h"
 #include "engine/archive/snapshot.h"
+#include "engine/base/bitset.h"
 #include "engine/view/history.h"
 
 #include <pthread.h>
@@ -87,6 +88,8 @@ int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct 
                    struct err *err) MUST_USE;
 /* Whether the image of this commit can be put together. */
 bool resolve_viewable(struct history *h, const struct commit *c);
+int resolve_fill(struct history *h, const struct commit *c, struct entry *e, struct moment *ret,
+                 struct err *err) MUST_USE;
 int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
 
 /* ---- segment access, growing or sealed ---- */
@@ -96,6 +99,9 @@ int object_commits_until(struct object *o, int64_t time_us, uint64_t *ret, struc
 int object_find_frame(struct object *o, uint32_t pgno, uint64_t max_frame, uint64_t *ret,
                       struct err *err) MUST_USE;
 int object_read(struct object *o, uint64_t offset, void *buf, size_t len, struct err *err) MUST_USE;
+/* Adds the pages <= max_pgno that frames up to max_frame hold. */
+int object_add_pages(struct object *o, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
+                     struct err *err) MUST_USE;
 uint32_t object_page_size(struct object *o);
 const char *object_label(struct object *o);
 

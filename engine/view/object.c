@@ -54,6 +54,22 @@ int object_read(struct object *o, uint64_t offset, void *buf, size_t len, struct
 	                 : grow_read_content(o->grow, offset, buf, len, err);
 }
 
+int object_add_pages(struct object *o, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
+                     struct err *err)
+{
+	if (o->grow)
+		return grow_add_pages(o->grow, max_frame, max_pgno, pages, err);
+	for (uint64_t i = 0; i < sealed_get_info(o->sealed)->n_frames; i++) {
+		struct frame_entry e;
+		int rc = sealed_get_entry(o->sealed, i, &e, err);
+		if (rc == 0 && e.frame <= max_frame && e.pgno <= max_pgno)
+			rc = bitset_add(pages, e.pgno, err);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
 uint32_t object_page_size(struct object *o)
 {
 	return o->sealed ? sealed_get_info(o->sealed)->page_size : grow_reader_info(o->grow)->page_size;

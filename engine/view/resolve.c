@@ -68,8 +68,8 @@ bool resolve_viewable(struct history *h, const struct commit *c)
 	return !(c->flags & COMMIT_UNSETTLED) || s->name.last_txid == c->txid;
 }
 
-static int fill_moment(struct history *h, const struct commit *c, struct entry *e,
-                       struct moment *ret, struct err *err)
+int resolve_fill(struct history *h, const struct commit *c, struct entry *e, struct moment *ret,
+                 struct err *err)
 {
 	cleanup_object struct object *o = NULL;
 
@@ -151,7 +151,7 @@ int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 		return rc;
 	if (!resolve_viewable(h, &c))
 		return not_viewable(h, txid, err);
-	return fill_moment(h, &c, e, ret, err);
+	return resolve_fill(h, &c, e, ret, err);
 }
 
 /* First and last txid that the archive holds anything of; false: nothing. */

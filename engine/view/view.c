@@ -13,6 +13,7 @@
  *       page that comes back is written anew, so what is not found is the lock page or zero.
  */
 #include "engine/view/history_i.h"
+#include "engine/view/span.h"
 
 #include "engine/base/bytes.h"
 #include "engine/base/log.h"
@@ -266,6 +267,8 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *er
 		}
 	}
 	struct err why = ERR_INIT;
+	if (!v->base)
+		return err_set(err, ERR_NOT_FOUND, 0, "page %u did not change", pgno);
 	int rc = snapshot_page(v->base->snapshot, pgno, buf, &why);
 	if (rc < 0 && why.kind == ERR_NOT_FOUND)
 		return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' is nowhere in the archive", pgno,
@@ -332,7 +335,7 @@ int view_read(struct view *v, uint64_t offset, void *buf, size_t len, unsigned f
 		return 0;
 	if (len > size - offset)
 		len = (size_t)(size - offset);
-	if (len >= page_size)
+	if (len >= page_size && v->base)
 		read_ahead(v, offset, len);
 	for (size_t done = 0; done < len;) {
 		uint32_t pgno = (uint32_t)((offset + done) / page_size) + 1;
@@ -375,5 +378,60 @@ int view_state(struct view *v, struct hash128 *ret, struct err *err)
 		state_add(&sum, page_hash(p, page, page_size));
 	}
 	*ret = sum;
+	return 0;
+}
+
+/* ---- spans ---- */
+
+static int try_span(struct history *h, uint64_t after_txid, uint64_t until_txid, struct view **ret,
+                    struct err *err)
+{
+	cleanup_view struct view *v = calloc(1, sizeof(*v));
+	struct commit c;
+	struct entry *e;
+
+	if (!v)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
+	LOCK_SCOPE(&h->lock);
+	int rc = catalog_refresh(h, false, err);
+	if (rc == 0)
+		rc = resolve_commit(h, until_txid, &c, &e, err);
+	if (rc == 0)
+		rc = resolve_fill(h, &c, e, &v->moment, err);
+	if (rc < 0)
+		return rc;
+	v->history = h;
+	rc = plan_layers(v, after_txid, err);
+	v->history = rc == 0 ? h : NULL;
+	if (rc == 0)
+		*ret = take_ptr(v);
+	return rc;
+}
+
+int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, struct view **ret,
+              struct err *err)
+{
+	int rc = try_span(h, after_txid, until_txid, ret, err);
+
+	if (rc == 0) {
+		LOCK_SCOPE(&h->archive->lock);
+		h->refs++;
+	}
+	return rc;
+}
+
+int span_pages(struct view *v, struct bitset *pages, uint32_t *ret_min_pages, struct err *err)
+{
+	uint32_t min = v->moment.n_pages;
+
+	for (size_t i = 0; i < v->n_layers; i++) { /* newest first: what a later one cut off is gone */
+		struct layer *l = &v->layers[i];
+		int rc = object_add_pages(l->object, l->max_frame, min, pages, err);
+		if (rc < 0)
+			return rc;
+		if (l->min_pages < min)
+			min = l->min_pages;
+	}
+	*ret_min_pages = min;
 	return 0;
 }

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/archive/names.h"
+#include "engine/archive/sealed.h"
+#include "engine/archive/snapshot.h"
+#include "engine/base/bitset.h"
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/compact/compact.h"
+#include "engine/sqlite/format.h"
+#include "engine/view/span.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <sys/random.h>
+
+#define JOIN_BYTES (8u << 20)
+/* Sealing is done once and read often; with many waiting it is done quickly instead. */
+#define LEVEL_GOOD 6
+#define LEVEL_QUICK 1
+#define BACKLOG_QUICK 6u
+#define CACHE_BYTES (8u << 20)
+
+struct compactor {
+	struct archive *archive;
+	struct history *history;
+	char *name;
+	int segment_fd, coalesced_fd, snapshot_fd;
+	int level;
+	const _Atomic bool *stop;
+	struct compact_stats stats;
+};
+
+static int open_folder(const char *root, const char *name, const char *folder, int *ret_fd, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/local/%s/%s", root, name, folder) >= (int)sizeof(path))
+		return err_set(err, ERR_USAGE, 0, "the path of archive '%.60s…' is too long", root);
+	return file_open_dir(AT_FDCWD, path, false, ret_fd, err);
+}
+
+int compactor_new(const char *root, const char *name, struct compactor **ret, struct err *err)
+{
+	struct compactor *c = calloc(1, sizeof(*c));
+	struct archive_options o = {.cache_bytes = CACHE_BYTES};
+
+	if (!c)
+		return err_set(err, ERR_NOMEM, 0, "no memory");
+	c->segment_fd = c->coalesced_fd = c->snapshot_fd = -1;
+	c->name = strdup(name);
+	int rc = c->name ? archive_open(root, &o, &c->archive, err) : err_set(err, ERR_NOMEM, 0, "no memory");
+	if (rc == 0)
+		rc = history_get(c->archive, name, &c->history, err);
+	if (rc == 0)
+		rc = open_folder(root, name, "segment", &c->segment_fd, err);
+	if (rc == 0)
+		rc = open_folder(root, name, "coalesced", &c->coalesced_fd, err);
+	if (rc == 0)
+		rc = open_folder(root, name, "snapshot", &c->snapshot_fd, err);
+	if (rc < 0) {
+		compactor_free(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+void compactor_free(struct compactor *c)
+{
+	if (!c)
+		return;
+	if (c->history)
+		history_put(c->history);
+	archive_free(c->archive);
+	const int fds[] = {c->segment_fd, c->coalesced_fd, c->snapshot_fd};
+	for (size_t i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	free(c->name);
+	free(c);
+}
+
+void compactor_get_stats(const struct compactor *c, struct compact_stats *ret)
+{
+	*ret = c->stats;
+}
+
+static int stopped(const struct compactor *c, struct err *err)
+{
+	return *c->stop ? err_set(err, ERR_CANCELLED, 0, "stopped") : 0;
+}
+
+static int new_salts(struct sealed_options *o, struct err *err)
+{
+	uint32_t salts[2];
+
+	if (getrandom(salts, sizeof(salts), 0) != (ssize_t)sizeof(salts))
+		return err_set(err, ERR_IO, errno, "get random bytes");
+	o->salt1 = salts[0];
+	o->salt2 = salts[1];
+	return 0;
+}
+
+/* ---- sealing and joining: every frame, in order ---- */
+
+struct copy {
+	struct compactor *c;
+	struct sealed_writer *w;
+};
+
+static int copy_frame(void *ctx, const struct replay_frame *f, struct err *err)
+{
+	struct copy *copy = ctx;
+
+	int rc = sealed_frame(copy->w, f->pgno, f->commit ? f->commit->n_pages : 0, f->page, err);
+	if (rc == 0 && f->commit)
+		rc = sealed_commit(copy->w, f->commit, err);
+	return rc < 0 ? rc : stopped(copy->c, err);
+}
+
+static const struct history_object *object_with_last(const struct history_object *o, size_t n, uint64_t txid)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((o[i].type == HISTORY_GROWING || o[i].type == HISTORY_SEGMENT) && o[i].last_txid == txid)
+			return &o[i];
+	return NULL;
+}
+
+static void remove_segment(struct compactor *c, const struct history_object *o)
+{
+	struct object_name n;
+	char table[OBJECT_NAME_MAX];
+
+	unlinkat(c->segment_fd, o->file, 0);
+	if (o->type == HISTORY_SEGMENT && object_name_parse(o->file, &n)) {
+		n.type = OBJECT_COMMITS;
+		object_name_format(&n, table);
+		unlinkat(c->segment_fd, table, 0);
+	}
+}
+
+static int copy_segments(struct compactor *c, const struct compact_job *job,
+                         const struct history_object *objects, size_t n, uint64_t *ret_bytes,
+                         struct err *err)
+{
+	cleanup_sealed_writer struct sealed_writer *w = NULL;
+	const struct history_object *last = object_with_last(objects, n, job->last_txid);
+	struct sealed_options o = {
+	        .kind = SEALED_SEGMENT,
+	        .lineage = job->lineage,
+	        .first_txid = job->first_txid,
+	        .level = c->level,
+	};
+	struct object_name name;
+	uint64_t frames;
+
+	if (!last)
+		return err_set(err, ERR_NOT_FOUND, 0, "the segment is gone");
+	int rc = history_object_frames(c->history, last, &frames, &o.page_size, &o.pos, err);
+	if (rc == 0)
+		rc = new_salts(&o, err);
+	if (rc == 0)
+		rc = sealed_create(c->segment_fd, &o, &w, err);
+	struct copy copy = {c, w};
+	if (rc == 0)
+		rc = history_replay(c->history, job->first_txid - 1, job->last_txid, copy_frame, &copy, err);
+	if (rc == 0)
+		rc = sealed_finish(w, &name, ret_bytes, err);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < n; i++) {
+		const struct history_object *old = &objects[i];
+		bool same = old->type == HISTORY_SEGMENT && old->first_txid == name.first_txid &&
+		            old->last_txid == name.last_txid;
+		if ((old->type == HISTORY_GROWING || old->type == HISTORY_SEGMENT) && !same &&
+		    old->lineage == job->lineage && old->first_txid >= job->first_txid &&
+		    old->last_txid <= job->last_txid)
+			remove_segment(c, old);
+	}
+	return file_sync_dir(c->segment_fd, "segment", err);
+}
+
+/* ---- coalescing: the newest page of each ---- */
+
+static int coalesce_pages(struct compactor *c, struct view *span, const struct bitset *pages,
+                          struct sealed_writer *w, struct err *err)
+{
+	const struct moment *m = view_moment(span);
+	cleanup_free uint8_t *page = malloc(m->page_size);
+	uint32_t last = 0;
+	int rc = 0;
+
+	if (!page)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
+	for (uint32_t p = m->n_pages; p > 0 && last == 0; p--)
+		if (bitset_has(pages, p))
+			last = p;
+	if (last == 0)
+		return err_set(err, ERR_NOT_FOUND, 0, "nothing to coalesce");
+	for (uint32_t p = 1; p <= last && rc == 0; p++) {
+		if (!bitset_has(pages, p))
+			continue;
+		rc = view_page(span, p, page, err);
+		if (rc == 0)
+			rc = sealed_frame(w, p, p == last ? m->n_pages : 0, page, err);
+		if (rc == 0)
+			rc = stopped(c, err);
+	}
+	return rc;
+}
+
+static int coalesce(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes, struct err *err)
+{
+	cleanup_sealed_writer struct sealed_writer *w = NULL;
+	cleanup_view struct view *span = NULL;
+	struct bitset pages = {0};
+	struct commit first, last;
+	struct object_name name;
+	struct sealed_options o = {
+	        .kind = SEALED_COALESCED,
+	        .lineage = job->lineage,
+	        .first_txid = job->first_txid,
+	        .level = LEVEL_GOOD,
+	};
+
+	int rc = history_commit(c->history, job->first_txid, &first, err);
+	if (rc == 0)
+		rc = history_commit(c->history, job->last_txid, &last, err);
+	if (rc == 0)
+		rc = span_open(c->history, job->first_txid - 1, job->last_txid, &span, err);
+	if (rc == 0)
+		rc = span_pages(span, &pages, &o.min_pages, err);
+	if (rc == 0) {
+		o.page_size = view_moment(span)->page_size;
+		o.first_us = first.time_us;
+		rc = new_salts(&o, err);
+	}
+	if (rc == 0)
+		rc = sealed_create(c->coalesced_fd, &o, &w, err);
+	if (rc == 0)
+		rc = coalesce_pages(c, span, &pages, w, err);
+	if (rc == 0)
+		rc = sealed_commit(w, &last, err);
+	if (rc == 0)
+		rc = sealed_finish(w, &name, ret_bytes, err);
+	bitset_release(&pages);
+	return rc;
+}
+
+/* ---- a new base ---- */
+
+static int write_base(struct compactor *c, struct view *v, struct snapshot_writer *w, struct hash128 *ret_state,
+                      struct err *err)
+{
+	const struct moment *m = view_moment(v);
+	cleanup_free uint8_t *page = malloc(m->page_size);
+	int rc = 0;
+
+	if (!page)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
+	for (uint32_t p = 1; p <= m->n_pages && rc == 0; p++) {
+		rc = view_page(v, p, page, err);
+		if (rc == 0 && p != lock_page(m->page_size))
+			state_add(ret_state, page_hash(p, page, m->page_size));
+		if (rc == 0)
+			rc = snapshot_append(w, page, m->page_size, err);
+		if (rc == 0)
+			rc = stopped(c, err);
+	}
+	return rc;
+}
+
+static int make_base(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes, struct err *err)
+{
+	cleanup_snapshot_writer struct snapshot_writer *w = NULL;
+	cleanup_view struct view *v = NULL;
+	struct hash128 state = {0, 0};
+
+	int rc = view_open(c->history, job->last_txid, &v, err);
+	if (rc < 0)
+		return rc;
+	const struct moment *m = view_moment(v);
+	rc = snapshot_create(c->snapshot_fd, "base.tmp", m->page_size, LEVEL_QUICK, &w, err);
+	if (rc == 0)
+		rc = write_base(c, v, w, &state, err);
+	if (rc == 0 && !hash128_zero(m->state) && !hash128_equal(m->state, state))
+		rc = err_set(err, ERR_DAMAGED, 0,
+		             "the image of '%s' at transaction %" PRIu64 " does not match its state checksum",
+		             c->name, m->txid);
+	struct snapshot_info info = {m->page_size, m->lineage,       m->n_pages, m->txid,
+	                             m->txid,      m->time_us,       m->not_before_us, state};
+	return rc < 0 ? rc : snapshot_finish(w, &info, ret_bytes, err);
+}
+
+static int apply(struct compactor *c, const struct compact_job *job, const struct history_object *objects,
+                 size_t n, struct err *err)
+{
+	static const char *const names[] = {"", "seal", "join", "coalesce", "base"};
+	uint64_t bytes = 0, *sum = NULL;
+	int rc = 0;
+
+	switch (job->type) {
+	case COMPACT_SEAL:
+	case COMPACT_JOIN:
+		rc = copy_segments(c, job, objects, n, &bytes, err);
+		sum = job->type == COMPACT_SEAL ? &c->stats.sealed_bytes : &c->stats.joined_bytes;
+		break;
+	case COMPACT_COALESCE:
+		rc = coalesce(c, job, &bytes, err);
+		sum = &c->stats.coalesced_bytes;
+		break;
+	case COMPACT_BASE:
+		rc = make_base(c, job, &bytes, err);
+		sum = &c->stats.base_bytes;
+		break;
+	case COMPACT_NOTHING:
+		return 0;
+	}
+	if (rc < 0)
+		return rc;
+	*sum += bytes;
+	c->stats.jobs++;
+	log_debug("compact", "%s db=%s first_txid=%" PRIu64 " last_txid=%" PRIu64 " bytes=%" PRIu64
+	          " reason=\"%s\"", names[job->type], c->name, job->first_txid, job->last_txid, bytes,
+	          job->reason);
+	return 0;
+}
+
+int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did, struct err *err)
+{
+	cleanup_free struct history_object *objects = NULL;
+	size_t n, growing = 0;
+
+	*ret_did = false;
+	c->stop = stop;
+	int rc = history_objects(c->history, &objects, &n, err);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < n; i++)
+		growing += objects[i].type == HISTORY_GROWING;
+	c->level = growing > BACKLOG_QUICK ? LEVEL_QUICK : LEVEL_GOOD;
+	struct compact_job job = compact_plan(objects, n, JOIN_BYTES);
+	if (job.type == COMPACT_NOTHING)
+		return 0;
+	rc = apply(c, &job, objects, n, err);
+	*ret_did = rc == 0;
+	return rc;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the recorder share.  Not for others. */
+#ifndef ASOF_DAEMON_RECORDER_I_H
+#define ASOF_DAEMON_RECORDER_I_H
+
+#include "engine/archive/grow.h"
+#include "engine/archive/head.h"
+#include "engine/archive/notes.h"
+#include "engine/archive/page_table.h"
+#include "engine/archive/snapshot.h"
+#include "engine/base/bitset.h"
+#include "engine/daemon/recorder.h"
+#include "engine/view/replay.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define QUEUE_BYTES (16u << 20) /* frames waiting at most */
+#define GROUP_BYTES (4u << 20)  /* frames written with one fsync at most */
+
+enum item_type { ITEM_BATCH, ITEM_BREAK, ITEM_KNOWN, ITEM_SETTLE, ITEM_SETTLE_FAILED };
+
+/* One thing to do, in the order in which it came. */
+struct item {
+	struct item *next;
+	enum item_type type;
+	/* BATCH */
+	size_t n_frames, bytes;
+	uint32_t page_size;
+	bool ends_commit;
+	int64_t observed_us, not_before_us;
+	struct source_position after;
+	/* BREAK */
+	enum capture_break why;
+	char reason[160];
+	uint64_t epoch; /* also of SETTLE */
+	/* KNOWN */
+	int64_t known_until_us;
+	uint8_t frames[];
+};
+
+/* Page hashes of the group under way, not yet in the table. */
+struct overlay {
+	struct overlay_slot {
+		uint32_t pgno; /* 0: free */
+		struct hash128 hash;
+	} *slots;
+	size_t n_slots, used; /* n_slots: a power of two */
+	uint32_t max_pgno;
+};
+int overlay_set(struct overlay *o, uint32_t pgno, struct hash128 h, struct err *err) MUST_USE;
+bool overlay_get(const struct overlay *o, uint32_t pgno, struct hash128 *ret);
+void overlay_clear(struct overlay *o);
+
+/* A pass over the live file: the first snapshot, or the search for pages that differ. */
+struct scan {
+	pthread_t thread;
+	bool active;       /* from its start until it was made use of, or cancelled */
+	bool running;      /* the thread is to be joined */
+	_Atomic bool stop;
+	bool snapshot;     /* else: differences */
+	uint64_t epoch;
+	uint32_t page_size;
+	struct snapshot_writer *writer;
+	int spool_fd;      /* differing pages: u32 number, page */
+	uint64_t n_spooled;
+	uint32_t file_pages; /* of the file when the pass ended */
+	struct err err;      /* why it failed */
+};
+
+struct recorder {
+	char *root, *name;
+	uint64_t segment_bytes;
+	int level;
+	int dir_fd, segment_fd, snapshot_fd, coalesced_fd, lock_fd;
+	struct archive *archive;
+	struct history *history;
+	struct capture *capture;
+	struct capture_sink sink;
+	pthread_t worker;
+	bool started;
+
+	pthread_mutex_t lock; /* queue and status */
+	pthread_cond_t more;
+	struct item *first, **last_next;
+	size_t queued_bytes;
+	bool stopping;
+	int64_t give_up_us;   /* monotonic; 0: never */
+	struct recorder_status status;
+
+	_Atomic uint64_t changes; /* generation of the head to be written next */
+	struct head head;         /* of the worker */
+	int head_fd;
+
+	/* ---- of the worker thread alone ---- */
+	struct grow_writer *w;    /* NULL: made at the next frame */
+	bool resume_segment;      /* the growing segment is to be taken up again first */
+	uint64_t growing_txid;    /* key of the segment that `w` writes, or wrote; 0: none */
+	uint64_t durable_len;     /* of it */
+	uint32_t lineage, page_size;
+	struct commit last;       /* durable or in the group under way */
+	struct commit durable;    /* as of the last publication */
+	struct source_position durable_pos;
+	bool durable_settled;
+	struct source_position pos; /* behind `last` */
+	bool settled;             /* else every commit is UNSETTLED */
+	bool next_is_first;       /* of a break: its not_before is known_until */
+	int64_t known_until_us;
+	struct hash128 state;     /* of `last`, when settled */
+	struct overlay overlay;
+	uint32_t max_pgno;        /* of the commit under way */
+	struct bitset grown;      /* pages past the old size in the commit under way */
+	bool mid_commit_applied;  /* pieces of a commit without its end are in table and segment */
+	bool discarding;          /* until the next break: frames cannot be placed */
+	struct gap_note gap;      /* open gap: `before` is set */
+	bool gap_open;
+	uint64_t redo_txid;       /* last txid before the break: what a fuzzy snapshot starts from */
+	uint64_t epoch;
+	uint8_t *page_one;        /* newest page 1 seen since the break, or NULL */
+	struct scan scan;
+
+	pthread_mutex_t table_lock; /* table and framed, shared with the scan */
+	struct page_table *table;
+	bool table_valid;
+	struct bitset framed;     /* pages that frames have set since the break */
+};
+
+/* ---- encode.c ---- */
+int encode_batch(struct recorder *r, const struct item *it, struct err *err) MUST_USE;
+int encode_frame(struct recorder *r, uint32_t pgno, uint32_t n_truncate, const uint8_t *page,
+                 int64_t observed_us, int64_t not_before_us, uint32_t flags, struct err *err) MUST_USE;
+/* Ends the group: record, fsync, table, head. */
+int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
+/* The next frame begins a new segment. */
+void encode_cut(struct recorder *r);
+/* Forgets what was encoded since the last flush; the segment is taken up again at the next. */
+void encode_take_back(struct recorder *r);
+/* Takes the growing segment up again from what is durable. */
+int encode_resume(struct recorder *r, struct err *err) MUST_USE;
+/* The hash of a page as of now, zero when it is not there. */
+struct hash128 encode_hash(struct recorder *r, uint32_t pgno);
+
+/* ---- settle.c ---- */
+int settle_break(struct recorder *r, const struct item *it, struct err *err) MUST_USE;
+int settle_finish(struct recorder *r, const struct item *it, struct err *err) MUST_USE;
+void settle_cancel(struct recorder *r);
+
+/* ---- table.c ---- */
+/* Makes table and state those of the newest recorded frames. */
+int table_recover(struct recorder *r, struct err *err) MUST_USE;
+int table_rebuild(struct recorder *r, struct err *err) MUST_USE;
+/* Makes the table durable; any thread. */
+int table_sync(struct recorder *r, uint64_t txid, struct err *err) MUST_USE;
+
+/* ---- recorder.c ---- */
+/* Publishes `r->durable` and the growing segment's length; `changed`: objects came or went. */
+int recorder_publish(struct recorder *r, bool changed, struct err *err) MUST_USE;
+void recorder_push(struct recorder *r, struct item *it);
+/* Any thread: objects came or went; told to readers within a second. */
+void recorder_changed(struct recorder *r);
+uint64_t recorder_generation(struct recorder *r);
+
+#endif

@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making the database whole again after a break.
+ *
+ * From the break on capture hands over every frame of the present WAL generation, from its first
+ * on, and goes on.  All that was ever checkpointed before lies in the main file.  So the state
+ * after the last commit E recorded by the end of this is: for a page that any of these frames
+ * set, the newest of them; for every other page, what the main file holds, since a checkpoint
+ * writes no page but those of frames.
+ *
+ *         settle_break()                scan thread                    settle_finish()
+ *   broken ------------> scanning: reads the main file, page by page ------------> settled
+ *      ^                     |  pages of frames are skipped            (in queue order, so E is
+ *      +---------------------+  barrier: all frames until then are      the last commit before it)
+ *         another break          in the queue
+ *
+ * Snapshot (nothing to stand on): the file's pages become a fuzzy snapshot that is the image of
+ * E together with the frames since the break (redo).  Difference: pages whose hash is not that
+ * of the newest recorded page go to a spool file; those that no frame has set by E become one
+ * commit, E + 1, flagged COMMIT_HEAL.  Commits between the break and then are UNSETTLED: redo,
+ * not to be viewed.
+ */
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/daemon/recorder_i.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+
+#define SCAN_BYTES (1u << 20)
+#define SNAPSHOT_LEVEL 1
+
+static void push_event(struct recorder *r, enum item_type type, uint64_t epoch)
+{
+	struct item *it = calloc(1, sizeof(*it));
+
+	if (!it)
+		abort(); /* a few bytes: there is nothing sensible left to do */
+	it->type = type;
+	it->epoch = epoch;
+	recorder_push(r, it);
+}
+
+static int spool_page(struct scan *s, uint32_t pgno, const uint8_t *page, struct err *err)
+{
+	uint64_t at = s->n_spooled * (4 + (uint64_t)s->page_size);
+	uint8_t head[4];
+
+	store_le32(head, pgno);
+	int rc = file_pwrite(s->spool_fd, head, 4, at, "spool of differing pages", err);
+	if (rc == 0)
+		rc = file_pwrite(s->spool_fd, page, s->page_size, at + 4, "spool of differing pages", err);
+	s->n_spooled++;
+	return rc;
+}
+
+static int scan_page(struct recorder *r, uint32_t pgno, const uint8_t *page, struct err *err)
+{
+	struct scan *s = &r->scan;
+	bool differs = false;
+	int rc = 0;
+
+	if (pgno == lock_page(s->page_size))
+		return 0;
+	struct hash128 h = page_hash(pgno, page, s->page_size);
+	pthread_mutex_lock(&r->table_lock);
+	if (!bitset_has(&r->framed, pgno)) {
+		if (s->snapshot) {
+			rc = page_table_reserve(r->table, pgno, err);
+			if (rc == 0)
+				page_table_set(r->table, pgno, h);
+		} else {
+			/* Page 1 always goes along: a commit needs a page. */
+			differs = pgno == 1 || !hash128_equal(page_table_get(r->table, pgno), h);
+		}
+	}
+	pthread_mutex_unlock(&r->table_lock);
+	return rc == 0 && differs ? spool_page(s, pgno, page, err) : rc;
+}
+
+static int scan_file(struct recorder *r, struct err *err)
+{
+	struct scan *s = &r->scan;
+	uint32_t per_read = SCAN_BYTES / s->page_size ? SCAN_BYTES / s->page_size : 1;
+	cleanup_free uint8_t *b = malloc((size_t)per_read * s->page_size);
+	uint32_t next = 1, got = per_read;
+
+	if (!b)
+		return err_set(err, ERR_NOMEM, 0, "no memory to read the database");
+	while (got == per_read) {
+		if (s->stop)
+			return err_set(err, ERR_CANCELLED, 0, "stopped");
+		int rc = capture_read_pages(r->capture, s->epoch, next, per_read, s->page_size, b, &got, err);
+		if (rc < 0)
+			return rc;
+		for (uint32_t i = 0; i < got && rc == 0; i++) {
+			uint8_t *page = b + (size_t)i * s->page_size;
+			if (next + i == lock_page(s->page_size))
+				memset(page, 0, s->page_size);
+			rc = scan_page(r, next + i, page, err);
+		}
+		if (rc == 0 && s->snapshot && got)
+			rc = snapshot_append(s->writer, b, (size_t)got * s->page_size, err);
+		if (rc < 0)
+			return rc;
+		next += got;
+	}
+	s->file_pages = next - 1;
+	return capture_barrier(r->capture, s->epoch, err);
+}
+
+static void *scan_main(void *arg)
+{
+	struct recorder *r = arg;
+	struct scan *s = &r->scan;
+
+	int rc = scan_file(r, &s->err);
+	for (int i = 0; rc < 0 && s->err.kind != ERR_CANCELLED && i < 10 && !s->stop; i++)
+		clock_sleep_us(100000); /* whatever refused is not asked again at once */
+	push_event(r, rc == 0 ? ITEM_SETTLE : ITEM_SETTLE_FAILED, s->epoch);
+	return NULL;
+}
+
+void settle_cancel(struct recorder *r)
+{
+	struct scan *s = &r->scan;
+
+	if (s->running) {
+		s->stop = true;
+		pthread_join(s->thread, NULL);
+		s->running = false;
+	}
+	s->active = false;
+	snapshot_writer_free(take_ptr(s->writer));
+	if (s->spool_fd >= 0)
+		close(s->spool_fd);
+	s->spool_fd = -1;
+}
+
+static int open_spool(struct recorder *r, struct err *err)
+{
+	int rc = file_open(r->dir_fd, "spool.tmp", O_RDWR | O_CREAT | O_TRUNC, 0600, &r->scan.spool_fd, err);
+	if (rc == 0)
+		unlinkat(r->dir_fd, "spool.tmp", 0);
+	return rc;
+}
+
+static int start_scan(struct recorder *r, bool snapshot, struct err *err)
+{
+	struct scan *s = &r->scan;
+	int rc;
+
+	s->stop = false;
+	s->snapshot = snapshot;
+	s->epoch = r->epoch;
+	s->page_size = r->page_size;
+	s->n_spooled = 0;
+	s->err = (struct err)ERR_INIT;
+	free(r->page_one);
+	r->page_one = calloc(1, r->page_size);
+	if (!r->page_one)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
+	if (snapshot) {
+		pthread_mutex_lock(&r->table_lock);
+		rc = page_table_reset(r->table, err);
+		pthread_mutex_unlock(&r->table_lock);
+		if (rc == 0)
+			rc = snapshot_create(r->snapshot_fd, "first.tmp", r->page_size, SNAPSHOT_LEVEL,
+			                     &s->writer, err);
+	} else {
+		rc = open_spool(r, err);
+	}
+	if (rc < 0)
+		return rc;
+	if (pthread_create(&s->thread, NULL, scan_main, r) != 0)
+		return err_set(err, ERR_NOMEM, 0, "cannot start a thread");
+	s->running = s->active = true;
+	return 0;
+}
+
+static int new_lineage(struct recorder *r, const struct item *it, struct err *err)
+{
+	struct lineage_note n = {
+	        .lineage = r->lineage + 1,
+	        .parent = r->lineage,
+	        .from_txid = r->last.txid,
+	        .first_txid = r->last.txid + 1,
+	        .live_us = clock_now_us(),
+	        .page_size = it->page_size,
+	};
+
+	snprintf(n.reason, sizeof(n.reason), "%s: %.120s", capture_break_name(it->why), it->reason);
+	int rc = lineage_note_put(r->dir_fd, &n, err);
+	if (rc < 0)
+		return rc;
+	encode_cut(r);
+	r->lineage = n.lineage;
+	log_info("recorder", "lineage begins db=%s lineage=%u from_txid=%" PRIu64 " reason=\"%s\"", r->name,
+	         r->lineage, n.from_txid, n.reason);
+	return 0;
+}
+
+static int change_page_size(struct recorder *r, uint32_t page_size, struct err *err)
+{
+	uint64_t ignored;
+	LOCK_SCOPE(&r->table_lock);
+
+	page_table_free(r->table);
+	r->table = NULL;
+	encode_cut(r);
+	r->page_size = page_size;
+	r->table_valid = false;
+	return page_table_open(r->dir_fd, page_size, &r->table, &ignored, err);
+}
+
+/* Opens the gap: what is known ends with the last settled commit. */
+static void open_gap(struct recorder *r, const struct item *it)
+{
+	if (r->settled) {
+		r->gap = (struct gap_note){
+		        .before_txid = r->last.txid,
+		        .before_us = r->known_until_us > r->last.time_us ? r->known_until_us : r->last.time_us,
+		};
+		r->gap_open = true;
+	}
+	snprintf(r->gap.reason, sizeof(r->gap.reason), "%s: %.120s", capture_break_name(it->why), it->reason);
+	r->settled = false;
+	r->next_is_first = r->last.txid != 0;
+	if (r->gap_open) {
+		pthread_mutex_lock(&r->lock);
+		r->status.gaps++;
+		pthread_mutex_unlock(&r->lock);
+		log_warn("recorder", "gap declared db=%s after_txid=%" PRIu64 " reason=\"%s\"", r->name,
+		         r->gap.before_txid, r->gap.reason);
+	}
+}
+
+int settle_break(struct recorder *r, const struct item *it, struct err *err)
+{
+	bool have_past = r->last.txid != 0;
+	int rc = 0;
+
+	settle_cancel(r);
+	open_gap(r, it);
+	r->discarding = false;
+	r->epoch = it->epoch;
+	r->max_pgno = 0;
+	bitset_clear(&r->grown);
+	if (r->lineage == 0 || (have_past && (it->why == CAPTURE_REWOUND || it->why == CAPTURE_REPLACED ||
+	                                      it->why == CAPTURE_PAGE_SIZE || it->page_size != r->page_size)))
+		rc = new_lineage(r, it, err);
+	if (rc == 0 && (!r->table || it->page_size != r->page_size))
+		rc = change_page_size(r, it->page_size, err);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&r->table_lock);
+	bitset_clear(&r->framed);
+	pthread_mutex_unlock(&r->table_lock);
+	r->redo_txid = r->last.txid;
+	pthread_mutex_lock(&r->lock);
+	r->status.settled = false;
+	pthread_mutex_unlock(&r->lock);
+	if (!r->table_valid && have_past && table_rebuild(r, err) < 0)
+		log_info("recorder", "no state to compare with, a full copy is taken db=%s: %s", r->name,
+		         err ? err->msg : "");
+	return start_scan(r, !r->table_valid, err);
+}
+
+/* The size of the database after the last commit; where no frame came since the break, the WAL
+ * is empty or checkpointed and the file has it. */
+static uint32_t present_pages(const struct recorder *r)
+{
+	return r->last.txid > r->redo_txid ? r->last.n_pages : r->scan.file_pages;
+}
+
+static void settled(struct recorder *r)
+{
+	r->settled = true;
+	r->table_valid = true;
+	free(r->page_one);
+	r->page_one = NULL;
+	pthread_mutex_lock(&r->table_lock);
+	bitset_release(&r->framed);
+	pthread_mutex_unlock(&r->table_lock);
+	pthread_mutex_lock(&r->lock);
+	r->status.settled = true;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static int close_gap(struct recorder *r, struct err *err)
+{
+	if (!r->gap_open)
+		return 0;
+	r->gap.after_txid = r->last.txid;
+	r->gap.after_us = r->last.time_us;
+	int rc = gap_note_put(r->dir_fd, &r->gap, err);
+	if (rc == 0) {
+		log_warn("recorder", "gap healed db=%s before_txid=%" PRIu64 " after_txid=%" PRIu64
+		         " pages=%" PRIu64, r->name, r->gap.before_txid, r->gap.after_txid,
+		         r->last.n_frames);
+		r->gap_open = false;
+	}
+	return rc;
+}
+
+/* The state checksum, when every page is accounted for. */
+static struct hash128 table_state(struct recorder *r, uint32_t n_pages)
+{
+	LOCK_SCOPE(&r->table_lock);
+	return page_table_sum(r->table, n_pages);
+}
+
+static int finish_snapshot(struct recorder *r, struct err *err)
+{
+	uint32_t n_pages = present_pages(r);
+	uint64_t bytes;
+	struct commit at = r->last;
+
+	if (r->last.txid == r->redo_txid) { /* idle: the state found at attach is a moment of its own */
+		int64_t now = clock_now_us();
+		at = (struct commit){
+		        .txid = r->last.txid + 1,
+		        .time_us = now > r->last.time_us ? now : r->last.time_us + 1,
+		        .n_pages = n_pages,
+		};
+		at.not_before_us = at.time_us;
+	}
+	if (n_pages == 0)
+		return err_set(err, ERR_DAMAGED, 0, "the database '%s' is empty", r->name);
+	struct snapshot_info info = {
+	        .page_size = r->page_size,
+	        .lineage = r->lineage,
+	        .n_pages = n_pages,
+	        .txid = at.txid,
+	        .redo_txid = r->last.txid == r->redo_txid ? at.txid : r->redo_txid,
+	        .time_us = at.time_us,
+	        .not_before_us = at.not_before_us,
+	        .state = table_state(r, n_pages),
+	};
+	if (info.redo_txid == info.txid && r->scan.file_pages != n_pages)
+		return err_set(err, ERR_DAMAGED, 0, "the database '%s' changed its size while it was read", r->name);
+	int rc = snapshot_finish(r->scan.writer, &info, &bytes, err);
+	if (rc < 0)
+		return rc;
+	if (at.txid != r->last.txid)
+		encode_cut(r); /* the segment cannot hold a txid that it has no frames of */
+	r->last = r->durable = at;
+	r->state = info.state;
+	log_info("recorder", "first snapshot db=%s txid=%" PRIu64 " pages=%u bytes=%" PRIu64, r->name,
+	         info.txid, n_pages, bytes);
+	return 0;
+}
+
+/* Frames for the spooled pages that no frame has set, the last one marked. */
+static int put_differences(struct recorder *r, uint32_t n_pages, struct err *err)
+{
+	struct scan *s = &r->scan;
+	cleanup_free uint8_t *page = malloc(s->page_size), *held = malloc(s->page_size);
+	uint32_t held_pgno = 0;
+	int64_t now = clock_now_us();
+	int rc = 0;
+
+	if (!page || !held)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
+	if (bitset_has(&r->framed, 1)) { /* not spooled, or overtaken: the newest one is with us */
+		memcpy(held, r->page_one, s->page_size);
+		held_pgno = 1;
+	}
+	for (uint64_t i = 0; i < s->n_spooled && rc == 0; i++) {
+		uint64_t at = i * (4 + (uint64_t)s->page_size);
+		uint8_t head[4];
+		rc = file_pread(s->spool_fd, head, 4, at, "spool", err);
+		if (rc == 0)
+			rc = file_pread(s->spool_fd, page, s->page_size, at + 4, "spool", err);
+		uint32_t pgno = load_le32(head);
+		if (rc < 0 || bitset_has(&r->framed, pgno) || pgno > n_pages)
+			continue;
+		if (held_pgno)
+			rc = encode_frame(r, held_pgno, 0, held, now, r->last.time_us, COMMIT_HEAL, err);
+		memcpy(held, page, s->page_size);
+		held_pgno = pgno;
+	}
+	if (rc == 0 && held_pgno == 0)
+		return err_set(err, ERR_DAMAGED, 0, "page 1 of '%s' was nowhere", r->name);
+	return rc < 0 ? rc : encode_frame(r, held_pgno, n_pages, held, now, r->last.time_us, COMMIT_HEAL, err);
+}
+
+/* Every page that the database has must have been seen. */
+static int check_whole(struct recorder *r, uint32_t n_pages, struct err *err)
+{
+	for (uint32_t p = 1; p != 0 && p <= n_pages; p++)
+		if (p != lock_page(r->page_size) && hash128_zero(encode_hash(r, p)))
+			return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' was nowhere", p, r->name);
+	return 0;
+}
+
+static int finish_difference(struct recorder *r, struct err *err)
+{
+	uint32_t n_pages = present_pages(r);
+
+	/* The table has no page behind the last commit's size: see drop_cut_pages(). */
+	r->state = table_state(r, r->last.n_pages);
+	r->settled = true;
+	int rc = put_differences(r, n_pages, err);
+	return rc < 0 ? rc : check_whole(r, n_pages, err);
+}
+
+/* What cannot be finished is begun again, with a new break. */
+static int start_again(struct recorder *r, const char *why)
+{
+	log_error("recorder", "database not read whole, trying again db=%s: %s", r->name, why);
+	settle_cancel(r);
+	capture_request_break(r->capture, "the database could not be read whole");
+	return 0;
+}
+
+int settle_finish(struct recorder *r, const struct item *it, struct err *err)
+{
+	struct scan *s = &r->scan;
+	struct err why = ERR_INIT;
+	int rc;
+
+	if (it->epoch != r->epoch || !s->active)
+		return 0; /* of an attachment that is over */
+	if (s->running) {
+		pthread_join(s->thread, NULL);
+		s->running = false;
+	}
+	if (it->type == ITEM_SETTLE_FAILED) {
+		if (s->err.kind == ERR_CANCELLED)
+			settle_cancel(r);
+		else
+			start_again(r, s->err.msg);
+		return 0;
+	}
+	if (s->snapshot) {
+		rc = check_whole(r, present_pages(r), &why);
+		if (rc == 0)
+			rc = finish_snapshot(r, &why);
+		if (rc < 0)
+			return start_again(r, why.msg);
+	} else {
+		rc = finish_difference(r, &why);
+		if (err_kind_of(rc) == ERR_DAMAGED) {
+			encode_take_back(r);
+			return start_again(r, why.msg);
+		}
+		if (rc < 0)
+			return err_copy(err, &why);
+	}
+	settled(r);
+	rc = encode_flush(r, true, err);
+	if (rc == 0)
+		rc = close_gap(r, err);
+	if (rc < 0)
+		return rc;
+	settle_cancel(r);
+	return recorder_publish(r, true, err);
+}

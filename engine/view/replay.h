@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The frames of a history, in the order in which they were committed: what sealing, joining,
+ * coalescing and the rebuilding of the page table are made of.
+ */
+#ifndef ASOF_VIEW_REPLAY_H
+#define ASOF_VIEW_REPLAY_H
+
+#include "engine/archive/commit.h"
+#include "engine/view/history.h"
+
+struct replay_frame {
+	uint32_t pgno;
+	uint32_t page_size;
+	const uint8_t *page;
+	const struct commit *commit; /* the commit that this frame ends, or NULL */
+};
+typedef int replay_fn(void *ctx, const struct replay_frame *f, struct err *err);
+
+/* Calls `fn` for every frame of the commits after_txid < txid <= until_txid (settled or not).
+ * A negative return of `fn` ends it with that.  ERR_DAMAGED when a segment is missing. */
+int history_replay(struct history *h, uint64_t after_txid, uint64_t until_txid, replay_fn *fn,
+                   void *ctx, struct err *err) MUST_USE;
+
+/* A stored object as its name tells, for plans. */
+struct history_object {
+	enum { HISTORY_GROWING, HISTORY_SEGMENT, HISTORY_COALESCED, HISTORY_SNAPSHOT } type;
+	char file[192];
+	uint32_t lineage;
+	uint64_t first_txid, last_txid; /* of a snapshot: redo txid + 1, txid */
+	int64_t first_us, last_us;
+	uint32_t min_pages;
+	uint64_t bytes;
+	bool current; /* the segment that is being written to */
+};
+/* All objects, sorted by type, then first txid; malloc'ed. */
+int history_objects(struct history *h, struct history_object **ret, size_t *ret_n,
+                    struct err *err) MUST_USE;
+/* Frames in a fine or coalesced object, and its page size and source position. */
+int history_object_frames(struct history *h, const struct history_object *o, uint64_t *ret_frames,
+                          uint32_t *ret_page_size, struct source_position *ret_pos,
+                          struct err *err) MUST_USE;
+/* Commit `txid` as its segment describes it, settled or not. */
+int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err) MUST_USE;
+
+#endif

@@ -1,0 +1,924 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/lib/synth.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+
+/* 2024-01-15T10:30:00Z */
+#define START_US INT64_C(1705314600000000)
+
+uint64_t rng_next(struct rng *r)
+{
+	r->s += UINT64_C(0x9e3779b97f4a7c15); /* splitmix64 */
+	uint64_t z = r->s;
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+uint64_t rng_below(struct rng *r, uint64_t n)
+{
+	return rng_next(r) % n;
+}
+
+bool rng_chance(struct rng *r, unsigned percent)
+{
+	return rng_below(r, 100) < percent;
+}
+
+uint64_t test_seed(void)
+{
+	static uint64_t seed;
+	const char *text = getenv("ASOF_TEST_SEED");
+
+	if (!seed) {
+		seed = text ? strtoull(text, NULL, 10) : (uint64_t)clock_now_us();
+		printf("seed: ASOF_TEST_SEED=%" PRIu64 "\n", seed);
+		fflush(stdout);
+	}
+	return seed;
+}
+
+char *test_folder(void)
+{
+	const char *tmp = getenv("TMPDIR");
+	char *path = NULL;
+
+	if (asprintf(&path, "%s/asof-test-XXXXXX", tmp ? tmp : "/tmp") < 0 || !mkdtemp(path))
+		synth_die("no scratch folder");
+	return path;
+}
+
+void test_remove(const char *path)
+{
+	cleanup_dir DIR *dir = opendir(path);
+	struct dirent *d;
+	char child[4096];
+
+	while (dir && (d = readdir(dir))) {
+		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
+			continue;
+		snprintf(child, sizeof(child), "%s/%s", path, d->d_name);
+		if (unlink(child) < 0)
+			test_remove(child);
+	}
+	rmdir(path);
+}
+
+void synth_die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "synth: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\n");
+	abort();
+}
+
+void synth_must(int rc, const struct err *err, const char *what)
+{
+	if (rc < 0)
+		synth_die("%s: %s (%s)", what, err->msg, err_kind_name(err->kind));
+}
+
+static void *grown(void *p, size_t *cap, size_t need, size_t size)
+{
+	if (need <= *cap)
+		return p;
+	*cap = need * 2 + 16;
+	p = realloc(p, *cap * size);
+	if (!p)
+		synth_die("no memory");
+	return p;
+}
+
+static void *zeroed(size_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size);
+	if (!p)
+		synth_die("no memory");
+	return p;
+}
+
+static void write_head(struct synth *s)
+{
+	struct err err = ERR_INIT;
+	synth_must(head_write(s->head_fd, &s->head, &err), &err, "head");
+}
+
+void synth_generation(struct synth *s)
+{
+	s->head.generation++;
+	write_head(s);
+}
+
+static void put_lineage(struct synth *s, uint32_t parent, uint64_t from, const char *reason)
+{
+	struct err err = ERR_INIT;
+	struct lineage_note n = {
+	        .lineage = s->lineage,
+	        .parent = parent,
+	        .from_txid = from,
+	        .first_txid = s->n_states + 1,
+	        .live_us = START_US,
+	        .page_size = s->page_size,
+	};
+	snprintf(n.reason, sizeof(n.reason), "%s", reason);
+	synth_must(lineage_note_put(s->dir_fd, &n, &err), &err, "lineage note");
+}
+
+struct synth *synth_new(const char *root, const char *name, const struct synth_options *o)
+{
+	struct synth *s = zeroed(1, sizeof(*s));
+	struct source_note note = {.id = (uint32_t)hash64(name, strlen(name), 1) | 1};
+	struct err err = ERR_INIT;
+	char path[4096];
+
+	s->options = *o;
+	s->rng.s = o->seed;
+	s->root = strdup(root);
+	s->name = strdup(name);
+	s->lineage = 1;
+	s->page_size = o->page_size;
+	s->settled = true;
+	snprintf(path, sizeof(path), "%s/local/%s", root, name);
+	synth_must(file_make_dirs(path, &err), &err, "folders");
+	synth_must(file_open_dir(AT_FDCWD, path, false, &s->dir_fd, &err), &err, "folder");
+	synth_must(file_open_dir(s->dir_fd, "segment", true, &s->segment_fd, &err), &err, "folder");
+	synth_must(file_open_dir(s->dir_fd, "snapshot", true, &s->snapshot_fd, &err), &err,
+	           "folder");
+	synth_must(file_open_dir(s->dir_fd, "coalesced", true, &s->coalesced_fd, &err), &err,
+	           "folder");
+	synth_must(file_open(s->dir_fd, "head", O_RDWR | O_CREAT, 0600, &s->head_fd, &err), &err,
+	           "head");
+	synth_must(file_open(s->dir_fd, "lock", O_RDWR | O_CREAT, 0600, &s->lock_fd, &err), &err,
+	           "lock");
+	synth_must(file_lock(s->lock_fd, "lock", &err), &err, "lock");
+	snprintf(note.path, sizeof(note.path), "/srv/%.200s", name);
+	synth_must(source_note_put(s->dir_fd, &note, &err), &err, "source note");
+	put_lineage(s, 0, 0, "first");
+	s->head.lineage = 1;
+	write_head(s);
+	return s;
+}
+
+void synth_free(struct synth *s)
+{
+	const int fds[] = {s->dir_fd,       s->segment_fd, s->snapshot_fd,
+	                   s->coalesced_fd, s->head_fd,    s->lock_fd};
+
+	grow_writer_free(s->w);
+	for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
+		close(fds[i]);
+	while (s->all_pages) {
+		struct synth_page *p = s->all_pages;
+		s->all_pages = p->next;
+		free(p);
+	}
+	for (size_t i = 0; i < s->n_states; i++) {
+		free(s->states[i].frames);
+		free(s->states[i].pages);
+	}
+	free(s->states);
+	free(s->now);
+	free(s->recorded);
+	free(s->objects);
+	free(s->gaps);
+	free(s->root);
+	free(s->name);
+	free(s);
+}
+
+struct synth_page *synth_page(struct synth *s, uint32_t pgno, const void *data)
+{
+	uint32_t size = s->page_size;
+	struct synth_page *p = zeroed(1, sizeof(*p) + size);
+
+	p->pgno = pgno;
+	if (data) {
+		memcpy(p->data, data, size);
+	} else {
+		/* Partly noise, partly sameness, as pages are; never all zeros. */
+		memset(p->data, (int)rng_below(&s->rng, 256), size);
+		size_t noise =
+		        rng_chance(&s->rng, 10) ? size : 64 + (size_t)rng_below(&s->rng, size / 4);
+		for (size_t i = 0; i + 8 <= noise && i + 8 <= size; i += 8)
+			store_le64(p->data + i, rng_next(&s->rng));
+		if (pgno == 1) {
+			memcpy(p->data, "SQLite format 3", 16);
+			p->data[18] = p->data[19] = 2;
+		}
+	}
+	p->hash = page_hash(pgno, p->data, size);
+	p->next = s->all_pages;
+	s->all_pages = p;
+	return p;
+}
+
+const struct synth_state *synth_state(const struct synth *s, uint64_t txid)
+{
+	if (txid < 1 || txid > s->n_states)
+		synth_die("no transaction %" PRIu64, txid);
+	return &s->states[txid - 1];
+}
+
+static uint64_t last_txid(const struct synth *s)
+{
+	return s->n_states;
+}
+
+static int64_t last_us(const struct synth *s)
+{
+	return s->n_states ? s->states[s->n_states - 1].commit.time_us : START_US;
+}
+
+static struct hash128 state_sum(struct synth_page *const *pages, uint32_t n)
+{
+	struct hash128 sum = {0, 0};
+
+	for (uint32_t i = 0; i < n; i++)
+		if (pages[i])
+			state_add(&sum, pages[i]->hash);
+	return sum;
+}
+
+/* Room for pages 1..n; those past the old end are NULL. */
+static void resize(struct synth *s, struct synth_page ***pages, uint32_t *n_pages, uint32_t n)
+{
+	if (n > s->cap_now) {
+		uint32_t cap = n * 2;
+		s->now = realloc(s->now, cap * sizeof(*s->now));
+		s->recorded = realloc(s->recorded, cap * sizeof(*s->recorded));
+		if (!s->now || !s->recorded)
+			synth_die("no memory");
+		s->cap_now = cap;
+	}
+	for (uint32_t i = *n_pages; i < n; i++)
+		(*pages)[i] = NULL;
+	*n_pages = n;
+}
+
+static void open_segment(struct synth *s)
+{
+	struct err err = ERR_INIT;
+
+	if (s->w)
+		return;
+	synth_must(grow_create(s->segment_fd, s->lineage, s->n_states + 1, s->page_size,
+	                       s->options.level, &s->w, &err),
+	           &err, "grow_create");
+	s->head.lineage = s->lineage;
+	s->head.growing_txid = s->n_states + 1;
+	s->head.durable_len = grow_length(s->w);
+	s->head.generation++;
+	write_head(s);
+}
+
+static void end_batch(struct synth *s, bool closes)
+{
+	struct err err = ERR_INIT;
+	uint32_t n = (uint32_t)s->n_states;
+	struct source_position pos = {n, n + 1, n * 2ull, {n + 2, n + 3}, n + 4};
+
+	if (s->w)
+		synth_must(grow_end_batch(s->w, &pos, closes, &err), &err, "grow_end_batch");
+}
+
+void synth_publish(struct synth *s)
+{
+	struct err err = ERR_INIT;
+
+	end_batch(s, true);
+	if (s->w) {
+		synth_must(grow_sync(s->w, &err), &err, "grow_sync");
+		s->head.durable_len = grow_length(s->w);
+	}
+	s->head.last_txid = last_txid(s);
+	s->head.last_us = last_us(s);
+	s->head.known_until_us = last_us(s);
+	s->unpublished = 0;
+	write_head(s);
+}
+
+static struct synth_state *add_state(struct synth *s)
+{
+	s->states = grown(s->states, &s->cap_states, s->n_states + 1, sizeof(*s->states));
+	struct synth_state *st = &s->states[s->n_states];
+	*st = (struct synth_state){.lineage = s->lineage, .page_size = s->page_size};
+	return st;
+}
+
+static struct synth_page **copy_pages(struct synth_page *const *pages, uint32_t n)
+{
+	struct synth_page **p = zeroed(n, sizeof(*p));
+	memcpy(p, pages, n * sizeof(*p));
+	return p;
+}
+
+static struct commit next_commit(struct synth *s, uint32_t n_pages)
+{
+	int64_t step =
+	        rng_chance(&s->rng, 30) ? 1 : 1 + (int64_t)rng_below(&s->rng, 90 * US_PER_SECOND);
+	struct commit c = {
+	        .txid = s->n_states + 1,
+	        .time_us = last_us(s) + step,
+	        .n_pages = n_pages,
+	};
+	if (rng_chance(&s->rng, 80))
+		c.not_before_us = c.time_us - (int64_t)rng_below(&s->rng, (uint64_t)step + 1);
+	return c;
+}
+
+static void append_frames(struct synth *s, uint32_t n_pages, struct synth_page *const *frames,
+                          size_t n)
+{
+	struct err err = ERR_INIT;
+
+	for (size_t i = 0; i < n; i++) {
+		if (grow_batch_full(s->w) || (s->options.torn_batches && rng_chance(&s->rng, 5)))
+			end_batch(s, false);
+		synth_must(grow_frame(s->w, frames[i]->pgno, i + 1 == n ? n_pages : 0,
+		                      frames[i]->data, &err),
+		           &err, "grow_frame");
+	}
+}
+
+uint64_t synth_commit(struct synth *s, uint32_t n_pages, struct synth_page *const *frames,
+                      size_t n_frames, uint32_t flags)
+{
+	struct err err = ERR_INIT;
+
+	open_segment(s);
+	uint64_t before = grow_frames(s->w);
+	append_frames(s, n_pages, frames, n_frames);
+
+	resize(s, &s->now, &s->n_now, s->n_now > n_pages ? s->n_now : n_pages);
+	resize(s, &s->recorded, &s->n_recorded, s->n_recorded > n_pages ? s->n_recorded : n_pages);
+	for (size_t i = 0; i < n_frames; i++) {
+		if (frames[i]->pgno > n_pages)
+			continue;
+		s->now[frames[i]->pgno - 1] = s->recorded[frames[i]->pgno - 1] = frames[i];
+	}
+	resize(s, &s->now, &s->n_now, n_pages);
+	resize(s, &s->recorded, &s->n_recorded, n_pages);
+
+	struct commit c = next_commit(s, n_pages);
+	c.flags = flags;
+	c.n_frames = grow_frames(s->w) - before;
+	if (flags & COMMIT_UNSETTLED)
+		c.flags |= COMMIT_NO_STATE;
+	else
+		c.state = state_sum(s->now, n_pages);
+	synth_must(grow_commit(s->w, &c, &err), &err, "grow_commit");
+
+	struct synth_state *st = add_state(s);
+	st->commit = c;
+	st->in_segment = true;
+	st->n_frames = n_frames;
+	st->frames = zeroed(n_frames, sizeof(*st->frames));
+	memcpy(st->frames, frames, n_frames * sizeof(*frames));
+	if (!(flags & COMMIT_UNSETTLED))
+		st->pages = copy_pages(s->now, n_pages);
+	s->n_states++;
+	s->unpublished++;
+	return c.txid;
+}
+
+static uint32_t random_size(struct synth *s)
+{
+	uint32_t n = s->n_now, max = s->options.max_pages;
+	uint64_t how = rng_below(&s->rng, 100);
+
+	if (n == 0)
+		return 1 + (uint32_t)rng_below(&s->rng, max);
+	if (how < 20)
+		n += 1 + (uint32_t)rng_below(&s->rng, how < 3 ? max : 3);
+	else if (how < 35)
+		n -= (uint32_t)rng_below(&s->rng, how < 23 ? n : n < 4 ? n : 4);
+	return n > max ? max : n;
+}
+
+uint64_t synth_random_commit(struct synth *s)
+{
+	uint32_t old = s->n_now, n = random_size(s);
+	size_t extra = (size_t)rng_below(&s->rng, s->options.max_frames + 1), k = 0;
+	uint32_t grows = n > old ? n - old : 0;
+	cleanup_free struct synth_page **frames = zeroed(grows + extra + 4, sizeof(*frames));
+
+	/* Spilled before the transaction cut the file: a frame of a page that is gone. */
+	if (n < old && rng_chance(&s->rng, 30))
+		frames[k++] = synth_page(s, n + 1 + (uint32_t)rng_below(&s->rng, old - n), NULL);
+	for (uint32_t p = old + 1; p <= n; p++)
+		frames[k++] = synth_page(s, p, NULL);
+	for (size_t i = 0; i < extra; i++)
+		frames[k++] = synth_page(s, 1 + (uint32_t)rng_below(&s->rng, n), NULL);
+	if (k == 0 || frames[k - 1]->pgno > n || rng_chance(&s->rng, 40))
+		frames[k++] = synth_page(s, 1, NULL);
+	uint64_t txid = synth_commit(s, n, frames, k, 0);
+	if (rng_chance(&s->rng, 30))
+		synth_publish(s);
+	return txid;
+}
+
+uint64_t synth_giant_commit(struct synth *s, size_t n_frames)
+{
+	uint32_t n = s->n_now ? s->n_now : 1;
+	cleanup_free struct synth_page **frames = zeroed(n_frames, sizeof(*frames));
+
+	for (size_t i = 0; i < n_frames; i++)
+		frames[i] = synth_page(s, 1 + (uint32_t)(i % n), NULL);
+	return synth_commit(s, n, frames, n_frames, 0);
+}
+
+static void add_object(struct synth *s, const struct object_name *n)
+{
+	s->objects = grown(s->objects, &s->cap_objects, s->n_objects + 1, sizeof(*s->objects));
+	struct synth_object *o = &s->objects[s->n_objects++];
+	o->name = *n;
+	object_name_format(n, o->file);
+}
+
+void synth_cut(struct synth *s)
+{
+	if (!s->w)
+		return;
+	synth_publish(s);
+	struct object_name n = {
+	        .type = OBJECT_GROWING,
+	        .lineage = s->lineage,
+	        .first_txid = grow_writer_info(s->w)->first_txid,
+	        .last_txid = last_txid(s), /* its name does not tell */
+	};
+	add_object(s, &n);
+	grow_writer_free(s->w);
+	s->w = NULL;
+	s->head.growing_txid = 0;
+	s->head.durable_len = 0;
+	synth_generation(s);
+}
+
+void synth_gap(struct synth *s, unsigned n_unsettled)
+{
+	struct err err = ERR_INIT;
+	uint64_t before = last_txid(s);
+	int64_t before_us = last_us(s);
+
+	/* What nobody saw. */
+	uint32_t n = random_size(s), old = s->n_now;
+	resize(s, &s->now, &s->n_now, n);
+	for (uint32_t p = old; p < n; p++)
+		s->now[p] = synth_page(s, p + 1, NULL);
+	for (unsigned i = 0; i < 5; i++) {
+		uint32_t p = (uint32_t)rng_below(&s->rng, n);
+		s->now[p] = synth_page(s, p + 1, NULL);
+	}
+	for (unsigned i = 0; i < n_unsettled; i++) {
+		struct synth_page *f[3];
+		size_t k = 0;
+		uint32_t to = rng_chance(&s->rng, 20) && s->n_now > 1 ? s->n_now - 1 : s->n_now;
+		if (rng_chance(&s->rng, 20)) {
+			to = s->n_now + 1;
+			f[k++] = synth_page(s, to, NULL);
+		}
+		f[k++] = synth_page(s, 1 + (uint32_t)rng_below(&s->rng, to), NULL);
+		synth_commit(s, to, f, k, COMMIT_UNSETTLED);
+	}
+	/* Recorded pages that differ: one commit. */
+	cleanup_free struct synth_page **f = zeroed(s->n_now + 1, sizeof(*f));
+	size_t k = 0;
+	for (uint32_t p = 0; p < s->n_now; p++)
+		if (p == 0 || p >= s->n_recorded || s->recorded[p] != s->now[p])
+			f[k++] = s->now[p] ? s->now[p] : synth_page(s, p + 1, NULL);
+	uint64_t txid = synth_commit(s, s->n_now, f, k, COMMIT_HEAL);
+	synth_publish(s);
+	struct gap_note note = {
+	        .before_txid = before,
+	        .before_us = before_us,
+	        .after_txid = txid,
+	        .after_us = last_us(s),
+	        .reason = "made up",
+	};
+	synth_must(gap_note_put(s->dir_fd, &note, &err), &err, "gap note");
+	s->gaps = realloc(s->gaps, (s->n_gaps + 1) * sizeof(*s->gaps));
+	if (!s->gaps)
+		synth_die("no memory");
+	s->gaps[s->n_gaps++] = (struct synth_gap){before, txid, before_us, last_us(s)};
+	synth_generation(s);
+}
+
+void synth_new_lineage(struct synth *s, uint32_t page_size, bool fuzzy)
+{
+	uint64_t from = last_txid(s);
+
+	synth_cut(s);
+	s->lineage++;
+	s->head.lineage = s->lineage;
+	s->page_size = page_size;
+	put_lineage(s, s->lineage - 1, from, "another page size");
+	uint32_t n = 1 + (uint32_t)rng_below(&s->rng, s->options.max_pages);
+	s->n_now = s->n_recorded = 0;
+	resize(s, &s->now, &s->n_now, n);
+	resize(s, &s->recorded, &s->n_recorded, n);
+	for (uint32_t p = 0; p < n; p++)
+		s->now[p] = s->recorded[p] = synth_page(s, p + 1, NULL);
+	if (!fuzzy) { /* found idle: a moment of its own */
+		struct synth_state *st = add_state(s);
+		st->commit = next_commit(s, n);
+		st->commit.not_before_us = 0;
+		st->commit.state = state_sum(s->now, n);
+		st->pages = copy_pages(s->now, n);
+		s->n_states++;
+		synth_snapshot(s, last_txid(s), last_txid(s));
+		return;
+	}
+	/* Commits since it began are redo; the last of them is the snapshot's. */
+	for (unsigned i = 0; i < 3; i++) {
+		struct synth_page *f = synth_page(s, 1 + (uint32_t)rng_below(&s->rng, n), NULL);
+		synth_commit(s, n, &f, 1, COMMIT_UNSETTLED);
+	}
+	struct synth_state *st = &s->states[s->n_states - 1];
+	st->pages = copy_pages(s->now, n);
+	st->commit.state = state_sum(s->now, n);
+	synth_publish(s);
+	synth_snapshot(s, last_txid(s), from);
+}
+
+/* The page as of `txid`, looking only at what the lineage had from `from` on. */
+static struct synth_page *page_at(const struct synth *s, uint64_t txid, uint32_t pgno)
+{
+	const struct synth_state *st = synth_state(s, txid);
+	return st->pages && pgno <= st->commit.n_pages ? st->pages[pgno - 1] : NULL;
+}
+
+/* Any state of the page between `redo` and `txid` will do; where the page was not there, or its
+ * state is not known, that of `txid`. */
+static struct synth_page *fuzzy_page(struct synth *s, uint64_t redo, uint64_t txid, uint32_t pgno)
+{
+	uint64_t t = redo + rng_below(&s->rng, txid - redo + 1);
+
+	if (t == 0 || t > txid || synth_state(s, t)->lineage != synth_state(s, txid)->lineage ||
+	    !page_at(s, t, pgno))
+		t = txid;
+	return page_at(s, t, pgno);
+}
+
+void synth_snapshot(struct synth *s, uint64_t txid, uint64_t redo)
+{
+	cleanup_snapshot_writer struct snapshot_writer *w = NULL;
+	const struct synth_state *st = synth_state(s, txid);
+	struct err err = ERR_INIT;
+	uint64_t bytes;
+	cleanup_free uint8_t *zeros = zeroed(1, st->page_size);
+	uint32_t n = st->commit.n_pages;
+
+	if (!st->pages)
+		synth_die("no image of %" PRIu64, txid);
+	/* A fuzzy copy can lack pages that frames since hold: those new since `redo`. */
+	if (redo < txid && redo > 0 && synth_state(s, redo)->lineage == st->lineage &&
+	    synth_state(s, redo)->pages && rng_chance(&s->rng, 50) &&
+	    synth_state(s, redo)->commit.n_pages < n)
+		n = synth_state(s, redo)->commit.n_pages;
+	synth_must(snapshot_create(s->snapshot_fd, "synth.tmp", st->page_size, 1, &w, &err), &err,
+	           "snapshot");
+	for (uint32_t p = 1; p <= n; p++) {
+		struct synth_page *page =
+		        redo < txid ? fuzzy_page(s, redo, txid, p) : st->pages[p - 1];
+		synth_must(snapshot_append(w, page ? page->data : zeros, st->page_size, &err), &err,
+		           "append");
+	}
+	struct snapshot_info info = {
+	        .page_size = st->page_size,
+	        .lineage = st->lineage,
+	        .n_pages = st->commit.n_pages,
+	        .txid = txid,
+	        .redo_txid = redo,
+	        .time_us = st->commit.time_us,
+	        .not_before_us = st->commit.not_before_us,
+	        .state = state_sum(st->pages, st->commit.n_pages),
+	};
+	synth_must(snapshot_finish(w, &info, &bytes, &err), &err, "snapshot_finish");
+	struct object_name name = {
+	        .type = OBJECT_SNAPSHOT,
+	        .lineage = st->lineage,
+	        .first_txid = redo + 1,
+	        .last_txid = txid,
+	        .first_us = info.time_us,
+	        .last_us = info.time_us,
+	};
+	add_object(s, &name);
+	synth_generation(s);
+}
+
+static int folder_of(const struct synth *s, enum object_type type)
+{
+	return type == OBJECT_SNAPSHOT    ? s->snapshot_fd
+	       : type == OBJECT_COALESCED ? s->coalesced_fd
+	                                  : s->segment_fd;
+}
+
+void synth_remove_object(struct synth *s, size_t i)
+{
+	struct synth_object *o = &s->objects[i];
+	char text[OBJECT_NAME_MAX];
+
+	unlinkat(folder_of(s, o->name.type), o->file, 0);
+	if (o->name.type == OBJECT_SEALED) {
+		struct object_name n = o->name;
+		n.type = OBJECT_COMMITS;
+		object_name_format(&n, text);
+		unlinkat(s->segment_fd, text, 0);
+	}
+	memmove(o, o + 1, (s->n_objects - i - 1) * sizeof(*o));
+	s->n_objects--;
+}
+
+void synth_seal(struct synth *s, uint64_t first, uint64_t last, bool keep)
+{
+	const struct synth_state *a = synth_state(s, first);
+	cleanup_sealed_writer struct sealed_writer *w = NULL;
+	struct err err = ERR_INIT;
+	struct object_name name;
+	uint64_t bytes;
+	struct sealed_options o = {
+	        .kind = SEALED_SEGMENT,
+	        .page_size = a->page_size,
+	        .lineage = a->lineage,
+	        .first_txid = first,
+	        .salt1 = (uint32_t)rng_next(&s->rng),
+	        .salt2 = (uint32_t)rng_next(&s->rng),
+	        .level = s->options.level,
+	};
+
+	synth_must(sealed_create(s->segment_fd, &o, &w, &err), &err, "sealed_create");
+	for (uint64_t t = first; t <= last; t++) {
+		const struct synth_state *st = synth_state(s, t);
+		if (!st->in_segment || st->lineage != a->lineage)
+			synth_die("transaction %" PRIu64 " is in no segment of the lineage", t);
+		for (size_t i = 0; i < st->n_frames; i++)
+			synth_must(sealed_frame(w, st->frames[i]->pgno,
+			                        i + 1 == st->n_frames ? st->commit.n_pages : 0,
+			                        st->frames[i]->data, &err),
+			           &err, "sealed_frame");
+		synth_must(sealed_commit(w, &st->commit, &err), &err, "sealed_commit");
+	}
+	synth_must(sealed_finish(w, &name, &bytes, &err), &err, "sealed_finish");
+	for (size_t i = s->n_objects; i-- > 0 && !keep;) {
+		struct object_name *n = &s->objects[i].name;
+		if ((n->type == OBJECT_GROWING || n->type == OBJECT_SEALED) &&
+		    n->first_txid >= first && n->last_txid <= last && n->lineage == a->lineage &&
+		    !(n->type == OBJECT_SEALED && n->first_txid == first && n->last_txid == last))
+			synth_remove_object(s, i);
+	}
+	add_object(s, &name);
+	synth_generation(s);
+}
+
+void synth_coalesce(struct synth *s, uint64_t first, uint64_t last)
+{
+	const struct synth_state *a = synth_state(s, first), *b = synth_state(s, last);
+	cleanup_sealed_writer struct sealed_writer *w = NULL;
+	uint32_t n = b->commit.n_pages, min = UINT32_MAX, last_page = 0;
+	cleanup_free struct synth_page **newest = zeroed(n, sizeof(*newest));
+	struct err err = ERR_INIT;
+	struct object_name name;
+	uint64_t bytes;
+
+	for (uint64_t t = first; t <= last; t++) {
+		const struct synth_state *st = synth_state(s, t);
+		if (st->commit.n_pages < min)
+			min = st->commit.n_pages;
+		for (size_t i = 0; i < st->n_frames; i++)
+			if (st->frames[i]->pgno <= n)
+				newest[st->frames[i]->pgno - 1] = st->frames[i];
+		for (uint32_t p = st->commit.n_pages; p < n; p++)
+			newest[p] = NULL;
+	}
+	for (uint32_t p = 0; p < n; p++)
+		if (newest[p])
+			last_page = p + 1;
+	if (last_page == 0)
+		return; /* pages that the span's end does not have: there is nothing to keep */
+	struct sealed_options o = {
+	        .kind = SEALED_COALESCED,
+	        .page_size = a->page_size,
+	        .lineage = a->lineage,
+	        .first_txid = first,
+	        .first_us = a->commit.time_us,
+	        .min_pages = min,
+	        .salt1 = 1,
+	        .salt2 = 2,
+	        .level = s->options.level,
+	};
+	synth_must(sealed_create(s->coalesced_fd, &o, &w, &err), &err, "sealed_create");
+	for (uint32_t p = 0; p < last_page; p++)
+		if (newest[p])
+			synth_must(sealed_frame(w, p + 1, p + 1 == last_page ? n : 0,
+			                        newest[p]->data, &err),
+			           &err, "sealed_frame");
+	synth_must(sealed_commit(w, &b->commit, &err), &err, "sealed_commit");
+	synth_must(sealed_finish(w, &name, &bytes, &err), &err, "sealed_finish");
+	add_object(s, &name);
+	synth_generation(s);
+}
+
+/* ---- any history ---- */
+
+/* A span of objects [*first, *last] of one lineage that are whole segments. */
+static bool random_span(struct synth *s, enum object_type type, uint64_t *first, uint64_t *last)
+{
+	size_t at[64], n = 0;
+
+	for (size_t i = 0; i < s->n_objects && n < 64; i++)
+		if (s->objects[i].name.type == type)
+			at[n++] = i;
+	if (n == 0)
+		return false;
+	const struct object_name *a = &s->objects[at[rng_below(&s->rng, n)]].name;
+	*first = a->first_txid;
+	*last = a->last_txid;
+	for (size_t i = 0; i < n;
+	     i++) { /* and what directly follows, in any order they were made */
+		const struct object_name *b = &s->objects[at[i]].name;
+		if (b->first_txid == *last + 1 && b->lineage == a->lineage &&
+		    rng_chance(&s->rng, 70)) {
+			*last = b->last_txid;
+			i = (size_t)-1;
+		}
+	}
+	return true;
+}
+
+static void random_coalesce(struct synth *s)
+{
+	uint64_t n = last_txid(s), a = 1 + rng_below(&s->rng, n),
+	         b = a + rng_below(&s->rng, n - a + 1);
+
+	for (uint64_t t = a; t <= b; t++)
+		if (synth_state(s, t)->lineage != synth_state(s, a)->lineage ||
+		    !synth_state(s, t)->in_segment)
+			return;
+	if (synth_state(s, b)->pages)
+		synth_coalesce(s, a, b);
+}
+
+/* What follows `redo` must be frames, of one lineage. */
+static void snapshot_since(struct synth *s, uint64_t t, uint64_t redo)
+{
+	if (!synth_state(s, t)->pages)
+		return;
+	for (uint64_t i = t; i > redo; i--)
+		if (!synth_state(s, i)->in_segment ||
+		    synth_state(s, i)->lineage != synth_state(s, t)->lineage)
+			redo = i;
+	synth_snapshot(s, t, redo);
+}
+
+static void random_snapshot(struct synth *s)
+{
+	uint64_t t = last_txid(s) - rng_below(&s->rng, last_txid(s) < 20 ? last_txid(s) : 20);
+
+	snapshot_since(s, t, rng_chance(&s->rng, 50) ? t : t - rng_below(&s->rng, t < 10 ? t : 10));
+}
+
+void synth_random_history(struct synth *s, unsigned n_steps)
+{
+	uint64_t a, b;
+
+	for (unsigned i = 0; i < n_steps; i++) {
+		synth_random_commit(s);
+		if (i ==
+		    2 + s->options.seed % 3) { /* the first snapshot comes when some are gone */
+			synth_publish(s);
+			snapshot_since(s, last_txid(s), i % 2 ? last_txid(s) : 1);
+		}
+		uint64_t what = rng_below(&s->rng, 200);
+		if (what < 16)
+			synth_cut(s);
+		else if (what < 24 && random_span(s, OBJECT_GROWING, &a, &b))
+			synth_seal(s, a, b, rng_chance(&s->rng, 20));
+		else if (what < 30 && random_span(s, OBJECT_SEALED, &a, &b))
+			synth_seal(s, a, b, rng_chance(&s->rng, 30));
+		else if (what < 40)
+			random_coalesce(s);
+		else if (what < 45)
+			random_snapshot(s);
+		else if (what < 48)
+			synth_gap(s, (unsigned)rng_below(&s->rng, 5));
+		else if (what < 50)
+			synth_new_lineage(s, 512u << rng_below(&s->rng, 4),
+			                  rng_chance(&s->rng, 50));
+	}
+	synth_publish(s);
+}
+
+/* ---- what readers must say ---- */
+
+static bool has_snapshot(const struct synth *s, uint64_t from, uint64_t to)
+{
+	for (size_t i = 0; i < s->n_objects; i++) {
+		const struct object_name *n = &s->objects[i].name;
+		if (n->type == OBJECT_SNAPSHOT && n->last_txid >= from && n->last_txid <= to)
+			return true;
+	}
+	return false;
+}
+
+bool synth_viewable(const struct synth *s, uint64_t txid)
+{
+	const struct synth_state *st = synth_state(s, txid);
+
+	if (!has_snapshot(s, 1, txid))
+		return false;
+	return !(st->commit.flags & COMMIT_UNSETTLED) || has_snapshot(s, txid, txid);
+}
+
+enum err_kind synth_expect_at(const struct synth *s, int64_t time_us, uint64_t *ret_txid)
+{
+	uint64_t t = 0;
+
+	while (t < s->n_states && s->states[t].commit.time_us <= time_us)
+		t++;
+	if (t == 0 || !has_snapshot(s, 1, t))
+		return ERR_NOT_FOUND;
+	if (!synth_viewable(s, t))
+		return ERR_GAP;
+	*ret_txid = t;
+	const struct synth_state *m = synth_state(s, t);
+	if (t == s->n_states)
+		return ERR_NONE;
+	const struct synth_state *next = synth_state(s, t + 1);
+	int64_t unknown_from =
+	        next->commit.not_before_us ? next->commit.not_before_us : m->commit.time_us;
+	bool after_gap = next->commit.flags & (COMMIT_UNSETTLED | COMMIT_HEAL) || !next->in_segment;
+	if (after_gap && time_us > unknown_from)
+		return ERR_GAP;
+	for (size_t i = 0; i < s->n_gaps; i++)
+		if (time_us > s->gaps[i].before_us && time_us < s->gaps[i].after_us)
+			return ERR_GAP;
+	return ERR_NONE;
+}
+
+/* ---- comparing ---- */
+
+static void compare_moment(const struct synth_state *st, const struct moment *m)
+{
+	const struct commit *c = &st->commit;
+
+	if (m->txid != c->txid || m->time_us != c->time_us ||
+	    m->not_before_us != c->not_before_us || m->lineage != st->lineage ||
+	    m->page_size != st->page_size || m->n_pages != c->n_pages ||
+	    m->n_frames != st->n_frames)
+		synth_die("moment %" PRIu64 " tells something else (txid %" PRIu64
+		          ", %u pages of %u)",
+		          c->txid, m->txid, m->n_pages, m->page_size);
+	if (!!(m->flags & MOMENT_HEALED) != !!(c->flags & COMMIT_HEAL))
+		synth_die("moment %" PRIu64 ": healed or not", c->txid);
+	if (!(c->flags & COMMIT_NO_STATE) && !hash128_equal(m->state, c->state))
+		synth_die("moment %" PRIu64 ": another state checksum", c->txid);
+}
+
+bool synth_compare(const struct synth *s, struct history *h, uint64_t txid, struct err *err)
+{
+	const struct synth_state *st = synth_state(s, txid);
+	cleanup_view struct view *v = NULL;
+	uint32_t n = st->commit.n_pages;
+	cleanup_free uint8_t *page = zeroed(1, st->page_size), *zeros = zeroed(1, st->page_size);
+
+	if (view_open(h, txid, &v, err) < 0)
+		return false;
+	compare_moment(st, view_moment(v));
+	if (view_size(v) != (uint64_t)n * st->page_size)
+		synth_die("view %" PRIu64 " has a wrong size", txid);
+	if (!st->pages)
+		synth_die("view %" PRIu64 " opened though it is not settled", txid);
+	for (uint32_t p = 1; p <= n; p++) {
+		if (view_page(v, p, page, err) < 0)
+			return false;
+		const uint8_t *want = st->pages[p - 1] ? st->pages[p - 1]->data : zeros;
+		if (memcmp(page, want, st->page_size) != 0)
+			synth_die("view %" PRIu64 " page %u: wrong bytes (%zu layers)", txid, p,
+			          view_depth(v));
+	}
+	return true;
+}
+
+void synth_compare_all(const struct synth *s, struct history *h)
+{
+	for (uint64_t t = 1; t <= s->n_states; t++) {
+		struct err err = ERR_INIT;
+		bool want = synth_viewable(s, t);
+		bool got = synth_compare(s, h, t, &err);
+		if (want != got)
+			synth_die("transaction %" PRIu64 " can%s be viewed: %s", t,
+			          got ? "" : "not", err.msg);
+		if (!got && err.kind != ERR_GAP && err.kind != ERR_NOT_FOUND)
+			synth_die("transaction %" PRIu64 ": %s (%s)", t, err.msg,
+			          err_kind_name(err.kind));
+	}
+}

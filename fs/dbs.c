@@ -281,6 +281,12 @@ int fs_dbs_all(struct fs_dbs *dbs, struct fs_db ***ret, size_t *ret_n, struct er
 	return rc < 0 ? rc : copy_present(dbs, ret, ret_n, err);
 }
 
+size_t fs_dbs_count(struct fs_dbs *dbs)
+{
+	LOCK_SCOPE(&dbs->lock);
+	return dbs->n;
+}
+
 /* ---- latest ---- */
 
 void fs_latest_unref(struct fs_latest *latest)

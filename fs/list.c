@@ -208,9 +208,8 @@ static int list_commits(struct fs_dir *d, struct err *err)
 		to_us = from_us + FS_MINUTE_US;
 		rc = fs_span_max_commits(d->tree, d->node, &max, err);
 	} else {
-		struct fs_db **all cleanup_free = NULL;
-		rc = fs_dbs_all(d->tree->dbs, &all, &n, err);
-		max = fs_share(FS_WALK_TX, n);
+		rc = 0;
+		max = fs_share(FS_WALK_TX, fs_dbs_count(d->tree->dbs));
 	}
 	if (max > FS_LIST_MAX)
 		max = FS_LIST_MAX;

@@ -94,43 +94,52 @@ static int find_spans(struct fs_db *db, int64_t from_us, int64_t to_us, int64_t 
 }
 
 /*
- * All days of a database.  Kept with it: a history of years has thousands, and only its end
- * grows.  Begun anew when the beginning was taken away.
+ * All days of a database, up to date; under days_lock.  Kept with it: a history of years has
+ * thousands, and only its end grows.  Begun anew when the beginning was taken away.
  */
-static int all_days(struct fs_db *db, struct fs_times *ret, struct err *err)
+static int renew_days(struct fs_db *db, const struct moment *first, const struct moment *last,
+                      struct err *err)
+{
+	struct fs_times days = {db->days, db->n_days};
+	int64_t from_us = floor_to(first->time_us, FS_DAY_US);
+
+	if (db->days_first_txid == first->txid && db->days_last_txid == last->txid)
+		return 0;
+	if (db->days_first_txid != first->txid)
+		days.n = 0;
+	else if (days.n)
+		from_us = days.v[days.n - 1] + FS_DAY_US;
+	int rc = find_spans(db, from_us, last->time_us + 1, FS_DAY_US, &days, err);
+	db->days = days.v;
+	db->n_days = rc < 0 ? 0 : days.n;
+	db->days_first_txid = rc < 0 ? 0 : first->txid;
+	db->days_last_txid = last->txid;
+	return rc;
+}
+
+/* How many days there are, and with `ret_days` a copy of them. */
+static int all_days(struct fs_db *db, size_t *ret_n, int64_t **ret_days, struct err *err)
 {
 	struct moment first, last;
 	struct err why = ERR_INIT;
 	int rc = history_first(db->history, &first, &why);
 
-	*ret = (struct fs_times){0};
+	*ret_n = 0;
 	if (rc == 0)
 		rc = history_latest(db->history, &last, &why);
 	if (rc < 0)
 		return why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
-
 	LOCK_SCOPE(&db->days_lock);
-	struct fs_times days = {db->days, db->n_days};
-	int64_t from_us = floor_to(first.time_us, FS_DAY_US);
-	if (db->days_first_txid != first.txid)
-		days.n = 0;
-	else if (days.n)
-		from_us = days.v[days.n - 1] + FS_DAY_US;
-	if (db->days_first_txid != first.txid || db->days_last_txid != last.txid) {
-		rc = find_spans(db, from_us, last.time_us + 1, FS_DAY_US, &days, err);
-		db->days = days.v;
-		db->n_days = rc < 0 ? 0 : days.n;
-		db->days_first_txid = rc < 0 ? 0 : first.txid;
-		db->days_last_txid = last.txid;
-		if (rc < 0)
-			return rc;
+	rc = renew_days(db, &first, &last, err);
+	if (rc < 0 || !ret_days || !db->n_days) {
+		*ret_n = db->n_days;
+		return rc;
 	}
-	ret->v = calloc(db->n_days + 1, sizeof(int64_t));
-	if (!ret->v)
+	*ret_days = malloc(db->n_days * sizeof(int64_t));
+	if (!*ret_days)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a list of days");
-	if (db->n_days)
-		memcpy(ret->v, db->days, db->n_days * sizeof(int64_t));
-	ret->n = db->n_days;
+	memcpy(*ret_days, db->days, db->n_days * sizeof(int64_t));
+	*ret_n = db->n_days;
 	return 0;
 }
 
@@ -141,7 +150,7 @@ static int all_children(struct fs_node *node, struct fs_times *ret, struct err *
 
 	*ret = (struct fs_times){0};
 	if (place->kind == FS_DAYS)
-		return all_days(place->db, ret, err);
+		return all_days(place->db, &ret->n, &ret->v, err);
 	return find_spans(place->db, place->time_us, place->time_us + fs_span_us(place->kind),
 	                  place->kind == FS_DAY ? FS_HOUR_US : FS_MINUTE_US, ret, err);
 }
@@ -154,14 +163,15 @@ static int count_children(struct fs_node *node, size_t *ret, struct err *err)
 	*ret = atomic_load(&node->n_children_settled);
 	if (*ret)
 		return 0;
+	if (node->place.kind == FS_DAYS)
+		return all_days(node->place.db, ret, NULL, err);
 	int rc = history_latest(node->place.db->history, &last, err);
 	if (rc == 0)
 		rc = all_children(node, &all, err);
 	free(all.v);
 	*ret = all.n;
 	/* Once commits go on beyond a span, there will be no more in it. */
-	if (rc == 0 && node->place.kind != FS_DAYS &&
-	    last.time_us >= node->place.time_us + fs_span_us(node->place.kind))
+	if (rc == 0 && last.time_us >= node->place.time_us + fs_span_us(node->place.kind))
 		atomic_store(&node->n_children_settled, (uint32_t)all.n);
 	return rc;
 }
@@ -182,11 +192,8 @@ static size_t n_listed(enum fs_kind kind, size_t budget, size_t n)
 static int budget_of(struct fs_tree *t, struct fs_node *node, size_t *ret, struct err *err)
 {
 	if (node->place.kind == FS_DAYS) {
-		struct fs_db **all cleanup_free = NULL;
-		size_t n = 0;
-		int rc = fs_dbs_all(t->dbs, &all, &n, err);
-		*ret = fs_share(FS_WALK_HISTORY, n);
-		return rc;
+		*ret = fs_share(FS_WALK_HISTORY, fs_dbs_count(t->dbs));
+		return 0;
 	}
 	size_t above = 0, n = 0;
 	int rc = budget_of(t, node->parent, &above, err);

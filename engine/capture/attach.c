@@ -168,7 +168,8 @@ static int open_lock_connection(struct attachment *at, struct err *err)
 	int rc = open_connection(at->path, SQLITE_OPEN_READONLY, &at->lock_db, err);
 
 	if (rc == 0)
-		rc = ask(at->lock_db, at->path, "PRAGMA schema_version", answer, sizeof(answer), err);
+		rc = ask(at->lock_db, at->path, "PRAGMA schema_version", answer, sizeof(answer),
+		         err);
 	if (rc == 0)
 		rc = ask(at->lock_db, at->path, "PRAGMA journal_mode", answer, sizeof(answer), err);
 	if (rc)
@@ -179,8 +180,8 @@ static int open_lock_connection(struct attachment *at, struct err *err)
 	sqlite3_busy_timeout(at->lock_db, 0);
 
 	rc = sqlite3_file_control(at->lock_db, "main", SQLITE_FCNTL_FILE_POINTER, &at->file);
-	if (rc == SQLITE_OK && (!at->file || !at->file->pMethods ||
-	                        at->file->pMethods->iVersion < 2))
+	if (rc == SQLITE_OK &&
+	    (!at->file || !at->file->pMethods || at->file->pMethods->iVersion < 2))
 		rc = SQLITE_ERROR;
 	if (rc == SQLITE_OK)
 		rc = at->file->pMethods->xShmMap(at->file, 0, SHM_REGION_BYTES, 0, &shm);
@@ -363,9 +364,8 @@ static bool bytes_replaced(struct capture *c)
 	struct look before, after;
 	struct stat st;
 
-	if (!capture_look(c, &before) || capture_checkpoint_locked(c) ||
-	    fstat(c->at.db_fd, &st) || !capture_look(c, &after) ||
-	    before.index.n_backfill != after.index.n_backfill ||
+	if (!capture_look(c, &before) || capture_checkpoint_locked(c) || fstat(c->at.db_fd, &st) ||
+	    !capture_look(c, &after) || before.index.n_backfill != after.index.n_backfill ||
 	    before.index.n_backfill_attempted != after.index.n_backfill_attempted ||
 	    before.index.salt1 != after.index.salt1 || before.index.salt2 != after.index.salt2) {
 		then->valid = false; /* a checkpoint may have been at work: nothing to compare */

@@ -134,8 +134,8 @@ static void hold(struct capture *c)
 {
 	struct look look;
 
-	if (capture_take_mark(c) && capture_look(c, &look) &&
-	    look.index.salt1 == c->pos.salt1 && look.index.salt2 == c->pos.salt2)
+	if (capture_take_mark(c) && capture_look(c, &look) && look.index.salt1 == c->pos.salt1 &&
+	    look.index.salt2 == c->pos.salt2)
 		c->covered = true;
 }
 
@@ -190,9 +190,8 @@ static bool over_cap(struct capture *c, const struct wal_index *index)
 	bool over = wal_bytes(c, index) > c->wal_cap_bytes;
 
 	if (over && !c->over_cap)
-		log_warn(LOG_MODULE,
-		         "the WAL has grown past the cap db=%s bytes=%llu cap=%llu%s", c->path,
-		         (unsigned long long)wal_bytes(c, index),
+		log_warn(LOG_MODULE, "the WAL has grown past the cap db=%s bytes=%llu cap=%llu%s",
+		         c->path, (unsigned long long)wal_bytes(c, index),
 		         (unsigned long long)c->wal_cap_bytes,
 		         c->options.strict ? " strict=yes, not letting go" : ", letting go");
 	c->over_cap = over;
@@ -219,8 +218,7 @@ static void choose_state(struct capture *c, const struct look *look)
 		return;
 	bool busy = look->mono_us - c->active_us < ACTIVE_US;
 	bool started = checkpoint_started(c, index);
-	bool let_go = started || (index->max_frame >= RELEASE_FRAMES && busy) ||
-	              over_cap(c, index);
+	bool let_go = started || (index->max_frame >= RELEASE_FRAMES && busy) || over_cap(c, index);
 	if (!c->mark)
 		capture_bar_recovery(c);
 	if (!c->mark && started) {
@@ -378,7 +376,8 @@ static void leave(struct capture *c)
 
 	if (c->bad_frame && index->salt1 == c->bad_salt1 && index->n_backfill < c->bad_frame)
 		log_warn(LOG_MODULE,
-		         "detaching from a WAL whose committed frames have bad checksums: a recovery "
+		         "detaching from a WAL whose committed frames have bad checksums: a "
+		         "recovery "
 		         "will lose them unless the application runs PRAGMA wal_checkpoint first "
 		         "(SQLite before 3.50.2) db=%s",
 		         c->path);
@@ -509,7 +508,8 @@ static bool guard(struct capture *c)
 
 	if (foreign_wants_all(c, now_us)) {
 		log_warn(LOG_MODULE,
-		         "detaching: another process wants the database exclusively db=%s", c->path);
+		         "detaching: another process wants the database exclusively db=%s",
+		         c->path);
 		leave(c);
 		watch_sleep(c, ATTACH_WAIT_MIN_US);
 		return false;

@@ -26,7 +26,7 @@
 /* Where in the source everything up to it was handed over. */
 struct capture_position {
 	uint32_t salt1, salt2;
-	uint64_t frame; /* last captured frame of that WAL generation; 0: none */
+	uint64_t frame;         /* last captured frame of that WAL generation; 0: none */
 	struct wal_cksum cksum; /* aFrameCksum of the wal-index at that frame */
 	uint32_t change;        /* iChange at that moment */
 };
@@ -87,7 +87,7 @@ struct capture_options {
 	size_t batch_bytes;     /* largest batch; 0: the default, 1 MiB (one frame at least) */
 	const struct capture_position *resume; /* NULL: start with CAPTURE_FIRST */
 	uint32_t resume_page_size;             /* page size at that position */
-	uint32_t test_poll_ms; /* tests only: never hold a lock, look this seldom */
+	uint32_t test_poll_ms;                 /* tests only: never hold a lock, look this seldom */
 };
 
 struct capture;
@@ -137,11 +137,12 @@ struct capture_status {
 	uint64_t commits;        /* handed over since capture_open() */
 	uint64_t proven_by_lock; /* WAL generations whose start was proven so */
 	uint64_t proven_by_count;
-	uint64_t breaks;         /* announced, CAPTURE_FIRST left out */
-	uint64_t bad_frame_cksums; /* published frames with bad checksums, accepted (see capture.c) */
+	uint64_t breaks; /* announced, CAPTURE_FIRST left out */
+	uint64_t
+	        bad_frame_cksums; /* published frames with bad checksums, accepted (see capture.c) */
 	uint64_t wal_frames;
 	uint32_t page_size;
-	char waiting_for[160];   /* why it is not attached, or "" */
+	char waiting_for[160]; /* why it is not attached, or "" */
 };
 void capture_get_status(struct capture *c, struct capture_status *ret);
 

@@ -41,9 +41,9 @@ int capture_need_buffer(struct capture *c, struct err *err)
 bool capture_read_frame_header(const struct capture *c, uint64_t frame,
                                uint8_t out[WAL_FRAME_HEADER_SIZE])
 {
-	return frame > 0 && file_pread(c->at.wal_fd, out, WAL_FRAME_HEADER_SIZE,
-	                               wal_frame_offset(frame, c->page_size), c->at.wal_path,
-	                               NULL) == 0;
+	return frame > 0 &&
+	       file_pread(c->at.wal_fd, out, WAL_FRAME_HEADER_SIZE,
+	                  wal_frame_offset(frame, c->page_size), c->at.wal_path, NULL) == 0;
 }
 
 bool capture_read_wal_header(const struct capture *c, struct wal_header *ret)
@@ -84,8 +84,8 @@ static bool chain_frame(const struct capture *c, const uint8_t *frame, struct wa
 	wal_frame_header_parse(frame, &h);
 	wal_cksum_add(chain, frame, 8, c->big_endian);
 	wal_cksum_add(chain, frame + WAL_FRAME_HEADER_SIZE, c->page_size, c->big_endian);
-	bool good = h.salt1 == c->pos.salt1 && h.salt2 == c->pos.salt2 &&
-	            h.cksum.s0 == chain->s0 && h.cksum.s1 == chain->s1;
+	bool good = h.salt1 == c->pos.salt1 && h.salt2 == c->pos.salt2 && h.cksum.s0 == chain->s0 &&
+	            h.cksum.s1 == chain->s1;
 	*chain = h.cksum;
 	return good;
 }
@@ -195,8 +195,8 @@ static enum proof read_batch(struct capture *c)
 	if (n > end - c->pos.frame)
 		n = end - c->pos.frame;
 	if (file_pread_some(c->at.wal_fd, c->buf, (size_t)n * frame_bytes,
-	                    wal_frame_offset(c->pos.frame + 1, c->page_size), &got,
-	                    c->at.wal_path, NULL))
+	                    wal_frame_offset(c->pos.frame + 1, c->page_size), &got, c->at.wal_path,
+	                    NULL))
 		got = 0;
 	if (!capture_salts_are(c, c->pos.salt1, c->pos.salt2))
 		return PROOF_AGAIN;

@@ -108,18 +108,18 @@ struct capture {
 	uint64_t tick;
 
 	/* locks held */
-	int mark;     /* read mark held SHARED: 1..4, 0 none */
-	bool parked;  /* read lock 0 held SHARED */
-	bool covered; /* invariant 4 */
-	bool no_recovery;        /* the RECOVER lock is held SHARED */
-	bool change_exact;       /* ... and was when pos.change was last confirmed */
+	int mark;          /* read mark held SHARED: 1..4, 0 none */
+	bool parked;       /* read lock 0 held SHARED */
+	bool covered;      /* invariant 4 */
+	bool no_recovery;  /* the RECOVER lock is held SHARED */
+	bool change_exact; /* ... and was when pos.change was last confirmed */
 	bool over_cap;
 	int64_t no_mark_since_us, float_since_us;
 
 	/* position */
 	bool have_pos;
-	bool change_known;           /* pos.change may be counted from */
-	struct capture_position pos; /* last frame accepted by the sink */
+	bool change_known;            /* pos.change may be counted from */
+	struct capture_position pos;  /* last frame accepted by the sink */
 	struct capture_position prev; /* end of the generation before */
 	bool have_prev;
 	uint8_t pos_header[WAL_FRAME_HEADER_SIZE]; /* of frame pos.frame, as it was read */
@@ -147,8 +147,8 @@ struct capture {
 
 	/* looking */
 	struct watch watch;
-	struct look last; /* newest header read */
-	bool captured;    /* it equalled pos and everything is accepted */
+	struct look last;         /* newest header read */
+	bool captured;            /* it equalled pos and everything is accepted */
 	int64_t foreign_since_us; /* an exclusive lock was seen at every look since */
 	int64_t active_us, torn_since_us, slow_look_us, foreign_look_us, caught_up_us;
 	bool delivered_since_caught_up;

@@ -29,7 +29,7 @@ static void copy_words(uint8_t *to, const volatile uint32_t *from, size_t bytes)
 		uint32_t v = from[i];
 		memcpy(to + 4 * i, &v, 4);
 	}
-	atomic_thread_fence(memory_order_seq_cst);
+	__sync_synchronize();
 }
 
 bool capture_look(struct capture *c, struct look *ret)
@@ -60,7 +60,7 @@ bool capture_look(struct capture *c, struct look *ret)
 
 bool capture_salts_are(const struct capture *c, uint32_t salt1, uint32_t salt2)
 {
-	atomic_thread_fence(memory_order_seq_cst);
+	__sync_synchronize();
 	for (size_t copy = 0; copy < 2; copy++) {
 		uint32_t s[2] = {c->at.shm[12 * copy + 8], c->at.shm[12 * copy + 9]};
 		if (load_be32(&s[0]) != salt1 || load_be32(&s[1]) != salt2)
@@ -77,8 +77,7 @@ static bool shm_lock_shared(struct capture *c, int lock)
 
 static void shm_unlock_shared(struct capture *c, int lock)
 {
-	c->at.file->pMethods->xShmLock(c->at.file, lock, 1,
-	                               SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+	c->at.file->pMethods->xShmLock(c->at.file, lock, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
 }
 
 /*
@@ -95,7 +94,7 @@ bool capture_take_mark(struct capture *c)
 		const volatile uint32_t *mark = &c->at.shm[25 + i];
 		if (*mark != WAL_READ_MARK_UNUSED || !shm_lock_shared(c, SHM_READ(i)))
 			continue;
-		atomic_thread_fence(memory_order_seq_cst);
+		__sync_synchronize();
 		if (*mark == WAL_READ_MARK_UNUSED) {
 			c->mark = i;
 			c->no_mark_since_us = 0;
@@ -162,8 +161,7 @@ void capture_allow_recovery(struct capture *c)
 /* F_GETLK leaves out the locks of this process, which is what is wanted here. */
 static bool foreign_lock(int fd, short type, off_t start, off_t len)
 {
-	struct flock lock = {
-	        .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
 
 	return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }

@@ -34,8 +34,7 @@ static bool salts_equal(const struct capture_position *pos, const struct wal_ind
 bool capture_is_captured(const struct capture *c, const struct wal_index *index)
 {
 	return c->have_pos && salts_equal(&c->pos, index) && c->pos.frame == index->max_frame &&
-	       c->pos.cksum.s0 == index->frame_cksum.s0 &&
-	       c->pos.cksum.s1 == index->frame_cksum.s1;
+	       c->pos.cksum.s0 == index->frame_cksum.s0 && c->pos.cksum.s1 == index->frame_cksum.s1;
 }
 
 void capture_break_due(struct capture *c, enum capture_break why, const char *fmt, ...)
@@ -141,10 +140,8 @@ static enum proof prove_by_count(struct capture *c, const struct look *look)
 	return PROOF_HOLDS;
 }
 
-static void note_generation(struct capture *c, const struct wal_index *index, bool by_lock)
+static void note_generation(struct capture *c, bool by_lock)
 {
-	if (!index->max_frame)
-		return;
 	LOCK_SCOPE(&c->lock);
 	if (by_lock)
 		c->status.proven_by_lock++;
@@ -186,7 +183,7 @@ enum proof capture_prove(struct capture *c, const struct look *look)
 		c->prev = before;
 		c->have_prev = true;
 	}
-	note_generation(c, index, by_lock);
+	note_generation(c, by_lock);
 	return PROOF_HOLDS;
 }
 
@@ -201,8 +198,7 @@ enum proof capture_prove_resume(struct capture *c, const struct look *look)
 	}
 	/* Salts of 0 are those of every WAL that was not written to yet. */
 	if (!salts_equal(&c->pos, index) || (c->pos.salt1 == 0 && c->pos.salt2 == 0)) {
-		capture_break_due(c, CAPTURE_GAP,
-		                  "the WAL was reset while nobody captured it");
+		capture_break_due(c, CAPTURE_GAP, "the WAL was reset while nobody captured it");
 		return PROOF_BROKEN;
 	}
 	if (c->pos.frame > index->max_frame) {

@@ -27,7 +27,9 @@
 
 int watch_open(struct watch *w, struct err *err)
 {
-	*w = (struct watch){.inotify_fd = -1, .wake_fd = -1, .gap_us = GAP_MAX_US,
+	*w = (struct watch){.inotify_fd = -1,
+	                    .wake_fd = -1,
+	                    .gap_us = GAP_MAX_US,
 	                    .backoff_us = BACKOFF_MIN_US};
 	w->wal_wd = w->db_wd = w->dir_wd = -1;
 	w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -124,8 +126,7 @@ static void take_events(struct capture *c)
 		for (ssize_t at = 0; at < n;) {
 			const struct inotify_event *e = (const void *)(buf + at);
 			at += (ssize_t)(sizeof(*e) + e->len);
-			if (e->wd == w->wal_wd || e->wd == w->db_wd ||
-			    (e->mask & IN_Q_OVERFLOW)) {
+			if (e->wd == w->wal_wd || e->wd == w->db_wd || (e->mask & IN_Q_OVERFLOW)) {
 				w->event_us = clock_mono_us();
 				w->backoff_us = BACKOFF_MIN_US;
 			}
@@ -247,7 +248,10 @@ void watch_wait(struct capture *c)
 	}
 	if (w->inotify_fd < 0) {
 		int64_t since_us = now_us - w->event_us;
-		wait_for(c, since_us < ACTIVE_US ? POLL_US : since_us < US_PER_SECOND ? 10 * MS : 100 * MS,
+		wait_for(c,
+		         since_us < ACTIVE_US       ? POLL_US
+		         : since_us < US_PER_SECOND ? 10 * MS
+		                                    : 100 * MS,
 		         false);
 		return;
 	}

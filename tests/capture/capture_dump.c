@@ -209,16 +209,17 @@ static bool last_position(struct dump *d, struct capture_position *pos, uint32_t
 		off_t next = at + 5 + (off_t)load_le32(head + 1);
 		if (next > size)
 			break;
-		if (head[0] == 'F' && pread(d->fd, head, sizeof(head), at) == (ssize_t)sizeof(head) &&
+		if (head[0] == 'F' &&
+		    pread(d->fd, head, sizeof(head), at) == (ssize_t)sizeof(head) &&
 		    load_le32(head + 5) & 2) {
 			const uint8_t *p = head + 5;
 			*page_size = load_le32(p + 4);
-			*pos = (struct capture_position){.salt1 = load_le32(p + 28),
-			                                 .salt2 = load_le32(p + 32),
-			                                 .frame = load_le64(p + 36),
-			                                 .cksum = {load_le32(p + 44),
-			                                           load_le32(p + 48)},
-			                                 .change = load_le32(p + 52)};
+			*pos = (struct capture_position){
+			        .salt1 = load_le32(p + 28),
+			        .salt2 = load_le32(p + 32),
+			        .frame = load_le64(p + 36),
+			        .cksum = {load_le32(p + 44), load_le32(p + 48)},
+			        .change = load_le32(p + 52)};
 			found = true;
 		}
 		if (head[0] == 'B')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads and judges the log that capture_dump writes (its record format stands there).
 
 judge() replays a log: every commit must bump the counter row by one and chain its hash,

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The oracle for capture: hostile applications, and a log that must lack nothing unsaid.
 
     stress.py CAPTURE_DUMP [--seconds N] [--writers N] [--checkpointers N] [--kill]

@@ -7,10 +7,12 @@
 
 const char *const side_suffixes[N_SIDES] = {"-wal", "-shm", "-journal"};
 
-static int refuse_open(const struct place *p, const struct found *f, struct err *err)
+int plan_check_holders(const struct place *p, const struct found *f, struct err *err)
 {
 	char more[48] = "";
 
+	if (f->n_holders == 0)
+		return 0;
 	if (f->n_holders > 1)
 		snprintf(more, sizeof(more), " and %u more", f->n_holders - 1);
 	return err_set(err, ERR_REFUSED, 0,
@@ -21,6 +23,8 @@ static int refuse_open(const struct place *p, const struct found *f, struct err 
 
 static int check_refusals(const struct place *p, const struct found *f, bool force, struct err *err)
 {
+	int rc;
+
 	if (f->exists && S_ISDIR(f->st.st_mode))
 		return err_set(err, ERR_EXISTS, 0, "'%s' is a folder (name a file in it)", p->path);
 	if (f->exists && !S_ISREG(f->st.st_mode))
@@ -28,8 +32,8 @@ static int check_refusals(const struct place *p, const struct found *f, bool for
 	if (f->exists && !force)
 		return err_set(err, ERR_EXISTS, 0,
 		               "'%s' exists (-o names another file, --force replaces it)", p->path);
-	if (f->n_holders)
-		return refuse_open(p, f, err);
+	if ((rc = plan_check_holders(p, f, err)))
+		return rc;
 	for (int i = 0; i < N_SIDES && !force; i++)
 		if (f->sides[i].exists)
 			return err_set(err, ERR_REFUSED, 0,

@@ -4,6 +4,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
+#include "engine/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -234,15 +235,35 @@ static int apply(struct job *j, struct view *v, struct restore_result *ret, stru
 	CLEANUP(tmp_release) struct tmp_file tmp;
 	int rc = tmp_create(&j->place, &tmp, err);
 
-	if (!rc && j->found.interrupted) {
-		rc = swap_recover(&j->place, &ret->undid_interrupted, err);
-		rc = rc ? rc : look_and_plan(j, err);
-	}
 	if (rc || (rc = image_write(v, tmp.fd, tmp.path, j->options, &ret->checked, err)) ||
 	    (rc = look_again(j, err)) || (rc = tmp_finish(&tmp, &j->plan, err)) ||
 	    (rc = check_cancelled(j, v, err)) || (rc = swap_in(&j->place, &j->plan, tmp.name, err)))
 		return rc;
 	tmp.there = false;
+	return 0;
+}
+
+/*
+ * Comes before all questions of what to do now: the old database is not whole.  Unless it was
+ * opened like that; then its -wal must not come back under the feet of whoever did.
+ */
+static int undo_interrupted(struct job *j, bool *ret_undone, struct err *err)
+{
+	CLEANUP(tmp_release) struct tmp_file tmp = {.fd = -1};
+	int rc = look(&j->place, j->lock_path, &j->found, err);
+
+	if (rc || !j->found.interrupted)
+		return rc;
+	if (j->options->dry_run) {
+		*ret_undone = true;
+		return 0;
+	}
+	if ((rc = plan_check_holders(&j->place, &j->found, err)) ||
+	    (rc = tmp_create(&j->place, &tmp, err)) || /* no other restore is at it */
+	    (rc = swap_recover(&j->place, ret_undone, err)))
+		return rc;
+	if (*ret_undone)
+		log_warn("restore", "an interrupted restore was undone target=%s", j->place.path);
 	return 0;
 }
 
@@ -259,6 +280,7 @@ int restore_to_file(struct archive *a, struct history *h, uint64_t txid, const c
 	         history_name(h));
 	if ((rc = place_open(target, &j.place, err)) ||
 	    (rc = refuse_inside_archive(&j.place, archive_root(a), err)) ||
+	    (rc = undo_interrupted(&j, &ret->undid_interrupted, err)) ||
 	    (rc = look_and_plan(&j, err)) || (rc = view_open(h, txid, &v, err)))
 		return rc;
 	if (!options->dry_run && (rc = apply(&j, v, ret, err)))

@@ -68,6 +68,9 @@ struct plan {
 int plan_make(const struct place *p, const struct found *f, bool force, int64_t now_us,
               struct plan *ret, struct err *err) MUST_USE;
 
+/* ERR_REFUSED, naming one, when a process has the target open. */
+int plan_check_holders(const struct place *p, const struct found *f, struct err *err) MUST_USE;
+
 /* ---- image.c: the bytes ---- */
 
 /* Writes the image into an empty file; *ret_checked says whether its state checksum was there

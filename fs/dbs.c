@@ -130,9 +130,9 @@ static int add_db(struct fs_dbs *dbs, struct fs_db *db, struct err *err)
 	if (rc < 0)
 		return rc;
 	size_t i = place_by_id(dbs, db->id);
+	/* Ids are random: the second of two that share one does without. */
 	if (i < dbs->n && dbs->by_id[i]->id == db->id)
-		return err_set(err, ERR_DAMAGED, 0, "databases '%s' and '%s' have the same id",
-		               db->name, dbs->by_id[i]->name);
+		i = place_by_id(dbs, db->id = 0);
 	memmove(dbs->by_id + i + 1, dbs->by_id + i, (dbs->n - i) * sizeof(struct fs_db *));
 	dbs->by_id[i] = db;
 	i = place_by_name(dbs, db->name, &found);

@@ -19,7 +19,7 @@
 
 struct fs_db {
 	struct history *history;
-	uint32_t id;
+	uint32_t id;  /* 0: none of its own */
 	bool present; /* under fs_dbs.lock: in the archive's newest list */
 	/* The days that hold a commit, for history/NAME/. */
 	pthread_mutex_t days_lock;

@@ -13,8 +13,7 @@
 
 #define IMAGE_TAG (UINT64_C(1) << 63)
 #define RAW_TAG (UINT64_C(1) << 62)
-#define TXID_BITS 40
-#define ID_BITS 22
+#define TXID_BITS 30
 
 struct fs_nodes {
 	pthread_mutex_t lock;
@@ -26,7 +25,7 @@ struct fs_nodes {
 
 uint64_t fs_image_ino(uint32_t history_id, uint64_t txid, bool raw)
 {
-	if (history_id >> ID_BITS || txid >> TXID_BITS)
+	if (history_id == 0 || txid >> TXID_BITS)
 		return 0;
 	return IMAGE_TAG | (raw ? RAW_TAG : 0) | (uint64_t)history_id << TXID_BITS | txid;
 }
@@ -36,7 +35,7 @@ bool fs_image_decode(uint64_t ino, uint32_t *ret_history_id, uint64_t *ret_txid,
 	if (!(ino & IMAGE_TAG))
 		return false;
 	*ret_raw = ino & RAW_TAG;
-	*ret_history_id = (uint32_t)(ino >> TXID_BITS & ((1u << ID_BITS) - 1));
+	*ret_history_id = (uint32_t)(ino >> TXID_BITS);
 	*ret_txid = ino & ((UINT64_C(1) << TXID_BITS) - 1);
 	return true;
 }

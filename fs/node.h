@@ -6,13 +6,14 @@
  * and read back from it: the same wherever the image appears and after every remount, so the
  * kernel keeps one page cache for it, and nothing is stored.
  *
- *     63      62    61 ........ 40  39 ............... 0
- *     1       raw   history id      txid
+ *     63      62    61 ............ 30  29 ........... 0
+ *     1       raw   history id          txid
  *
  * Everything else is a node in a table, under a number hashed from its parent's number, its
  * name, and a version.  Folders never share a number (the kernel would move one onto the
  * other), and content that changes gets a new version, hence a new number: what a number
- * stands for never changes.  Images that do not fit the layout above are nodes as well.
+ * stands for never changes.  Images that do not fit the layout above (a txid past a thousand
+ * million, an id that two databases share) are nodes as well, under a hash of what they are.
  *
  * The kernel counts its look-ups of each number and gives them back by forgetting.  A pointer
  * to a node is good while the caller, or the kernel on its behalf, holds one look-up.
@@ -100,7 +101,7 @@ struct fs_node *fs_nodes_find(struct fs_nodes *t, uint64_t ino);
 void fs_nodes_forget(struct fs_nodes *t, uint64_t ino, uint64_t n);
 size_t fs_nodes_count(struct fs_nodes *t);
 
-/* 0: does not fit. */
+/* 0: does not fit; an id of 0 never does. */
 uint64_t fs_image_ino(uint32_t history_id, uint64_t txid, bool raw);
 bool fs_image_decode(uint64_t ino, uint32_t *ret_history_id, uint64_t *ret_txid, bool *ret_raw);
 

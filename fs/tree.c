@@ -106,7 +106,7 @@ int fs_tree_place(struct fs_tree *t, uint64_t ino, struct fs_place *ret, struct 
 /* The name, unreachable by look-up, of an image whose number cannot be computed. */
 static void image_name(const struct fs_db *db, uint64_t txid, bool raw, char out[FS_NAME_MAX])
 {
-	snprintf(out, FS_NAME_MAX, "/%u/%llu/%d", db->id, (unsigned long long)txid, raw);
+	snprintf(out, FS_NAME_MAX, "/%d/%llu/%s", raw, (unsigned long long)txid, db->name);
 }
 
 uint64_t fs_tree_image_ino(const struct fs_db *db, uint64_t txid, bool raw)

@@ -158,9 +158,11 @@ static void test_image_numbers(void **state)
 	assert_int_equal(txid, 42);
 	assert_true(raw);
 	assert_true(fs_image_ino(7, 42, false) != ino);
-	assert_int_equal(fs_image_ino(1u << 22, 1, false), 0);
-	assert_int_equal(fs_image_ino(1, UINT64_C(1) << 40, false), 0);
-	assert_true(fs_image_ino((1u << 22) - 1, (UINT64_C(1) << 40) - 1, true) == UINT64_MAX);
+	assert_int_equal(fs_image_ino(0, 1, false), 0);
+	assert_int_equal(fs_image_ino(1, 1u << 30, false), 0);
+	assert_true(fs_image_ino(UINT32_MAX, (1u << 30) - 1, true) == UINT64_MAX);
+	assert_true(fs_image_decode(fs_image_ino(UINT32_MAX, 5, false), &id, &txid, &raw));
+	assert_true(id == UINT32_MAX && txid == 5 && !raw);
 	assert_false(fs_image_decode(FS_ROOT_INO, &id, &txid, &raw));
 	assert_false(fs_image_decode(fs_nodes_ino(1, "at", 0), &id, &txid, &raw));
 }

@@ -502,7 +502,8 @@ static void test_large_numbers(void **state)
 {
 	struct fixture *f = *state;
 
-	f->dbs[0].id = UINT32_MAX;
+	/* Two databases that share an id, and txids past what a number holds. */
+	f->dbs[0].id = f->dbs[1].id = UINT32_MAX;
 	f->dbs[1].n = UINT64_C(1) << 41;
 	f->dbs[1].step_us = 1;
 	start(f, NULL);
@@ -519,6 +520,7 @@ static void test_large_numbers(void **state)
 	e = entry(f, "tx/users.db/2199023255552");
 	assert_int_equal(entry(f, "latest/users.db").ino, e.ino);
 	fs_tree_forget(f->tree, e.ino, 2);
+	assert_true(ino_of(f, "tx/users.db/9") != ino_of(f, "tx/trades.db/9"));
 	assert_int_equal(fs_tree_count_nodes(f->tree), 1);
 }
 

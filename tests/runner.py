@@ -53,7 +53,8 @@ BUILDS = {
                     "-Dc_args=-fno-sanitize-recover=all", *STRICT]),
     "tsan": (None, ["-Db_sanitize=thread", "-Db_lundef=false", *STRICT]),
     "clang": ("clang", ["-Db_sanitize=address,undefined", "-Db_lundef=false",
-                        "-Dc_args=-fsanitize=fuzzer-no-link -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION",
+                        "-Dc_args=-fsanitize=fuzzer-no-link -fno-sanitize-recover=all "
+                        "-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION",
                         *STRICT]),
 }
 

@@ -95,7 +95,7 @@ struct cursor {
 
 static inline struct cursor cursor_init(const void *p, size_t len)
 {
-	return (struct cursor){.p = p, .end = (const uint8_t *)p + len};
+	return (struct cursor){.p = p, .end = len ? (const uint8_t *)p + len : p};
 }
 static inline size_t cursor_left(const struct cursor *c)
 {

@@ -2,6 +2,7 @@
 /* A growing segment with changed bytes, read to the end: as published, and as left by a writer
  * that died. */
 #include "engine/archive/grow.h"
+#include "engine/archive/names.h"
 #include "tests/fuzz/patch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A snapshot with changed bytes, and single gzip members of any bytes. */
 #include "engine/archive/snapshot.h"
+#include "engine/sqlite/format.h"
 #include "tests/fuzz/patch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -8,12 +8,15 @@
  *   (3) Page hashes of a group wait in the overlay until its fsync succeeded, so that a group
  *       that failed can be taken back and written again.
  */
+#include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/daemon/recorder_i.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
+
+#define SEGMENT_AGE_US (3600 * US_PER_SECOND)
 
 int overlay_set(struct overlay *o, uint32_t pgno, struct hash128 h, struct err *err)
 {
@@ -90,6 +93,7 @@ static int open_segment(struct recorder *r, struct err *err)
 		return rc;
 	r->last.last_frame = 0;
 	r->growing_txid = r->last.txid + 1;
+	r->segment_began_us = r->known_until_us;
 	r->durable_len = grow_length(r->w);
 	return recorder_publish(r, true, err);
 }
@@ -249,6 +253,13 @@ void encode_cut(struct recorder *r)
 	grow_writer_free(r->w);
 	r->w = NULL;
 	r->growing_txid = 0;
+}
+
+void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty)
+{
+	if (r->w && !dirty && !r->mid_commit_applied && grow_content_len(r->w) > 0 &&
+	    now_us - r->segment_began_us > SEGMENT_AGE_US)
+		encode_cut(r);
 }
 
 void encode_take_back(struct recorder *r)

@@ -202,8 +202,10 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 			}
 			if (rc == 0)
 				rc = flush_before(r, &dirty, &closes, err);
-			if (rc == 0)
+			if (rc == 0) {
+				*done = it;
 				rc = settle_break(r, it, err);
+			}
 			if (rc == 0)
 				*done = it->next;
 			break;
@@ -220,6 +222,7 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 		case ITEM_KNOWN:
 			if (closes)
 				r->known_until_us = it->known_until_us;
+			encode_cut_old(r, it->known_until_us, dirty);
 			break;
 		}
 	}

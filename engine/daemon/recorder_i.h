@@ -95,6 +95,7 @@ struct recorder {
 	/* ---- of the worker thread alone ---- */
 	struct grow_writer *w;    /* NULL: made at the next frame */
 	bool resume_segment;      /* the growing segment is to be taken up again first */
+	int64_t segment_began_us;
 	uint64_t growing_txid;    /* key of the segment that `w` writes, or wrote; 0: none */
 	uint64_t durable_len;     /* of it */
 	uint32_t lineage, page_size;
@@ -133,6 +134,8 @@ int encode_frame(struct recorder *r, uint32_t pgno, uint32_t n_truncate, const u
 int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
 /* The next frame begins a new segment. */
 void encode_cut(struct recorder *r);
+/* Cuts a segment that has grown for an hour, so that quiet databases are sealed, too. */
+void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty);
 /* Forgets what was encoded since the last flush; the segment is taken up again at the next. */
 void encode_take_back(struct recorder *r);
 /* Takes the growing segment up again from what is durable. */

@@ -276,7 +276,7 @@ static uint32_t present_pages(const struct recorder *r)
 
 static void settled(struct recorder *r)
 {
-	r->settled = true;
+	r->settled = r->durable_settled = true;
 	r->table_valid = true;
 	free(r->page_one);
 	r->page_one = NULL;
@@ -345,8 +345,9 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 		return rc;
 	if (at.txid != r->last.txid)
 		encode_cut(r); /* the segment cannot hold a txid that it has no frames of */
+	at.state = r->state = info.state;
+	at.flags = 0;
 	r->last = r->durable = at;
-	r->state = info.state;
 	log_info("recorder", "first snapshot db=%s txid=%" PRIu64 " pages=%u bytes=%" PRIu64, r->name,
 	         info.txid, n_pages, bytes);
 	return 0;
@@ -449,12 +450,14 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 		if (rc < 0)
 			return err_copy(err, &why);
 	}
-	settled(r);
+	/* What was gathered is kept until it is durable: a full disk makes this begin again. */
+	r->settled = true;
 	rc = encode_flush(r, true, err);
 	if (rc == 0)
 		rc = close_gap(r, err);
 	if (rc < 0)
 		return rc;
 	settle_cancel(r);
+	settled(r);
 	return recorder_publish(r, true, err);
 }

@@ -53,20 +53,29 @@ static void entries_release(struct history *h, struct entries *es)
 	*es = (struct entries){0};
 }
 
-/* What was open under the same name stays open. */
+/* What was open under the same name stays open.  `old` is sorted by first txid. */
 static void keep_open(struct entries *old, struct entry *e)
 {
-	for (size_t i = 0; i < old->n; i++) {
-		if (old->e[i].open && strcmp(old->e[i].file, e->file) == 0) {
-			e->open = take_ptr(old->e[i].open);
-			e->name = old->e[i].name;
-			e->used = old->e[i].used;
+	size_t lo = 0, hi = old->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (old->e[mid].name.first_txid < e->name.first_txid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < old->n && old->e[lo].name.first_txid == e->name.first_txid; lo++) {
+		if (old->e[lo].open && strcmp(old->e[lo].file, e->file) == 0) {
+			e->open = take_ptr(old->e[lo].open);
+			e->name = old->e[lo].name;
+			e->used = old->e[lo].used;
 			return;
 		}
 	}
 }
 
-static int list_folder(struct history *h, int fd, bool coalesced, struct entries *es,
+static int list_folder(struct history *h, int fd, enum object_type folder, struct entries *es,
                        struct err *err)
 {
 	cleanup_dir DIR *dir = NULL;
@@ -87,10 +96,8 @@ static int list_folder(struct history *h, int fd, bool coalesced, struct entries
 	while (rc == 0 && (d = readdir(dir))) {
 		struct entry e = {0};
 		struct stat st;
-		if (!object_name_parse(d->d_name, &e.name) || e.name.type == OBJECT_COMMITS)
+		if (!object_name_parse(d->d_name, &e.name) || !belongs(&e.name, folder))
 			continue;
-		if (coalesced)
-			e.name.type = OBJECT_COALESCED;
 		snprintf(e.file, sizeof(e.file), "%.190s", d->d_name);
 		if (fstatat(fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			e.bytes = (uint64_t)st.st_size;
@@ -183,10 +190,36 @@ static int follow_growing(struct history *h, struct entry *e, struct err *err)
 	return rc;
 }
 
-/* Opens every growing segment; drops those that have a sealed one, or nothing yet. */
-static void settle_growing(struct history *h)
+/* A writer that ended before its first fsync leaves a file without so much as a whole header. */
+static bool holds_nothing(const struct history *h, const struct entry *e)
+{
+	bool told = h->have_head && h->head.growing_txid == e->name.first_txid &&
+	            h->head.durable_len > GROW_HEADER_SIZE;
+	return e->bytes <= GROW_HEADER_SIZE && !told;
+}
+
+/* What cannot be read still has its place, and its time, between its neighbours. */
+static void place_broken(struct entries *es)
+{
+	for (size_t i = 0; i < es->n; i++) {
+		struct object_name *n = &es->e[i].name;
+		if (!es->e[i].broken)
+			continue;
+		if (i + 1 < es->n)
+			n->last_txid = es->e[i + 1].name.first_txid - 1;
+		if (n->first_us == 0 && i > 0)
+			n->first_us = n->last_us = es->e[i - 1].name.last_us;
+		if (i + 1 < es->n && es->e[i + 1].name.type != OBJECT_GROWING)
+			n->last_us = es->e[i + 1].name.first_us;
+	}
+}
+
+/* Opens every growing segment; drops those that have a sealed one, or nothing yet.  False: one
+ * is gone, the listing was overtaken. */
+static bool settle_growing(struct history *h)
 {
 	size_t kept = 0;
+	bool current = true;
 
 	for (size_t i = 0; i < h->segments.n; i++) {
 		struct entry *e = &h->segments.e[i];
@@ -201,8 +234,12 @@ static void settle_growing(struct history *h)
 					drop = true;
 			}
 			if (!drop && follow_growing(h, e, &why) < 0) {
-				log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
-				e->broken = true;
+				drop = holds_nothing(h, e);
+				e->broken = !drop;
+				if (resolve_vanished(&why))
+					current = false;
+				else if (e->broken)
+					log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
 			}
 			drop = drop || (e->name.last_txid == 0 && !e->broken &&
 			                e->name.first_txid != h->head.growing_txid);
@@ -216,9 +253,8 @@ static void settle_growing(struct history *h)
 		}
 	}
 	h->segments.n = kept;
-	for (size_t i = 0; i + 1 < kept; i++) /* what cannot be read still has its place */
-		if (h->segments.e[i].broken)
-			h->segments.e[i].name.last_txid = h->segments.e[i + 1].name.first_txid - 1;
+	place_broken(&h->segments);
+	return current;
 }
 
 static int open_folders(struct history *h, struct err *err)
@@ -240,30 +276,31 @@ static int open_folders(struct history *h, struct err *err)
 int catalog_list(struct history *h, struct err *err)
 {
 	int rc = open_folders(h, err);
-	if (rc == 0)
-		rc = list_folder(h, h->snapshot_fd, false, &h->snapshots, err);
-	if (rc == 0)
-		rc = list_folder(h, h->segment_fd, false, &h->segments, err);
-	if (rc == 0)
-		rc = list_folder(h, h->coalesced_fd, true, &h->coalesced, err);
-	if (rc == 0)
-		rc = list_notes(h, err);
-	if (rc == 0)
-		settle_growing(h);
-	return rc;
+
+	for (int tries = 0; rc == 0 && tries < 3; tries++) {
+		rc = list_folder(h, h->snapshot_fd, OBJECT_SNAPSHOT, &h->snapshots, err);
+		if (rc == 0)
+			rc = list_folder(h, h->segment_fd, OBJECT_SEALED, &h->segments, err);
+		if (rc == 0)
+			rc = list_folder(h, h->coalesced_fd, OBJECT_COALESCED, &h->coalesced, err);
+		if (rc == 0 && settle_growing(h))
+			break;
+	}
+	return rc < 0 ? rc : list_notes(h, err);
 }
 
-static void read_head(struct history *h)
+/* No head, or a torn one, is no trouble: the objects tell.  A newer one is. */
+static int read_head(struct history *h, struct err *err)
 {
 	struct err why = ERR_INIT;
 
-	if (h->head_fd < 0 && file_open(h->dir_fd, HEAD_NAME, O_RDONLY, 0, &h->head_fd, &why) < 0) {
-		h->have_head = false;
-		return;
-	}
+	h->have_head = false;
+	if (h->head_fd < 0 && file_open(h->dir_fd, HEAD_NAME, O_RDONLY, 0, &h->head_fd, &why) < 0)
+		return 0;
 	h->have_head = head_read(h->head_fd, &h->head, &why) == 0;
 	if (!h->have_head)
 		h->head = (struct head){0};
+	return why.kind == ERR_VERSION ? err_copy(err, &why) : 0;
 }
 
 int catalog_refresh(struct history *h, bool now, struct err *err)
@@ -273,11 +310,13 @@ int catalog_refresh(struct history *h, bool now, struct err *err)
 
 	if (h->listed && !now && mono - h->refreshed_us < REFRESH_US)
 		return 0;
-	read_head(h);
+	int rc = read_head(h, err);
+	if (rc < 0)
+		return rc;
 	h->refreshed_us = mono;
 	if (!h->listed || !h->have_head || h->head.generation != h->listed_generation ||
 	    h->head.growing_txid != txid) {
-		int rc = catalog_list(h, err);
+		rc = catalog_list(h, err);
 		if (rc < 0)
 			return rc;
 		h->listed = true;
@@ -288,8 +327,13 @@ int catalog_refresh(struct history *h, bool now, struct err *err)
 		return 0;
 	for (size_t i = h->segments.n; i-- > 0;) {
 		struct entry *e = &h->segments.e[i];
-		if (e->name.type == OBJECT_GROWING && e->name.first_txid == txid)
-			return follow_growing(h, e, err);
+		if (e->name.type == OBJECT_GROWING && e->name.first_txid == txid) {
+			struct err why = ERR_INIT;
+			e->broken = follow_growing(h, e, &why) < 0;
+			if (e->broken) /* what lies before it can still be had */
+				log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
+			return 0;
+		}
 	}
 	return catalog_list(h, err);
 }
@@ -398,12 +442,9 @@ struct entry *catalog_segment_of(struct history *h, uint64_t txid)
 		else
 			hi = mid;
 	}
-	while (lo-- > 0) { /* a joined segment may overlap what it was joined from */
-		struct entry *e = &h->segments.e[lo];
-		if (e->name.last_txid >= txid)
-			return e;
-		if (e->name.last_txid + 1 < txid && lo > 0 && h->segments.e[lo - 1].name.last_txid < txid)
-			return NULL;
-	}
+	/* A joined segment may lie beside some of what it was joined from, and reach beyond that. */
+	while (lo-- > 0)
+		if (h->segments.e[lo].name.last_txid >= txid)
+			return &h->segments.e[lo];
 	return NULL;
 }

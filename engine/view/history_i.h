@@ -86,6 +86,8 @@ struct entry *catalog_segment_of(struct history *h, uint64_t txid);
 /* ---- resolve.c: under h->lock ---- */
 int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct entry **ret_entry,
                    struct err *err) MUST_USE;
+/* Whether an object was not there that should be: list anew, and ask again. */
+bool resolve_vanished(const struct err *why);
 /* Whether the image of this commit can be put together. */
 bool resolve_viewable(struct history *h, const struct commit *c);
 int resolve_fill(struct history *h, const struct commit *c, struct entry *e, struct moment *ret,

@@ -2,14 +2,19 @@
 /*
  * Times and txids to moments.
  *
- * Txids are dense: the segments, in order, hold every one from the first to the last.  A commit
- * can be viewed when a snapshot at or before it exists, and it is settled (or a snapshot is the
- * image of just that commit).
+ * Txids are dense: segments, and snapshots of states found idle, hold every one from the first to
+ * the last.  A commit can be viewed when a snapshot at or before it exists, and it is settled (or
+ * a snapshot is the image of just that commit).
+ *
+ * An object that a name or the order of txids promises and that is not there is ERR_NOT_FOUND
+ * with ENOENT in here: it may have been joined into another since it was listed, so the public
+ * functions list anew and ask again; what then is still missing is damage.
  */
 #include "engine/view/history_i.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
+#include "engine/base/log.h"
 #include "engine/sqlite/format.h"
 
 #include <fcntl.h>
@@ -23,15 +28,51 @@ static int broken_error(const struct entry *e, struct err *err)
 	               e->file);
 }
 
+bool resolve_vanished(const struct err *why)
+{
+	return why->kind == ERR_NOT_FOUND && why->sys_errno == ENOENT;
+}
+
+static int missing(struct history *h, uint64_t txid, struct err *err)
+{
+	return err_set(err, ERR_NOT_FOUND, ENOENT, "the history of '%s' has no segment for transaction %" PRIu64,
+	               h->name, txid);
+}
+
+/* First and last txid that the archive holds anything of; false: nothing. */
+static bool txid_range(struct history *h, uint64_t *ret_first, uint64_t *ret_last)
+{
+	uint64_t first = UINT64_MAX, last = 0;
+
+	for (size_t i = 0; i < h->segments.n; i++) {
+		const struct object_name *n = &h->segments.e[i].name;
+		if (n->last_txid < n->first_txid)
+			continue;
+		first = n->first_txid < first ? n->first_txid : first;
+		last = n->last_txid > last ? n->last_txid : last;
+	}
+	for (size_t i = 0; i < h->snapshots.n; i++) {
+		const struct object_name *n = &h->snapshots.e[i].name;
+		first = n->last_txid < first ? n->last_txid : first;
+		last = n->last_txid > last ? n->last_txid : last;
+	}
+	*ret_first = first;
+	*ret_last = last;
+	return last > 0;
+}
+
 int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct entry **ret_entry,
                    struct err *err)
 {
 	struct entry *e = catalog_segment_of(h, txid);
 	cleanup_object struct object *o = NULL;
+	uint64_t first, last;
 
 	if (!e) {
 		if (h->segments.n && h->segments.e[h->segments.n - 1].broken)
 			return broken_error(&h->segments.e[h->segments.n - 1], err);
+		if (txid_range(h, &first, &last) && txid > first && txid <= (last > h->head.last_txid ? last : h->head.last_txid))
+			return missing(h, txid, err);
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no transaction %" PRIu64,
 		               h->name, txid);
 	}
@@ -116,6 +157,17 @@ static int snapshot_moment(struct history *h, struct entry *e, struct moment *re
 	return 0;
 }
 
+/* The first viewable txid: that of the oldest snapshot. */
+static uint64_t first_viewable(struct history *h)
+{
+	uint64_t first = 0;
+
+	for (size_t i = 0; i < h->snapshots.n; i++)
+		if (first == 0 || h->snapshots.e[i].name.last_txid < first)
+			first = h->snapshots.e[i].name.last_txid;
+	return first;
+}
+
 static int not_viewable(struct history *h, uint64_t txid, struct err *err)
 {
 	char a[TIME_STR_MAX], b[TIME_STR_MAX];
@@ -134,6 +186,10 @@ static int not_viewable(struct history *h, uint64_t txid, struct err *err)
 	if (h->snapshots.n == 0)
 		return err_set(err, ERR_NOT_FOUND, 0,
 		               "database '%s' has no snapshot yet (wait for the first to complete)", h->name);
+	if (txid < first_viewable(h))
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "transaction %" PRIu64 " of '%s' lies before its first snapshot, of transaction "
+		               "%" PRIu64 " (choose that or a later one)", txid, h->name, first_viewable(h));
 	return err_set(err, ERR_GAP, 0,
 	               "transaction %" PRIu64 " of '%s' lies in a gap that is not healed yet", txid,
 	               h->name);
@@ -154,37 +210,10 @@ int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 	return resolve_fill(h, &c, e, ret, err);
 }
 
-/* First and last txid that the archive holds anything of; false: nothing. */
-static bool txid_range(struct history *h, uint64_t *ret_first, uint64_t *ret_last)
+/* Not there for good reason: a walk goes on behind it. */
+static bool passed_over(const struct err *why)
 {
-	uint64_t first = UINT64_MAX, last = 0;
-
-	for (size_t i = 0; i < h->segments.n; i++) {
-		const struct object_name *n = &h->segments.e[i].name;
-		if (n->last_txid < n->first_txid)
-			continue;
-		first = n->first_txid < first ? n->first_txid : first;
-		last = n->last_txid > last ? n->last_txid : last;
-	}
-	for (size_t i = 0; i < h->snapshots.n; i++) {
-		const struct object_name *n = &h->snapshots.e[i].name;
-		first = n->last_txid < first ? n->last_txid : first;
-		last = n->last_txid > last ? n->last_txid : last;
-	}
-	*ret_first = first;
-	*ret_last = last;
-	return last > 0;
-}
-
-/* The first viewable txid: that of the oldest snapshot. */
-static uint64_t first_viewable(struct history *h)
-{
-	uint64_t first = 0;
-
-	for (size_t i = 0; i < h->snapshots.n; i++)
-		if (first == 0 || h->snapshots.e[i].name.last_txid < first)
-			first = h->snapshots.e[i].name.last_txid;
-	return first;
+	return why->kind == ERR_GAP || (why->kind == ERR_NOT_FOUND && !resolve_vanished(why));
 }
 
 static int next_viewable(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
@@ -194,9 +223,12 @@ static int next_viewable(struct history *h, uint64_t txid, struct moment *ret, s
 	if (first == 0 || !txid_range(h, &lo, &hi))
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
 	for (uint64_t t = txid > first ? txid : first; t <= hi; t++) {
-		int rc = resolve_moment(h, t, ret, err);
-		if (rc == 0 || (err_kind_of(rc) != ERR_GAP && err_kind_of(rc) != ERR_NOT_FOUND))
-			return rc;
+		struct err why = ERR_INIT;
+		int rc = resolve_moment(h, t, ret, &why);
+		if (rc == 0)
+			return 0;
+		if (!passed_over(&why))
+			return err_copy(err, &why);
 		for (size_t i = 0; i < h->n_gaps; i++) /* leap over what is known to be a gap */
 			if (t > h->gaps[i].before_txid && t + 1 < h->gaps[i].after_txid)
 				t = h->gaps[i].after_txid - 1;
@@ -212,10 +244,15 @@ static int last_viewable(struct history *h, struct moment *ret, struct err *err)
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
 	if (h->segments.n && h->segments.e[h->segments.n - 1].broken)
 		return broken_error(&h->segments.e[h->segments.n - 1], err);
+	if (h->have_head && h->head.last_txid > hi)
+		return missing(h, h->head.last_txid, err);
 	for (uint64_t t = hi; t >= first; t--) {
-		int rc = resolve_moment(h, t, ret, err);
-		if (rc == 0 || (err_kind_of(rc) != ERR_GAP && err_kind_of(rc) != ERR_NOT_FOUND))
-			return rc;
+		struct err why = ERR_INIT;
+		int rc = resolve_moment(h, t, ret, &why);
+		if (rc == 0)
+			return 0;
+		if (!passed_over(&why))
+			return err_copy(err, &why);
 	}
 	return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
 }
@@ -242,15 +279,27 @@ static int txid_at(struct history *h, int64_t time_us, uint64_t *ret, struct err
 	*ret = best;
 	if (lo == 0)
 		return 0;
-	struct entry *e = &h->segments.e[lo - 1];
-	cleanup_object struct object *o = NULL;
-	uint64_t n;
-	int rc = catalog_open(h, &h->segments, e, &o, err);
-	if (rc == 0)
-		rc = object_commits_until(o, time_us, &n, err);
-	if (rc == 0 && n > 0 && e->name.first_txid + n - 1 > best)
-		*ret = e->name.first_txid + n - 1;
-	return rc;
+	/* Where a joined segment lies beside some of what it was joined from, the one that begins
+	 * last may end early. */
+	for (size_t i = lo; i-- > 0;) {
+		struct entry *e = &h->segments.e[i];
+		cleanup_object struct object *o = NULL;
+		uint64_t n;
+		if (e->name.last_txid <= *ret)
+			continue;
+		if (e->name.last_us <= time_us && !e->broken) {
+			*ret = e->name.last_txid;
+			continue;
+		}
+		int rc = catalog_open(h, &h->segments, e, &o, err);
+		if (rc == 0)
+			rc = object_commits_until(o, time_us, &n, err);
+		if (rc < 0)
+			return rc;
+		if (n > 0 && e->name.first_txid + n - 1 > *ret)
+			*ret = e->name.first_txid + n - 1;
+	}
+	return 0;
 }
 
 static int before_first(struct history *h, struct err *err)
@@ -283,19 +332,40 @@ static int gap_error(struct history *h, int64_t from_us, uint64_t from_txid, str
 	               "): choose one of the two", h->name, a, from_txid, b, after.txid);
 }
 
+/* What follows `m`, as far as it tells whether it stands behind a gap. */
+static int next_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err)
+{
+	struct moment m;
+
+	if (!catalog_segment_of(h, txid) && resolve_moment(h, txid, &m, NULL) == 0) {
+		/* A state found idle: what was before it nobody saw. */
+		*ret = (struct commit){
+		        .time_us = m.time_us, .not_before_us = m.not_before_us, .flags = COMMIT_HEAL};
+		return 0;
+	}
+	return resolve_commit(h, txid, ret, NULL, err);
+}
+
 /* `m` is the newest commit at or before the time: does the next one leave the time in a gap? */
 static int check_gap_after(struct history *h, const struct moment *m, int64_t time_us,
                            struct err *err)
 {
 	struct commit next;
-	struct err why = ERR_INIT;
 
-	if (resolve_commit(h, m->txid + 1, &next, NULL, &why) < 0)
+	if (time_us == m->time_us)
 		return 0;
+	int rc = next_commit(h, m->txid + 1, &next, err);
+	if (rc < 0)
+		return rc; /* then nobody can tell whether `m` was still the newest */
 	bool unknown = next.flags & (COMMIT_UNSETTLED | COMMIT_HEAL);
 	if (unknown && time_us > (next.not_before_us ? next.not_before_us : m->time_us) &&
 	    next.time_us > time_us)
 		return gap_error(h, m->time_us, m->txid, err);
+	for (size_t i = 0; i < h->n_gaps; i++) {
+		const struct gap_note *g = &h->gaps[i];
+		if (time_us > g->before_us && time_us < g->after_us)
+			return gap_error(h, m->time_us, m->txid, err);
+	}
 	return 0;
 }
 
@@ -336,71 +406,104 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 		return err_copy(err, &why);
 	if (txid < hi)
 		return check_gap_after(h, ret, time_us, err);
-	if (h->segments.n && h->segments.e[h->segments.n - 1].broken)
+	if (h->segments.n && h->segments.e[h->segments.n - 1].broken && time_us > ret->time_us)
 		return broken_error(&h->segments.e[h->segments.n - 1], err);
+	if (h->have_head && h->head.last_txid > hi && time_us > ret->time_us)
+		return missing(h, h->head.last_txid, err);
 	if (time_us > ret->time_us && time_us > h->head.known_until_us)
 		ret->flags |= MOMENT_PROVISIONAL;
 	return 0;
 }
 
-/* ---- the public face: each takes the lock, and looks for news first ---- */
+/* ---- the public face: each takes the lock, looks for news first, and again when something that
+ * it needs turns out to be gone ---- */
 
-#define ENTER(h, now)                                                                              \
-	LOCK_SCOPE(&(h)->lock);                                                                    \
+#define TRIES_MAX 5
+
+struct ask {
+	struct history *h;
+	struct err why;
+	unsigned tries;
+	int rc;
+};
+
+static bool ask_again(struct ask *a)
+{
+	if (a->rc == 0 || !resolve_vanished(&a->why))
+		return false;
+	if (++a->tries == TRIES_MAX) {
+		a->why.kind = ERR_DAMAGED;
+		log_error("view", "damaged db=%s: %s", a->h->name, a->why.msg);
+		return false;
+	}
+	if (a->tries > 1)
+		clock_sleep_us(1000); /* the writer is between making one and removing the other */
+	a->h->listed = false;
+	return true;
+}
+
+static int ask_refresh(struct ask *a, bool now)
+{
+	a->why = (struct err)ERR_INIT;
+	a->rc = catalog_refresh(a->h, now || a->tries > 0, &a->why);
+	return a->rc;
+}
+
+/* Evaluates `call`, which uses a.why, until it gives an answer. */
+#define ASK(history, now, call)                                                                    \
+	struct ask a = {.h = (history)};                                                           \
+	LOCK_SCOPE(&a.h->lock);                                                                    \
 	do {                                                                                       \
-		int enter_rc_ = catalog_refresh((h), (now), err);                                  \
-		if (enter_rc_ < 0)                                                                 \
-			return enter_rc_;                                                          \
-	} while (0)
+		if (ask_refresh(&a, (now)) == 0)                                                   \
+			a.rc = (call);                                                             \
+	} while (ask_again(&a));                                                                   \
+	return a.rc < 0 ? err_copy(err, &a.why) : 0
 
 int history_refresh(struct history *h, struct err *err)
 {
-	ENTER(h, true);
-	return 0;
+	ASK(h, true, 0);
 }
 
 int history_at(struct history *h, int64_t time_us, int64_t now_us, struct moment *ret,
                struct err *err)
 {
-	ENTER(h, time_us >= h->head.known_until_us);
-	return resolve_at(h, time_us, now_us, ret, err);
+	ASK(h, time_us >= h->head.known_until_us, resolve_at(h, time_us, now_us, ret, &a.why));
 }
 
 int history_tx(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
 {
-	ENTER(h, txid > h->head.last_txid);
-	return resolve_moment(h, txid, ret, err);
+	ASK(h, txid > h->head.last_txid, resolve_moment(h, txid, ret, &a.why));
 }
 
 int history_latest(struct history *h, struct moment *ret, struct err *err)
 {
-	ENTER(h, true);
-	return last_viewable(h, ret, err);
+	ASK(h, true, last_viewable(h, ret, &a.why));
 }
 
 int history_first(struct history *h, struct moment *ret, struct err *err)
 {
-	ENTER(h, false);
-	return next_viewable(h, 0, ret, err);
+	ASK(h, false, next_viewable(h, 0, ret, &a.why));
 }
 
 int history_next(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
 {
-	ENTER(h, txid > h->head.last_txid);
-	return next_viewable(h, txid, ret, err);
+	ASK(h, txid > h->head.last_txid, next_viewable(h, txid, ret, &a.why));
 }
 
-int history_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
+static int viewable_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
 {
 	uint64_t txid;
-	ENTER(h, false);
 	int rc = txid_at(h, time_us - 1, &txid, err);
 	return rc < 0 ? rc : next_viewable(h, txid + 1, ret, err);
 }
 
-int history_gap(struct history *h, size_t i, struct gap *ret, struct err *err)
+int history_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
 {
-	ENTER(h, false);
+	ASK(h, false, viewable_after(h, time_us, ret, &a.why));
+}
+
+static int get_gap(struct history *h, size_t i, struct gap *ret, struct err *err)
+{
 	if (i >= h->n_gaps)
 		return err_set(err, ERR_NOT_FOUND, 0, "no more gaps");
 	*ret = (struct gap){
@@ -412,16 +515,38 @@ int history_gap(struct history *h, size_t i, struct gap *ret, struct err *err)
 	return 0;
 }
 
-int history_sample(struct history *h, int64_t from_us, int64_t to_us, size_t max,
-                   struct moment *out, size_t *ret_n, uint64_t *ret_total, struct err *err)
+int history_gap(struct history *h, size_t i, struct gap *ret, struct err *err)
+{
+	ASK(h, false, get_gap(h, i, ret, &a.why));
+}
+
+/* The moment to show for `t` when the next one shown is `limit`: where `t` itself lies in a gap,
+ * the nearest behind it, or (`last`) before it.  NOT_FOUND: none. */
+static int sample_one(struct history *h, uint64_t t, uint64_t after, uint64_t limit, bool last,
+                      struct moment *ret, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	if (resolve_moment(h, t, ret, &why) == 0)
+		return 0;
+	if (!passed_over(&why))
+		return err_copy(err, &why);
+	if (last ? last_settled_before(h, t, ret) == 0 && ret->txid > after
+	         : next_viewable(h, t + 1, ret, &why) == 0 && ret->txid < limit)
+		return 0;
+	if (!passed_over(&why))
+		return err_copy(err, &why);
+	return err_set(err, ERR_NOT_FOUND, 0, "nothing to show");
+}
+
+static int sample(struct history *h, int64_t from_us, int64_t to_us, size_t max, struct moment *out,
+                  size_t *ret_n, uint64_t *ret_total, struct err *err)
 {
 	uint64_t before, last, first = first_viewable(h);
 	size_t n = 0;
-	ENTER(h, false);
 
 	*ret_n = 0;
 	*ret_total = 0;
-	first = first_viewable(h);
 	int rc = txid_at(h, from_us - 1, &before, err);
 	if (rc == 0)
 		rc = txid_at(h, to_us - 1, &last, err);
@@ -431,19 +556,26 @@ int history_sample(struct history *h, int64_t from_us, int64_t to_us, size_t max
 	if (first == 0 || last < lo || max == 0)
 		return 0;
 	*ret_total = last - lo + 1;
-	uint64_t steps = *ret_total < max ? *ret_total : max;
+	uint64_t steps = *ret_total < max ? *ret_total : max, next = lo;
 	for (uint64_t i = 0; i < steps; i++) {
-		uint64_t span = last - lo;
-		uint64_t t = steps == 1 ? last : lo + (span / (steps - 1)) * i + (span % (steps - 1)) * i / (steps - 1);
+		uint64_t span = last - lo, t = steps == 1 ? last : next, parts = steps - 1;
+		if (i + 1 < steps)
+			next = lo + (span / parts) * (i + 1) + (span % parts) * (i + 1) / parts;
 		struct err why = ERR_INIT;
-		rc = resolve_moment(h, t, &out[n], &why);
+		rc = sample_one(h, t, n ? out[n - 1].txid : lo - 1, next, i + 1 == steps, &out[n], &why);
 		if (rc == 0)
 			n++;
-		else if (why.kind != ERR_GAP && why.kind != ERR_NOT_FOUND)
+		else if (!passed_over(&why))
 			return err_copy(err, &why);
 	}
 	*ret_n = n;
 	return 0;
+}
+
+int history_sample(struct history *h, int64_t from_us, int64_t to_us, size_t max,
+                   struct moment *out, size_t *ret_n, uint64_t *ret_total, struct err *err)
+{
+	ASK(h, false, sample(h, from_us, to_us, max, out, ret_n, ret_total, &a.why));
 }
 
 static uint64_t sum_bytes(const struct entries *es)
@@ -455,11 +587,10 @@ static uint64_t sum_bytes(const struct entries *es)
 	return sum;
 }
 
-int history_get_status(struct history *h, struct history_status *ret, struct err *err)
+static int get_status(struct history *h, struct history_status *ret)
 {
 	struct moment m;
 	struct err why = ERR_INIT;
-	ENTER(h, true);
 
 	*ret = (struct history_status){
 	        .known_until_us = h->head.known_until_us,
@@ -490,4 +621,9 @@ int history_get_status(struct history *h, struct history_status *ret, struct err
 		close(fd);
 	}
 	return 0;
+}
+
+int history_get_status(struct history *h, struct history_status *ret, struct err *err)
+{
+	ASK(h, true, get_status(h, ret));
 }

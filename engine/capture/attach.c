@@ -360,7 +360,7 @@ void capture_provoke_recovery(struct capture *c)
 /* True when the bytes of the database were written by no checkpoint. */
 static bool bytes_replaced(struct capture *c)
 {
-	struct file_look now = {0}, *then = &c->file_look;
+	struct file_look now, *then = &c->file_look;
 	struct look before, after;
 	struct stat st;
 

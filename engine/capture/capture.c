@@ -168,7 +168,6 @@ static void let_go_of_mark(struct capture *c)
 	c->confirmed_us = look.mono_us;
 	c->change_exact = c->no_recovery;
 	capture_drop_mark(c);
-	park_soon(c);
 }
 
 /* New frames came while parked: a mark, then read lock 0 is of no use any more. */
@@ -210,14 +209,17 @@ static void choose_state(struct capture *c, const struct look *look)
 			capture_drop_mark(c); /* taken to look at a reset that brought no frames */
 		return;
 	}
+	bool started = checkpoint_started(c, index);
 	if (c->options.strict)
 		hold(c);
 	if (index->n_backfill == index->max_frame && park(c))
 		return;
-	if (c->options.strict)
+	if (c->options.strict) {
+		if (started)
+			park_soon(c); /* its end is the one moment for it */
 		return;
-	bool busy = look->mono_us - c->active_us < ACTIVE_US;
-	bool started = checkpoint_started(c, index);
+	}
+	bool busy = watch_is_fast(c, look->mono_us);
 	bool let_go = started || (index->max_frame >= RELEASE_FRAMES && busy) || over_cap(c, index);
 	if (!c->mark)
 		capture_bar_recovery(c);
@@ -225,6 +227,8 @@ static void choose_state(struct capture *c, const struct look *look)
 		note_stale_checkpoint(c, index);
 	} else if (c->mark && let_go) {
 		let_go_of_mark(c);
+		if (started)
+			park_soon(c);
 	} else if (!c->mark && !let_go) {
 		hold(c);
 	}
@@ -286,7 +290,7 @@ static bool lock_to_read(const struct capture *c, const struct look *look)
 	if (c->mark)
 		return false;
 	return c->options.strict || c->parked || look->index.max_frame < RELEASE_FRAMES ||
-	       look->mono_us - c->active_us > ACTIVE_US || look->index.salt1 != c->pos.salt1;
+	       !watch_is_fast(c, look->mono_us) || look->index.salt1 != c->pos.salt1;
 }
 
 /* The header shows what was not captured: prove that it continues, and hand it over. */
@@ -306,6 +310,8 @@ static int follow(struct capture *c, struct look *look, struct err *err)
 	case PROOF_HOLDS:
 		break;
 	}
+	if (c->mark)
+		capture_drop_park(c); /* the sink may take its time; checkpoints need not wait */
 	c->target = *look;
 	c->target_pending = true;
 	rc = capture_deliver(c, err);

@@ -137,9 +137,8 @@ struct capture_status {
 	uint64_t commits;        /* handed over since capture_open() */
 	uint64_t proven_by_lock; /* WAL generations whose start was proven so */
 	uint64_t proven_by_count;
-	uint64_t breaks; /* announced, CAPTURE_FIRST left out */
-	uint64_t
-	        bad_frame_cksums; /* published frames with bad checksums, accepted (see capture.c) */
+	uint64_t breaks;           /* announced, CAPTURE_FIRST left out */
+	uint64_t bad_frame_cksums; /* published frames with bad checksums, accepted */
 	uint64_t wal_frames;
 	uint32_t page_size;
 	char waiting_for[160]; /* why it is not attached, or "" */

@@ -221,6 +221,8 @@ void watch_attach(struct capture *c);
 void watch_detach(struct capture *c);
 void watch_wake(const struct watch *w); /* async-signal-safe */
 void watch_note_commits(struct capture *c, uint64_t n_commits, int64_t now_us);
+/* Commits come so quickly that they are polled for. */
+bool watch_is_fast(const struct capture *c, int64_t now_us);
 /* Before a look: takes events in, and finds out whether a writer is at work. */
 void watch_before_look(struct capture *c);
 /* After it: sleeps until the next one is due. */

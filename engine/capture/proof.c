@@ -273,6 +273,7 @@ int capture_announce_break(struct capture *c, struct err *err)
 	if (err_kind_of(rc) != ERR_BUSY)
 		return rc;
 	c->due = due; /* once more, later */
+	c->progress_us = look.mono_us;
 	c->target_pending = false;
 	return 0;
 }

@@ -138,7 +138,7 @@ static void take_events(struct capture *c)
 	}
 }
 
-static bool fast(const struct capture *c, int64_t now_us)
+bool watch_is_fast(const struct capture *c, int64_t now_us)
 {
 	return now_us - c->active_us < ACTIVE_US && c->watch.gap_us < FAST_GAP_US;
 }
@@ -149,7 +149,7 @@ void watch_before_look(struct capture *c)
 	uint64_t count;
 
 	w->quiet = false;
-	if (fast(c, clock_mono_us()))
+	if (watch_is_fast(c, clock_mono_us()))
 		return;
 	ssize_t n = read(w->wake_fd, &count, sizeof(count));
 	(void)n;
@@ -232,7 +232,7 @@ void watch_wait(struct capture *c)
 		wait_for(c, c->due.set ? POLL_US : BACKOFF_MIN_US * 2, false);
 		return;
 	}
-	if (fast(c, now_us)) {
+	if (watch_is_fast(c, now_us)) {
 		wait_for(c, fast_wait_us(c), false);
 		return;
 	}

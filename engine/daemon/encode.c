@@ -93,7 +93,7 @@ static int open_segment(struct recorder *r, struct err *err)
 		return rc;
 	r->last.last_frame = 0;
 	r->growing_txid = r->last.txid + 1;
-	r->segment_began_us = r->known_until_us;
+	r->segment_began_us = clock_now_us();
 	r->durable_len = grow_length(r->w);
 	return recorder_publish(r, true, err);
 }

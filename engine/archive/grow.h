@@ -43,9 +43,12 @@
 #include "engine/base/bitset.h"
 #include "engine/base/cache.h"
 #include "engine/base/source.h"
+#include "engine/gz/member.h"
 #include "engine/sqlite/format.h"
 
 #define GROW_VERSION 1u
+#define GROW_HEADER_PAYLOAD 56u
+#define GROW_HEADER_SIZE (GZ_META_OVERHEAD + GROW_HEADER_PAYLOAD) /* a file no longer holds nothing */
 #define GROW_BLOCK_BYTES 65536u  /* content of a data member */
 #define GROW_RUN_FRAMES 8192u    /* frames of a batch at most */
 

@@ -6,8 +6,6 @@
 #include "engine/archive/grow.h"
 #include "engine/gz/pack.h"
 
-#define GROW_HEADER_PAYLOAD 56
-#define GROW_HEADER_SIZE (GZ_META_OVERHEAD + GROW_HEADER_PAYLOAD)
 #define RECORD_FIXED 128u
 #define RECORD_CLOSES 1u
 /* Members, commits and frames of one batch are bounded, and so is its record. */

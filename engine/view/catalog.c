@@ -75,6 +75,22 @@ static void keep_open(struct entries *old, struct entry *e)
 	}
 }
 
+/* Only names of the folder's own kind count; in `coalesced` they look like sealed ones. */
+static bool belongs(struct object_name *n, enum object_type folder)
+{
+	switch (folder) {
+	case OBJECT_SNAPSHOT:
+		return n->type == OBJECT_SNAPSHOT;
+	case OBJECT_COALESCED:
+		if (n->type != OBJECT_SEALED)
+			return false;
+		n->type = OBJECT_COALESCED;
+		return true;
+	default:
+		return n->type == OBJECT_SEALED || n->type == OBJECT_GROWING;
+	}
+}
+
 static int list_folder(struct history *h, int fd, enum object_type folder, struct entries *es,
                        struct err *err)
 {

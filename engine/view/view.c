@@ -16,6 +16,7 @@
 #include "engine/view/span.h"
 
 #include "engine/base/bytes.h"
+#include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/sqlite/format.h"
 
@@ -98,7 +99,7 @@ static int plan_layers(struct view *v, uint64_t pos, struct err *err)
 		uint64_t fine_last = !fine ? 0 : fine->name.last_txid < txid ? fine->name.last_txid : txid;
 		bool use_wide = wide && wide->name.last_txid > fine_last;
 		if (!fine && !wide)
-			return err_set(err, ERR_DAMAGED, 0,
+			return err_set(err, ERR_NOT_FOUND, ENOENT,
 			               "the history of '%s' has no segment for transaction %" PRIu64, h->name,
 			               pos + 1);
 		if (n == cap) {
@@ -182,28 +183,46 @@ static int try_open(struct history *h, uint64_t txid, struct view **ret, struct 
 	return 0;
 }
 
+/* An object can be joined into another between listing and opening: then plan anew, on a new
+ * listing.  What is still missing is damage. */
+static bool plan_again(struct history *h, struct err *why, unsigned tries)
+{
+	if (!resolve_vanished(why))
+		return false;
+	if (tries == 5) {
+		why->kind = ERR_DAMAGED;
+		return false;
+	}
+	if (tries > 1)
+		clock_sleep_us(1000);
+	LOCK_SCOPE(&h->lock);
+	h->listed = false;
+	return true;
+}
+
+static int opened(struct history *h, uint64_t txid, int rc, const struct err *why, struct err *err)
+{
+	if (rc == 0) {
+		LOCK_SCOPE(&h->archive->lock);
+		h->refs++;
+		return 0;
+	}
+	if (why->kind == ERR_DAMAGED)
+		log_error("view", "damaged db=%s txid=%" PRIu64 ": %s", h->name, txid, why->msg);
+	return err_copy(err, why);
+}
+
 int view_open(struct history *h, uint64_t txid, struct view **ret, struct err *err)
 {
-	struct err why = ERR_INIT;
+	struct err why;
+	unsigned tries = 0;
+	int rc;
 
-	/* An object can be joined into another between listing and opening: plan anew. */
-	for (int tries = 0; tries < 5; tries++) {
-		int rc = try_open(h, txid, ret, &why);
-		if (rc == 0) {
-			LOCK_SCOPE(&h->archive->lock);
-			h->refs++;
-			return 0;
-		}
-		if (why.kind != ERR_NOT_FOUND || why.sys_errno == 0)
-			break;
-		LOCK_SCOPE(&h->lock);
-		h->listed = false;
-	}
-	if (why.kind == ERR_NOT_FOUND && why.sys_errno != 0)
-		why.kind = ERR_DAMAGED; /* an object that the plan needs is gone */
-	if (why.kind == ERR_DAMAGED)
-		log_error("view", "damaged db=%s txid=%" PRIu64 ": %s", h->name, txid, why.msg);
-	return err_copy(err, &why);
+	do {
+		why = (struct err)ERR_INIT;
+		rc = try_open(h, txid, ret, &why);
+	} while (rc < 0 && plan_again(h, &why, ++tries));
+	return opened(h, txid, rc, &why, err);
 }
 
 void view_free(struct view *v)
@@ -411,13 +430,15 @@ static int try_span(struct history *h, uint64_t after_txid, uint64_t until_txid,
 int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, struct view **ret,
               struct err *err)
 {
-	int rc = try_span(h, after_txid, until_txid, ret, err);
+	struct err why;
+	unsigned tries = 0;
+	int rc;
 
-	if (rc == 0) {
-		LOCK_SCOPE(&h->archive->lock);
-		h->refs++;
-	}
-	return rc;
+	do {
+		why = (struct err)ERR_INIT;
+		rc = try_span(h, after_txid, until_txid, ret, &why);
+	} while (rc < 0 && plan_again(h, &why, ++tries));
+	return opened(h, until_txid, rc, &why, err);
 }
 
 int span_pages(struct view *v, struct bitset *pages, uint32_t *ret_min_pages, struct err *err)

@@ -276,7 +276,7 @@ class StartStop(harness.Case):
             commit(db)
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         r = self.replicate()
-        r.wait_ready()
+        r.wait_known()
         commit(db)
         r.wait_known()
         self.assertEqual(r.stop(), 0)

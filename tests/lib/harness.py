@@ -120,7 +120,8 @@ class Replicator:
         def ready():
             if not self.alive():
                 raise AssertionError("the replicator ended: " + self.log())
-            return self.status()
+            status = self.status()
+            return status if status and status["writer_alive"] else None
         return wait_for("a first snapshot", ready)
 
     def wait_known(self, moment=None):

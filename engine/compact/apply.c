@@ -119,10 +119,13 @@ static int copy_frame(void *ctx, const struct replay_frame *f, struct err *err)
 	return rc < 0 ? rc : stopped(copy->c, err);
 }
 
+/* A growing segment that was only just begun has no commit yet: its last txid is the one before
+ * its first, and it is no part of the span that ends there. */
 static const struct history_object *object_with_last(const struct history_object *o, size_t n, uint64_t txid)
 {
 	for (size_t i = 0; i < n; i++)
-		if ((o[i].type == HISTORY_GROWING || o[i].type == HISTORY_SEGMENT) && o[i].last_txid == txid)
+		if ((o[i].type == HISTORY_GROWING || o[i].type == HISTORY_SEGMENT) &&
+		    o[i].last_txid == txid && o[i].first_txid <= txid)
 			return &o[i];
 	return NULL;
 }
@@ -175,7 +178,7 @@ static int copy_segments(struct compactor *c, const struct compact_job *job,
 		            old->last_txid == name.last_txid;
 		if ((old->type == HISTORY_GROWING || old->type == HISTORY_SEGMENT) && !same &&
 		    old->lineage == job->lineage && old->first_txid >= job->first_txid &&
-		    old->last_txid <= job->last_txid)
+		    old->first_txid <= job->last_txid && old->last_txid <= job->last_txid)
 			remove_segment(c, old);
 	}
 	return file_sync_dir(c->segment_fd, "segment", err);

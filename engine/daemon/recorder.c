@@ -410,11 +410,12 @@ static int recover_last(struct recorder *r, struct err *err)
 		const struct history_object *o = &objects[i];
 		if (o->type == HISTORY_SNAPSHOT && (!snapshot || o->last_txid > snapshot->last_txid))
 			snapshot = o;
+		/* One that holds nothing yet says nothing of what came before it. */
 		if ((o->type == HISTORY_GROWING || o->type == HISTORY_SEGMENT) &&
-		    (!newest || o->first_txid > newest->first_txid))
+		    o->last_txid >= o->first_txid && (!newest || o->first_txid > newest->first_txid))
 			newest = o;
 	}
-	if (newest && newest->last_txid >= newest->first_txid) {
+	if (newest) {
 		rc = history_commit(r->history, newest->last_txid, &r->last, err);
 		if (rc == 0)
 			rc = history_object_frames(r->history, newest, &frames, &r->page_size, &r->pos, err);

@@ -214,14 +214,15 @@ static bool holds_nothing(const struct history *h, const struct entry *e)
 	return e->bytes <= GROW_HEADER_SIZE && !told;
 }
 
-/* What cannot be read still has its place, and its time, between its neighbours. */
-static void place_broken(struct entries *es)
+/* What cannot be read still has its place, and its time, between its neighbours; so has what
+ * holds nothing yet. */
+static void place_untold(struct entries *es)
 {
 	for (size_t i = 0; i < es->n; i++) {
 		struct object_name *n = &es->e[i].name;
-		if (!es->e[i].broken)
+		if (!es->e[i].broken && n->last_txid != 0)
 			continue;
-		if (i + 1 < es->n)
+		if (i + 1 < es->n && es->e[i].broken)
 			n->last_txid = es->e[i + 1].name.first_txid - 1;
 		if (n->first_us == 0 && i > 0)
 			n->first_us = n->last_us = es->e[i - 1].name.last_us;
@@ -230,8 +231,8 @@ static void place_broken(struct entries *es)
 	}
 }
 
-/* Opens every growing segment; drops those that have a sealed one, or nothing yet.  False: one
- * is gone, the listing was overtaken. */
+/* Opens every growing segment; drops those that have a sealed one.  False: one is gone, the
+ * listing was overtaken. */
 static bool settle_growing(struct history *h)
 {
 	size_t kept = 0;
@@ -250,15 +251,12 @@ static bool settle_growing(struct history *h)
 					drop = true;
 			}
 			if (!drop && follow_growing(h, e, &why) < 0) {
-				drop = holds_nothing(h, e);
-				e->broken = !drop;
+				e->broken = !holds_nothing(h, e);
 				if (resolve_vanished(&why))
 					current = false;
 				else if (e->broken)
 					log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
 			}
-			drop = drop || (e->name.last_txid == 0 && !e->broken &&
-			                e->name.first_txid != h->head.growing_txid);
 		}
 		if (drop) {
 			if (e->open)
@@ -269,7 +267,7 @@ static bool settle_growing(struct history *h)
 		}
 	}
 	h->segments.n = kept;
-	place_broken(&h->segments);
+	place_untold(&h->segments);
 	return current;
 }
 

@@ -28,6 +28,17 @@ static int broken_error(const struct entry *e, struct err *err)
 	               e->file);
 }
 
+/* The newest segment, when it cannot be read to its end. */
+static const struct entry *broken_end(const struct history *h)
+{
+	for (size_t i = h->segments.n; i-- > 0;) {
+		const struct entry *e = &h->segments.e[i];
+		if (e->broken || e->name.last_txid != 0)
+			return e->broken ? e : NULL;
+	}
+	return NULL;
+}
+
 bool resolve_vanished(const struct err *why)
 {
 	return why->kind == ERR_NOT_FOUND && why->sys_errno == ENOENT;
@@ -69,8 +80,8 @@ int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct 
 	uint64_t first, last;
 
 	if (!e) {
-		if (h->segments.n && h->segments.e[h->segments.n - 1].broken)
-			return broken_error(&h->segments.e[h->segments.n - 1], err);
+		if (broken_end(h))
+			return broken_error(broken_end(h), err);
 		if (txid_range(h, &first, &last) && txid > first && txid <= (last > h->head.last_txid ? last : h->head.last_txid))
 			return missing(h, txid, err);
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no transaction %" PRIu64,
@@ -242,8 +253,8 @@ static int last_viewable(struct history *h, struct moment *ret, struct err *err)
 
 	if (first == 0 || !txid_range(h, &lo, &hi))
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
-	if (h->segments.n && h->segments.e[h->segments.n - 1].broken)
-		return broken_error(&h->segments.e[h->segments.n - 1], err);
+	if (broken_end(h))
+		return broken_error(broken_end(h), err);
 	if (h->have_head && h->head.last_txid > hi)
 		return missing(h, h->head.last_txid, err);
 	for (uint64_t t = hi; t >= first; t--) {
@@ -271,7 +282,7 @@ static int txid_at(struct history *h, int64_t time_us, uint64_t *ret, struct err
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 		const struct object_name *n = &h->segments.e[mid].name;
-		if (n->last_txid >= n->first_txid && n->first_us <= time_us)
+		if (n->first_us <= time_us)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -406,8 +417,8 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 		return err_copy(err, &why);
 	if (txid < hi)
 		return check_gap_after(h, ret, time_us, err);
-	if (h->segments.n && h->segments.e[h->segments.n - 1].broken && time_us > ret->time_us)
-		return broken_error(&h->segments.e[h->segments.n - 1], err);
+	if (broken_end(h) && time_us > ret->time_us)
+		return broken_error(broken_end(h), err);
 	if (h->have_head && h->head.last_txid > hi && time_us > ret->time_us)
 		return missing(h, h->head.last_txid, err);
 	if (time_us > ret->time_us && time_us > h->head.known_until_us)

@@ -2,7 +2,10 @@
 /* Times to moments: before, between, after, inside of gaps; samples; what is missing. */
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "engine/view/replay.h"
 #include "tests/lib/synth.h"
+
+#include <fcntl.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -383,6 +386,40 @@ static void test_joined_behind_the_back(void **state)
 	free_fixture(&f);
 }
 
+/* A writer that ended early leaves a segment with nothing in it, or not even a header: the rest
+ * is as it was, and the recorder still gets to see it. */
+static void test_empty_growing(void **state)
+{
+	for (unsigned bytes = 0; bytes <= GROW_HEADER_SIZE; bytes++) {
+		struct fixture f = new_fixture(test_seed() + bytes);
+		struct err err = ERR_INIT;
+		char name[64];
+		commits(&f, 6);
+		synth_cut(f.s);
+		synth_snapshot(f.s, 2, 2);
+		struct grow_writer *w;
+		synth_must(grow_create(f.s->segment_fd, 1, 7, 512, 1, &w, &err), &err,
+		           "grow_create");
+		grow_writer_free(w);
+		snprintf(name, sizeof(name), "%08u-%016u.wal.gz", 1u, 7u);
+		int fd = openat(f.s->segment_fd, name, O_WRONLY);
+		assert_int_equal(ftruncate(fd, bytes), 0);
+		close(fd);
+		synth_generation(f.s);
+		reopen(&f);
+		synth_compare_all(f.s, f.h);
+		check_all_times(&f);
+		check_walk(&f);
+		cleanup_free struct history_object *objects = NULL;
+		size_t n, seen = 0;
+		synth_must(history_objects(f.h, &objects, &n, &err), &err, "history_objects");
+		for (size_t i = 0; i < n; i++)
+			seen += objects[i].type == HISTORY_GROWING && objects[i].first_txid == 7;
+		assert_int_equal(seen, 1);
+		free_fixture(&f);
+	}
+}
+
 static void test_status(void **state)
 {
 	struct fixture f = new_fixture(test_seed());
@@ -430,6 +467,7 @@ int main(void)
 	        cmocka_unit_test(test_leftovers_of_joining),
 	        cmocka_unit_test(test_missing_segment),
 	        cmocka_unit_test(test_joined_behind_the_back),
+	        cmocka_unit_test(test_empty_growing),
 	        cmocka_unit_test(test_status),
 	};
 	log_set_fd(-1); /* damage is made on purpose */

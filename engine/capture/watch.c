@@ -9,7 +9,7 @@
  * the ones taken in, and it is safe to sleep.  Otherwise look again, ever more slowly.
  *
  * Commits that come in quick succession are polled for by the clock alone: events would cost
- * more than they tell.
+ * both sides more than they tell.
  */
 #include "engine/base/clock.h"
 #include "engine/capture/internal.h"
@@ -56,6 +56,36 @@ static int add_watch_fd(const struct watch *w, int fd, uint32_t mask)
 	return inotify_add_watch(w->inotify_fd, name, mask);
 }
 
+static void give_up_events(struct capture *c)
+{
+	watch_detach(c);
+	close(take_fd(&c->watch.inotify_fd));
+}
+
+static void listen_to_writes(struct capture *c)
+{
+	struct watch *w = &c->watch;
+
+	if (w->wal_wd >= 0 || w->inotify_fd < 0)
+		return;
+	w->wal_wd = add_watch_fd(w, c->at.wal_fd, IN_MODIFY);
+	w->db_wd = add_watch_fd(w, c->at.db_fd, IN_MODIFY | IN_ATTRIB);
+	if (w->wal_wd < 0 || w->db_wd < 0)
+		give_up_events(c);
+}
+
+/* A watch makes every write of the application slower: none while commits come quickly. */
+static void ignore_writes(struct capture *c)
+{
+	struct watch *w = &c->watch;
+
+	if (w->wal_wd >= 0) {
+		inotify_rm_watch(w->inotify_fd, w->wal_wd);
+		inotify_rm_watch(w->inotify_fd, w->db_wd);
+	}
+	w->wal_wd = w->db_wd = -1;
+}
+
 void watch_attach(struct capture *c)
 {
 	struct watch *w = &c->watch;
@@ -71,14 +101,12 @@ void watch_attach(struct capture *c)
 	char *slash = strrchr(dir, '/');
 	if (slash)
 		slash[slash == dir] = 0;
-	w->wal_wd = add_watch_fd(w, c->at.wal_fd, IN_MODIFY);
-	w->db_wd = add_watch_fd(w, c->at.db_fd, IN_MODIFY | IN_ATTRIB);
 	w->dir_wd = inotify_add_watch(w->inotify_fd, dir,
 	                              IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO);
-	if (w->wal_wd < 0 || w->db_wd < 0 || w->dir_wd < 0) {
-		watch_detach(c);
-		close(take_fd(&w->inotify_fd));
-	}
+	if (w->dir_wd < 0)
+		give_up_events(c);
+	else
+		listen_to_writes(c);
 }
 
 void watch_detach(struct capture *c)
@@ -149,8 +177,11 @@ void watch_before_look(struct capture *c)
 	uint64_t count;
 
 	w->quiet = false;
-	if (watch_is_fast(c, clock_mono_us()))
+	if (watch_is_fast(c, clock_mono_us())) {
+		ignore_writes(c);
 		return;
+	}
+	listen_to_writes(c);
 	ssize_t n = read(w->wake_fd, &count, sizeof(count));
 	(void)n;
 	if (w->inotify_fd >= 0) {

@@ -79,69 +79,97 @@ static int check_options(struct cli *c, struct restore_request *q, int64_t now_u
 	return 0;
 }
 
-/* SIGINT and SIGTERM are blocked and looked for here, so that a restore that is broken off
- * tidies up after itself. */
-static bool asked_to_stop(void)
+/* ---- while it works ---- */
+
+struct progress {
+	bool terminal; /* standard error is one */
+	bool shown;
+	sigset_t stops;
+};
+
+/* What would end the program is blocked and looked for while it works, so that a restore that
+ * is broken off removes its temporary file. */
+static void progress_begin(struct progress *p)
 {
-	sigset_t pending;
-
-	sigpending(&pending);
-	return sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM);
-}
-
-static void block_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	*p = (struct progress){.terminal = isatty(STDERR_FILENO)};
+	sigemptyset(&p->stops);
+	sigaddset(&p->stops, SIGINT);
+	sigaddset(&p->stops, SIGTERM);
+	sigaddset(&p->stops, SIGHUP);
+	sigprocmask(SIG_BLOCK, &p->stops, NULL);
 }
 
 static bool on_progress(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 {
-	const bool *shown = ctx;
+	static const struct timespec at_once = {0, 0};
+	struct progress *p = ctx;
 	char done[SIZE_STR_MAX], total[SIZE_STR_MAX];
 
-	if (*shown && total_bytes) {
+	if (p->terminal && total_bytes) {
 		cli_format_size(done_bytes, done);
 		cli_format_size(total_bytes, total);
-		fprintf(stderr, "\r\033[K%3.0f %%  %s of %s%s",
-		        100.0 * (double)done_bytes / (double)total_bytes, done, total,
-		        done_bytes == total_bytes ? "\r\033[K" : "");
+		fprintf(stderr, "\r%3.0f %%  %s of %s\033[K",
+		        100.0 * (double)done_bytes / (double)total_bytes, done, total);
+		p->shown = true;
 	}
-	return !asked_to_stop();
+	return sigtimedwait(&p->stops, NULL, &at_once) < 0;
 }
 
-static int print_result(const struct history *h, const struct moment *m,
-                        const struct restore_request *q, const struct restore_result *r,
-                        struct err *err)
+static void progress_end(const struct progress *p)
+{
+	if (p->shown)
+		fputs("\r\033[K", stderr);
+}
+
+/* ---- output ---- */
+
+static int print_json(const struct history *h, const struct moment *m,
+                      const struct restore_request *q, const struct restore_result *r,
+                      struct err *err)
+{
+	json_t *aside = r->set_aside[0] ? json_string(r->set_aside) : json_null();
+
+	return cli_print_json(
+	        json_pack("{ss ss so so so so so so sb sb sb sb so sb}", "target", r->target,
+	                  "database", history_name(h), "txid", cli_json_uint(m->txid), "time",
+	                  cli_json_time(m->time_us), "lineage", cli_json_uint(m->lineage), "pages",
+	                  cli_json_uint(m->n_pages), "page_size", cli_json_uint(m->page_size),
+	                  "bytes", cli_json_uint(r->bytes), "provisional",
+	                  (int)!!(m->flags & MOMENT_PROVISIONAL), "checked", (int)r->checked,
+	                  "replaced", (int)r->replaced, "dry_run", (int)q->options.dry_run,
+	                  "set_aside", aside, "undid_interrupted", (int)r->undid_interrupted),
+	        err);
+}
+
+static void print_text(const struct history *h, const struct moment *m,
+                       const struct restore_request *q, const struct restore_result *r)
 {
 	char when[TIME_STR_MAX], size[SIZE_STR_MAX];
 	bool dry = q->options.dry_run;
 
-	if (q->json)
-		return cli_print_json(
-		        json_pack("{ss ss so so so sb sb sb ss}", "target", r->target, "database",
-		                  history_name(h), "txid", cli_json_uint(m->txid), "time",
-		                  cli_json_time(m->time_us), "bytes", cli_json_uint(r->bytes),
-		                  "checked", (int)r->checked, "replaced", (int)r->replaced,
-		                  "dry_run", (int)dry, "set_aside", r->set_aside),
-		        err);
 	time_format(m->time_us, when);
 	cli_format_size(r->bytes, size);
-	printf("%s %s as of %s (txid %" PRIu64 ") to %s: %s%s%s\n",
-	       dry ? "would restore" : "restored", history_name(h), when, m->txid, r->target, size,
-	       r->checked ? ", state checksum right" : "",
-	       m->flags & MOMENT_PROVISIONAL ? ", provisional: later commits may be missing" : "");
+	printf("%s %s as of %s to %s\n", dry ? "would restore" : "restored", history_name(h), when,
+	       r->target);
+	printf("  %-10s txid %" PRIu64 ", lineage %" PRIu32 "\n", "commit", m->txid, m->lineage);
+	printf("  %-10s %" PRIu32 " pages of %" PRIu32 " bytes, %s\n", "size", m->n_pages,
+	       m->page_size, size);
+	if (!dry)
+		printf("  %-10s %s\n", "checksum", r->checked ? "right" : "none known");
+	if (m->flags & MOMENT_PROVISIONAL)
+		printf("  %-10s provisional: no replicator was running, later commits may be "
+		       "missing\n",
+		       "note");
 	if (r->undid_interrupted)
-		printf("an interrupted restore was put back first\n");
+		printf("  %-10s an earlier restore died half-way%s\n", "note",
+		       dry ? "; it would be undone first" : "; it was undone first");
 	if (r->set_aside[0])
-		printf("%s: %s\n", dry ? "the old database would go to" : "the old database is now",
-		       r->set_aside);
-	return 0;
+		printf("  %-10s %s\n", dry ? "would keep" : "kept", r->set_aside);
+	else if (r->replaced)
+		printf("  %-10s the file that %s there\n", "replaced", dry ? "is" : "was");
 }
+
+/* ---- */
 
 static int run_restore(struct cli *c, struct err *err)
 {
@@ -150,6 +178,7 @@ static int run_restore(struct cli *c, struct err *err)
 	struct restore_request q = {0};
 	struct restore_result result;
 	struct history_status status;
+	struct progress progress;
 	struct moment m;
 	int64_t now_us = clock_now_us();
 	int rc;
@@ -162,14 +191,24 @@ static int run_restore(struct cli *c, struct err *err)
 	if (!q.out) {
 		if ((rc = history_get_status(h, &status, err)))
 			return rc;
+		if (!status.source_path[0])
+			return err_set(err, ERR_USAGE, 0,
+			               "restore: the archive does not say where '%s' lay (-o OUT "
+			               "says where to put it)",
+			               history_name(h));
 		q.out = status.source_path;
 	}
-	bool shown = isatty(STDERR_FILENO) && !q.json;
+	progress_begin(&progress);
 	q.options.progress = on_progress;
-	q.options.ctx = &shown;
-	block_signals();
+	q.options.ctx = &progress;
 	rc = restore_to_file(a, h, m.txid, q.out, &q.options, &result, err);
-	return rc ? rc : print_result(h, &m, &q, &result, err);
+	progress_end(&progress);
+	if (rc)
+		return rc;
+	if (q.json)
+		return print_json(h, &m, &q, &result, err);
+	print_text(h, &m, &q, &result);
+	return 0;
 }
 
 static const struct cli_option options_table[] = {
@@ -191,10 +230,13 @@ const struct cli_command cmd_restore = {
         .summary = "Writes the exact bytes of a past state to a file.",
         .details = "The file appears under its name when it is whole, checked and on disk; until\n"
                    "then what was there is as it was.  Mode and owner of a file are kept.\n"
+                   "A file that another process has open is not replaced, with --force neither:\n"
+                   "stop the application first.  asof replicate may go on, it notices.  With a\n"
+                   "-wal or -journal beside it the old database is kept, together with those,\n"
+                   "as OUT.before-restore-TIME.\n"
                    "TIME: 2024-01-15T10:30:00Z, '2024-01-15 10:30', @1705314600, -5m,\n"
                    "'2 hours ago', 'yesterday 14:30'; without a zone it is UTC.\n",
         .example = "asof restore --at -10m -o /tmp/trades.db --archive /backups",
         .options = options_table,
-        .prints = true,
         .run = run_restore,
 };

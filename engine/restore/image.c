@@ -65,10 +65,9 @@ static void hash_pages(const struct image *im, uint64_t offset, const uint8_t *p
 			state_add(sum, page_hash(pgno, piece + at, im->page_size));
 }
 
-static int do_piece(struct image *im, uint64_t offset, uint8_t *buf, struct hash128 *sum,
-                    struct err *err)
+static int do_piece(struct image *im, uint64_t offset, uint8_t *buf, size_t len,
+                    struct hash128 *sum, struct err *err)
 {
-	size_t len = im->size - offset < PIECE_BYTES ? (size_t)(im->size - offset) : PIECE_BYTES;
 	size_t got;
 	int rc = view_read(im->view, offset, buf, len, 0, &got, err);
 
@@ -114,8 +113,10 @@ static void work(struct image *im, bool reports)
 		uint64_t offset = atomic_fetch_add(&im->next, PIECE_BYTES);
 		if (offset >= im->size)
 			break;
-		int rc = do_piece(im, offset, buf, &sum, &err);
-		im->done += PIECE_BYTES;
+		uint64_t left = im->size - offset;
+		size_t len = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
+		int rc = do_piece(im, offset, buf, len, &sum, &err);
+		im->done += len;
 		if (!rc && reports && !report(im, &reported_us))
 			rc = err_set(&err, ERR_CANCELLED, 0, "cancelled");
 		if (rc) {

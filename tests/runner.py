@@ -291,7 +291,9 @@ def meson_tests(kind):
                          stdout=subprocess.PIPE).stdout
     for test in json.loads(out):
         suites = [s.split(":")[-1] for s in test["suite"]]
-        yield test, suites[0] if suites else "meson"
+        suite = suites[0] if suites else "meson"
+        name = test["name"].removeprefix(suite + " ").replace(", ", "-").replace(" ", "-")
+        yield {**test, "name": name}, suite
 
 
 def e2e_jobs():

@@ -68,8 +68,9 @@ struct grow_writer;
 int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size, int level,
                 struct grow_writer **ret, struct err *err) MUST_USE;
 /*
- * Takes up a growing segment again: verifies its records, cuts what invariant (2) cuts, and
- * gives a writer that appends.  Damage within `durable_len` is ERR_DAMAGED, nothing is changed.
+ * Takes up a growing segment again: verifies its records, and the data behind `durable_len` (of
+ * which a crash may have left the record and not what it tells of), cuts what invariant (2) cuts,
+ * and gives a writer that appends.  Damage within `durable_len` is ERR_DAMAGED, nothing is changed.
  * *ret_last is the last commit (txid first_txid - 1: none), *ret_pos its source position.
  */
 int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
@@ -78,8 +79,8 @@ int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
 /* Appends one frame; `n_truncate` != 0 marks it as a commit's last. */
 int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const void *page,
                struct err *err) MUST_USE;
-/* Describes the commit that the last frame ended; txids go up by one.  Fills in last_frame and
- * min_pages. */
+/* Describes the commit that the last frame ended; txids go up by one, times do not fall.  Fills in
+ * n_frames, last_frame and min_pages. */
 int grow_commit(struct grow_writer *w, struct commit *c, struct err *err) MUST_USE;
 /* The batch is due: so many frames that its record would grow too large. */
 bool grow_batch_full(const struct grow_writer *w);

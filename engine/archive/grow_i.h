@@ -30,6 +30,9 @@ int grow_header_get(const uint8_t *p, size_t len, const char *name, struct grow_
                     uint64_t *ret_hash, struct err *err) MUST_USE;
 void grow_tail_init(struct grow_tail *t, const struct grow_info *info, uint64_t header_hash);
 
+/* As grow_refresh_all(), but batches behind `durable_len` count only when their data verifies. */
+int grow_recover(struct grow_reader *r, uint64_t durable_len, uint64_t *ret_len,
+                 struct err *err) MUST_USE;
 /* The tail up to the last record that closes a commit. */
 void grow_closed_tail(struct grow_reader *r, struct grow_tail *ret);
 

@@ -12,6 +12,7 @@ struct grow_reader {
 	struct source *src;
 	struct cache *cache;
 	struct grow_info info;
+	uint64_t header_hash;
 	pthread_rwlock_t lock; /* all below */
 	struct grow_tail tail;   /* behind the last record read */
 	struct grow_tail closed; /* behind the last record that closes a commit */
@@ -31,13 +32,16 @@ static int damaged(const struct grow_reader *r, struct err *err, uint64_t offset
 
 int grow_open(struct source *src, struct cache *cache, struct grow_reader **ret, struct err *err)
 {
-	uint8_t raw[GROW_HEADER_SIZE];
-	uint64_t hash;
+	uint8_t raw[4096]; /* a newer version's header, too, is to be told */
+	uint64_t hash, len;
 	struct grow_info info;
 
-	int rc = src->pread(src, raw, sizeof(raw), 0, err);
+	int rc = src->size(src, &len, err);
+	len = rc == 0 && len < sizeof(raw) ? len : sizeof(raw);
 	if (rc == 0)
-		rc = grow_header_get(raw, sizeof(raw), src->name, &info, &hash, err);
+		rc = src->pread(src, raw, (size_t)len, 0, err);
+	if (rc == 0)
+		rc = grow_header_get(raw, (size_t)len, src->name, &info, &hash, err);
 	if (rc < 0)
 		return rc;
 	struct grow_reader *r = calloc(1, sizeof(*r));
@@ -47,6 +51,7 @@ int grow_open(struct source *src, struct cache *cache, struct grow_reader **ret,
 	r->cache = cache;
 	r->info = info;
 	pthread_rwlock_init(&r->lock, NULL);
+	r->header_hash = hash;
 	grow_tail_init(&r->tail, &info, hash);
 	r->closed = r->tail;
 	*ret = r;
@@ -115,7 +120,8 @@ static int parse_record(const struct grow_reader *r, const struct buf *b, struct
 	rec->last_txid = load_le64(p + 120);
 	rec->rest = cursor_init(p + RECORD_FIXED, b->len - RECORD_FIXED - 8);
 	size_t left = cursor_left(&rec->rest);
-	if (rec->n_members > left / 10 || rec->n_commits > left / 5 || rec->n_run > left / 2 ||
+	if (rec->n_frames < t->n_frames || rec->n_run != rec->n_frames - t->n_frames ||
+	    rec->n_members > left / 10 || rec->n_commits > left / 5 || rec->n_run > left / 2 ||
 	    (rec->flags & ~RECORD_CLOSES) != 0)
 		return damaged(r, err, rec->offset, "a record has a wrong count");
 	return 0;
@@ -175,15 +181,39 @@ static int take_run(struct grow_reader *r, struct record *rec, struct err *err)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a segment's index");
 	if (!frame_run_get(&rec->rest, e, n, rec->n_frames) || cursor_left(&rec->rest) != 0)
 		return damaged(r, err, rec->offset, "a record's page index is not as written");
+	for (size_t i = 0; i < n; i++)
+		if (e[i].frame <= r->tail.n_frames)
+			return damaged(r, err, rec->offset, "a record's page index tells of older frames");
 	return frame_runs_add(&r->runs, take_ptr(e), n, err);
 }
 
+/* The stored bytes of the record's data members, against what it tells of them. */
+static int verify_members(struct grow_reader *r, const struct record *rec, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(SIZE_MAX / 2);
+
+	for (uint64_t i = 0; i < rec->n_members; i++) {
+		const struct member *m = &r->members[r->n_members + i];
+		int rc = buf_reserve(&b, (size_t)m->len, err);
+		if (rc == 0)
+			rc = r->src->pread(r->src, b.data, (size_t)m->len, m->offset, err);
+		if (rc < 0)
+			return rc;
+		if (hash64(b.data, (size_t)m->len, gz_bind(r->info.id, m->offset)) != m->hash)
+			return damaged(r, err, m->offset, "bytes do not match their hash");
+	}
+	return 0;
+}
+
+/* Records that end behind `verify_from` count only when their data is whole. */
 static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_offset,
-                       struct err *err)
+                       uint64_t verify_from, struct err *err)
 {
 	struct grow_tail next = r->tail;
 
 	int rc = take_members(r, rec, data_offset, &next, err);
+	if (rc == 0 && rec->offset + rec->stored_len > verify_from)
+		rc = verify_members(r, rec, err);
 	if (rc == 0)
 		rc = take_commits(r, rec, &next, err);
 	if (rc == 0 && next.content_len != WAL_HEADER_SIZE + rec->n_frames * wal_frame_size(r->info.page_size))
@@ -266,7 +296,8 @@ static int record_extent(struct grow_reader *r, struct window *w, uint64_t offse
 	return at > end ? damaged(r, err, offset, "it ends inside a record") : 0;
 }
 
-static int next_record(struct grow_reader *r, struct window *w, uint64_t end, struct err *err)
+static int next_record(struct grow_reader *r, struct window *w, uint64_t end, uint64_t verify_from,
+                       struct err *err)
 {
 	uint64_t at = r->tail.length, len;
 	enum gz_kind kind;
@@ -295,7 +326,7 @@ static int next_record(struct grow_reader *r, struct window *w, uint64_t end, st
 	if (gz_get_blob(GZ_RECORD, p, (size_t)rec.stored_len, &b, &why) < 0)
 		return damaged(r, err, at, why.msg);
 	rc = parse_record(r, &b, &rec, err);
-	return rc < 0 ? rc : take_record(r, &rec, r->tail.length, err);
+	return rc < 0 ? rc : take_record(r, &rec, r->tail.length, verify_from, err);
 }
 
 int grow_refresh(struct grow_reader *r, uint64_t durable_len, struct err *err)
@@ -305,13 +336,29 @@ int grow_refresh(struct grow_reader *r, uint64_t durable_len, struct err *err)
 
 	pthread_rwlock_wrlock(&r->lock);
 	while (rc == 0 && r->tail.length < durable_len)
-		rc = next_record(r, &w, durable_len, err);
+		rc = next_record(r, &w, durable_len, UINT64_MAX, err);
 	pthread_rwlock_unlock(&r->lock);
 	free(w.data);
 	return rc;
 }
 
-int grow_refresh_all(struct grow_reader *r, uint64_t *ret_len, struct err *err)
+/* Forgets everything, and takes in again what ends with the last record that closes: what its
+ * writer left behind that will be cut, and something else will stand there. */
+static int forget_open_end(struct grow_reader *r, struct window *w, struct err *err)
+{
+	uint64_t end = r->closed.length;
+	int rc = 0;
+
+	grow_tail_init(&r->tail, &r->info, r->header_hash);
+	r->closed = r->tail;
+	r->n_members = r->n_commits = r->n_closed = 0;
+	frame_runs_release(&r->runs);
+	while (rc == 0 && r->tail.length < end)
+		rc = next_record(r, w, end, UINT64_MAX, err);
+	return rc;
+}
+
+int grow_recover(struct grow_reader *r, uint64_t durable_len, uint64_t *ret_len, struct err *err)
 {
 	struct window w = {0};
 	struct err why = ERR_INIT;
@@ -322,13 +369,22 @@ int grow_refresh_all(struct grow_reader *r, uint64_t *ret_len, struct err *err)
 		return rc;
 	pthread_rwlock_wrlock(&r->lock);
 	while (rc == 0 && r->tail.length < size)
-		rc = next_record(r, &w, size, &why);
+		rc = next_record(r, &w, size, durable_len, &why);
+	if ((rc == 0 || why.kind == ERR_DAMAGED) && r->tail.length != r->closed.length) {
+		why = (struct err)ERR_INIT;
+		rc = forget_open_end(r, &w, &why);
+	} else if (why.kind == ERR_DAMAGED) {
+		rc = 0;
+	}
 	*ret_len = r->closed.length;
 	pthread_rwlock_unlock(&r->lock);
 	free(w.data);
-	if (rc < 0 && why.kind != ERR_DAMAGED)
-		return err_copy(err, &why);
-	return 0;
+	return rc < 0 ? err_copy(err, &why) : 0;
+}
+
+int grow_refresh_all(struct grow_reader *r, uint64_t *ret_len, struct err *err)
+{
+	return grow_recover(r, UINT64_MAX, ret_len, err);
 }
 
 const struct grow_info *grow_reader_info(const struct grow_reader *r)

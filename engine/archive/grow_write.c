@@ -3,6 +3,7 @@
 #include "engine/archive/names.h"
 #include "engine/base/file.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <sys/random.h>
 
@@ -55,14 +56,13 @@ int grow_header_get(const uint8_t *raw, size_t len, const char *name, struct gro
 {
 	cleanup_buf struct buf b = BUF_INIT(GROW_HEADER_PAYLOAD);
 
-	if (len != GROW_HEADER_SIZE || gz_get_blob(GZ_HEADER, raw, len, &b, NULL) < 0 ||
+	int rc = gz_check_version(raw, len, "asofgrow", GROW_VERSION, name, err);
+	if (rc < 0)
+		return rc;
+	if (len < GROW_HEADER_SIZE || load_le16(raw + 14) != GROW_HEADER_PAYLOAD || gz_get_blob(GZ_HEADER, raw, GROW_HEADER_SIZE, &b, NULL) < 0 ||
 	    b.len != GROW_HEADER_PAYLOAD || memcmp(b.data, "asofgrow", 8) != 0)
 		return err_set(err, ERR_DAMAGED, 0, "'%s' is damaged at byte 0: no header", name);
 	const uint8_t *p = b.data;
-	if (load_le32(p + 8) > GROW_VERSION)
-		return err_set(err, ERR_VERSION, 0,
-		               "'%s' has format %u, this asof reads up to %u (use a newer asof)",
-		               name, load_le32(p + 8), GROW_VERSION);
 	*ret = (struct grow_info){
 	        .id = load_le64(p + 16),
 	        .page_size = load_le32(p + 12),
@@ -72,7 +72,7 @@ int grow_header_get(const uint8_t *raw, size_t len, const char *name, struct gro
 	        .salt2 = load_le32(p + 32),
 	};
 	*ret_hash = load_le64(p + 48);
-	if (*ret_hash != hash64(p, 48, gz_bind(ret->id, 0)) || load_le32(p + 36) != 0 ||
+	if (*ret_hash != hash64(p, 48, gz_bind(ret->id, 0)) || load_le32(p + 8) != GROW_VERSION || load_le32(p + 36) != 0 ||
 	    !page_size_valid(ret->page_size) || ret->first_txid == 0)
 		return err_set(err, ERR_DAMAGED, 0,
 		               "'%s' is damaged at byte 0: the header does not match its hash", name);
@@ -142,6 +142,8 @@ int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page
 		rc = grow_header_put(&w->info, &w->out, &hash, err);
 	if (rc == 0)
 		rc = file_pwrite(w->fd, w->out.data, w->out.len, 0, w->name, err);
+	if (rc == 0) /* so that a file longer than its header has a whole one */
+		rc = file_datasync(w->fd, w->name, err);
 	if (rc == 0)
 		rc = file_sync_dir(dir_fd, w->name, err);
 	if (rc < 0)
@@ -168,7 +170,7 @@ int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
 	if (rc == 0 && (rc = grow_open(src, NULL, &r, err)) == 0)
 		src = NULL;
 	if (rc == 0)
-		rc = grow_refresh_all(r, &len, err);
+		rc = grow_recover(r, durable_len, &len, err);
 	if (rc < 0)
 		return rc;
 	if (len < durable_len)
@@ -279,19 +281,25 @@ int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const 
 	if (rc < 0)
 		return rc;
 	w->n_frames++;
+	assert(w->n_run < GROW_RUN_FRAMES); /* a batch that was full was not ended */
 	w->run[w->n_run++] = (struct frame_entry){pgno, w->n_frames};
-	w->in_commit = n_truncate == 0;
+	w->in_commit = true;
 	return 0;
 }
 
 int grow_commit(struct grow_writer *w, struct commit *c, struct err *err)
 {
+	/* What a reader would refuse is not written. */
+	assert(c->txid == w->last.txid + 1 && c->time_us >= w->last.time_us && c->n_pages > 0);
 	c->last_frame = w->n_frames;
+	c->n_frames = w->n_frames - w->last.last_frame;
+	assert(c->n_frames > 0);
 	c->min_pages = c->n_pages < w->last.min_pages ? c->n_pages : w->last.min_pages;
 	int rc = commit_put(&w->commits, c, w->n_commits ? &w->last : NULL, err);
 	if (rc < 0)
 		return rc;
 	w->last = *c;
+	w->in_commit = false;
 	w->n_commits++;
 	return 0;
 }
@@ -329,7 +337,7 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, boo
 	cleanup_buf struct buf record = BUF_INIT(RECORD_MAX_BYTES);
 	uint8_t fixed[RECORD_FIXED], hash[8];
 
-	if (w->n_run == 0)
+	if (w->n_run == 0 && w->n_commits == 0)
 		return 0;
 	int rc = end_block(w, err);
 	if (rc < 0)

@@ -50,9 +50,12 @@ static int read_meta(struct sealed *s, struct err *err)
 	};
 	if ((i->kind != SEALED_SEGMENT && i->kind != SEALED_COALESCED) ||
 	    !page_size_valid(i->page_size) || i->first_txid == 0 || i->last_txid < i->first_txid ||
-	    i->n_frames == 0 || i->n_frames > pack_size(s->pack) ||
+	    i->n_frames == 0 || i->n_frames > pack_size(s->pack) / wal_frame_size(i->page_size) ||
 	    pack_size(s->pack) != WAL_HEADER_SIZE + i->n_frames * wal_frame_size(i->page_size))
 		return damaged(s, err, "its trailer describes no segment");
+	/* Each commit has a frame at least, so that no count grows past what is there. */
+	if (i->kind == SEALED_SEGMENT && i->last_txid - i->first_txid >= i->n_frames)
+		return damaged(s, err, "its trailer tells of more commits than frames");
 	s->n_commits = i->kind == SEALED_COALESCED ? 1 : i->last_txid - i->first_txid + 1;
 	return 0;
 }

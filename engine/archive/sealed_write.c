@@ -5,6 +5,7 @@
 #include "engine/base/file.h"
 #include "engine/sqlite/format.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <sys/random.h>
 
@@ -168,6 +169,11 @@ int sealed_commit(struct sealed_writer *w, const struct commit *commit, struct e
 {
 	struct commit c = *commit;
 
+	/* What a reader would refuse is not written. */
+	assert(w->n_frames > w->last.last_frame && c.n_pages > 0);
+	assert(w->options.kind == SEALED_COALESCED ? w->n_commits == 0 && c.txid >= w->options.first_txid
+	                                           : c.txid == w->last.txid + 1);
+	assert(c.time_us >= w->last.time_us);
 	c.last_frame = w->n_frames;
 	c.n_frames = w->n_frames - w->last.last_frame;
 	c.min_pages = c.n_pages < w->last.min_pages ? c.n_pages : w->last.min_pages;

@@ -80,20 +80,20 @@ int gz_put_blob(enum gz_kind kind, const void *payload, size_t len, struct buf *
 
 	if (rc < 0)
 		return rc;
-	do {
+	for (;;) {
 		size_t n = len < GZ_CHUNK_MAX ? len : GZ_CHUNK_MAX;
 		put_empty(out->data + out->len, kind, p, n);
 		out->len += GZ_META_OVERHEAD + n;
+		if (n < GZ_CHUNK_MAX)
+			return 0;
 		p += n;
 		len -= n;
-	} while (len > 0);
-	return 0;
+	}
 }
 
 size_t gz_blob_size(size_t payload_len)
 {
-	size_t chunks = payload_len ? (payload_len + GZ_CHUNK_MAX - 1) / GZ_CHUNK_MAX : 1;
-	return payload_len + chunks * GZ_META_OVERHEAD;
+	return payload_len + (payload_len / GZ_CHUNK_MAX + 1) * GZ_META_OVERHEAD;
 }
 
 static bool known_kind(uint8_t k)
@@ -123,7 +123,7 @@ int gz_get_blob(enum gz_kind kind, const uint8_t *p, size_t len, struct buf *out
 {
 	static const uint8_t tail[10] = {0x03};
 
-	while (len > 0) {
+	for (;;) {
 		enum gz_kind k;
 		uint64_t n;
 		int rc = gz_peek(p, len, &k, &n, err);
@@ -132,16 +132,17 @@ int gz_get_blob(enum gz_kind kind, const uint8_t *p, size_t len, struct buf *out
 		if (k != kind || n > len || memcmp(p + n - 10, tail, 10) != 0)
 			return err_set(err, ERR_DAMAGED, 0, "a '%c' member is not as written", kind);
 		size_t payload_len = (size_t)n - GZ_META_OVERHEAD;
-		/* Only the last of a blob may be short: one payload, one byte string. */
-		if (payload_len > GZ_CHUNK_MAX || (n < len && payload_len != GZ_CHUNK_MAX))
+		/* The last of a blob is short, and no other: one payload, one byte string. */
+		if (payload_len > GZ_CHUNK_MAX || (n < len) != (payload_len == GZ_CHUNK_MAX))
 			return err_set(err, ERR_DAMAGED, 0, "a '%c' member has a wrong length", kind);
 		rc = buf_append(out, p + GZ_PAYLOAD_OFFSET, payload_len, err);
 		if (rc < 0)
 			return rc;
+		if (n == len)
+			return 0;
 		p += n;
 		len -= (size_t)n;
 	}
-	return 0;
 }
 
 int gz_get_data(const uint8_t *p, size_t len, void *content, size_t content_len, struct err *err)

@@ -19,7 +19,9 @@
  * them.  Every byte that is not payload, stream or checksum is a constant, and any other
  * value is damage.
  *
- * A payload larger than GZ_CHUNK_MAX is cut into a run of members of one kind: a *blob*.
+ * A payload of GZ_CHUNK_MAX bytes or more is cut into a run of members of one kind: a *blob*.  All
+ * but the last have GZ_CHUNK_MAX bytes of it, the last has fewer (none, perhaps): where a blob
+ * ends shows without knowing its length.
  */
 #ifndef ASOF_GZ_MEMBER_H
 #define ASOF_GZ_MEMBER_H
@@ -48,7 +50,7 @@ void gz_codec_free(struct gz_codec *c);
 /* Appends a data member with `len` bytes of content. */
 int gz_put_data(struct gz_codec *c, const void *content, size_t len, struct buf *out,
                 struct err *err) MUST_USE;
-/* Appends a blob: one member per GZ_CHUNK_MAX bytes, one at least. */
+/* Appends a blob. */
 int gz_put_blob(enum gz_kind kind, const void *payload, size_t len, struct buf *out,
                 struct err *err) MUST_USE;
 /* Stored size of a blob. */

@@ -20,6 +20,10 @@
  * another object nor at another place.  Numbers are little-endian; in leaves and top fixed
  * or varint as said.
  *
+ * In every version to come the first member is an 'H' whose payload begins with eight letters,
+ * u32 version, u32, u64 id, and ends with u64 hash64(payload before it, bind(id, 0)): so a newer
+ * format is told from damage.
+ *
  *   (1) Every byte of the file lies in a member; every member is covered by the hash of an
  *       entry that is itself covered, up to the trailer, which covers itself.
  *   (2) A reader needs the header, the trailer, the top and the leaves on its way, and
@@ -50,6 +54,11 @@ static inline uint64_t gz_bind(uint64_t object_id, uint64_t offset)
 struct pack_ref {
 	uint64_t offset, len, hash;
 };
+
+/* Tells a newer format from damage: ERR_VERSION when the object's first bytes `p` are a header of
+ * `magic` that is as written and has a version above `version`; else 0. */
+int gz_check_version(const uint8_t *p, size_t len, const char *magic, uint32_t version,
+                     const char *name, struct err *err) MUST_USE;
 int pack_ref_put(struct buf *out, const struct pack_ref *ref, struct err *err) MUST_USE;
 struct pack_ref pack_ref_get(struct cursor *c);
 

@@ -40,15 +40,32 @@ static int read_ref(struct pack *p, const struct pack_ref *ref, uint8_t **ret, s
 	return 0;
 }
 
-static int check_version(struct pack *p, const uint8_t *at, const char *magic, struct err *err)
+int gz_check_version(const uint8_t *p, size_t len, const char *magic, uint32_t version,
+                     const char *name, struct err *err)
 {
-	if (memcmp(at, magic, 8) != 0)
-		return damaged(p, err, 0, "not an object of this archive");
-	if (load_le32(at + 8) > PACK_VERSION)
-		return err_set(err, ERR_VERSION, 0,
-		               "'%s' has format %u, this asof reads up to %u (use a newer asof)",
-		               p->src->name, load_le32(at + 8), PACK_VERSION);
-	return 0;
+	enum gz_kind kind;
+	uint64_t n;
+
+	if (gz_peek(p, len, &kind, &n, NULL) < 0 || kind != GZ_HEADER || n > len ||
+	    n < GZ_META_OVERHEAD + 32)
+		return 0;
+	const uint8_t *h = p + GZ_PAYLOAD_OFFSET;
+	size_t covered = (size_t)n - GZ_META_OVERHEAD - 8;
+	if (memcmp(h, magic, 8) != 0 || load_le32(h + 8) <= version ||
+	    load_le64(h + covered) != hash64(h, covered, gz_bind(load_le64(h + 16), 0)))
+		return 0;
+	return err_set(err, ERR_VERSION, 0,
+	               "'%s' has format %u, this asof reads up to %u (use a newer asof)", name,
+	               load_le32(h + 8), version);
+}
+
+static int check_version(struct pack *p, struct err *err)
+{
+	uint8_t b[4096];
+	size_t len = p->file_size < sizeof(b) ? (size_t)p->file_size : sizeof(b);
+
+	int rc = p->src->pread(p->src, b, len, 0, err);
+	return rc < 0 ? rc : gz_check_version(b, len, "asofpack", PACK_VERSION, p->src->name, err);
 }
 
 static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *err)
@@ -67,9 +84,6 @@ static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *er
 	    b.len != PACK_TRAILER_PAYLOAD)
 		return damaged(p, err, at, "no trailer");
 	const uint8_t *t = b.data;
-	rc = check_version(p, t, "asoftail", err);
-	if (rc < 0)
-		return rc;
 	p->block_size = load_le32(t + 12);
 	p->id = load_le64(t + 16);
 	p->content_len = load_le64(t + 24);
@@ -77,8 +91,10 @@ static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *er
 	memcpy(p->meta, t + 56, PACK_META_SIZE);
 	if (hash64(t, 56 + PACK_META_SIZE, gz_bind(p->id, at)) != load_le64(t + 56 + PACK_META_SIZE))
 		return damaged(p, err, at, "the trailer does not match its hash");
-	if (p->block_size == 0 || p->block_size > PACK_BLOCK_MAX)
-		return damaged(p, err, at, "a wrong block size");
+	if (memcmp(t, "asoftail", 8) != 0 || load_le32(t + 8) != PACK_VERSION)
+		return damaged(p, err, at, "the trailer is that of something else");
+	if (p->block_size == 0 || p->block_size > PACK_BLOCK_MAX || p->content_len > UINT64_MAX / 2)
+		return damaged(p, err, at, "a wrong size");
 	return 0;
 }
 
@@ -93,10 +109,8 @@ static int read_header(struct pack *p, struct err *err)
 		return rc;
 	if (gz_get_blob(GZ_HEADER, raw, sizeof(raw), &b, &why) < 0 || b.len != PACK_HEADER_PAYLOAD)
 		return damaged(p, err, 0, "no header");
-	rc = check_version(p, b.data, "asofpack", err);
-	if (rc < 0)
-		return rc;
-	if (load_le32(b.data + 12) != p->block_size || load_le64(b.data + 16) != p->id ||
+	if (memcmp(b.data, "asofpack", 8) != 0 || load_le32(b.data + 8) != PACK_VERSION ||
+	    load_le32(b.data + 12) != p->block_size || load_le64(b.data + 16) != p->id ||
 	    load_le64(b.data + 24) != hash64(b.data, 24, gz_bind(p->id, 0)))
 		return damaged(p, err, 0, "the header does not match the trailer");
 	return 0;
@@ -134,6 +148,8 @@ int pack_open(struct source *src, struct cache *cache, struct pack **ret, struct
 	p->src = src;
 	p->cache = cache;
 	int rc = src->size(src, &p->file_size, err);
+	if (rc == 0)
+		rc = check_version(p, err);
 	if (rc == 0)
 		rc = read_trailer(p, &top, err);
 	if (rc == 0)

@@ -46,7 +46,7 @@ static inline void cleanup_unlock_(pthread_mutex_t **lock)
 		pthread_mutex_unlock(*lock);
 }
 
-#define CLEANUP(fn) __attribute__((cleanup(fn)))
+#define CLEANUP(fn) __attribute__((cleanup(fn), unused))
 #define cleanup_free CLEANUP(cleanup_free_)
 #define cleanup_fd CLEANUP(cleanup_fd_)
 #define cleanup_dir CLEANUP(cleanup_dir_)

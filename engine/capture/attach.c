@@ -227,12 +227,12 @@ static int check_same_files(struct attachment *at, struct err *err)
 
 static int attach_names(struct capture *c, struct attachment *at, struct err *err)
 {
-	if (!realpath(c->path, at->path))
+	at->path = realpath(c->path, NULL);
+	if (!at->path)
 		return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno, "%s", c->path);
-	int n = snprintf(at->wal_path, sizeof(at->wal_path), "%s-wal", at->path);
-	int m = snprintf(at->shm_path, sizeof(at->shm_path), "%s-shm", at->path);
-	if (n >= (int)sizeof(at->wal_path) || m >= (int)sizeof(at->shm_path))
-		return err_set(err, ERR_USAGE, 0, "%s: the path is too long", at->path);
+	if (asprintf(&at->wal_path, "%s-wal", at->path) < 0 ||
+	    asprintf(&at->shm_path, "%s-shm", at->path) < 0)
+		return err_set(err, ERR_NOMEM, 0, "%s: no memory", at->path);
 	return 0;
 }
 
@@ -275,9 +275,10 @@ static void release_attachment(struct attachment *at)
 		if (*fd >= 0)
 			close(take_fd(fd));
 	}
-	at->lock_db = NULL;
-	at->file = NULL;
-	at->shm = NULL;
+	free(at->path);
+	free(at->wal_path);
+	free(at->shm_path);
+	*at = (struct attachment){.db_fd = -1, .wal_fd = -1, .shm_fd = -1};
 }
 
 int capture_attach(struct capture *c, struct err *err)
@@ -303,6 +304,7 @@ int capture_attach(struct capture *c, struct err *err)
 	c->file_look = (struct file_look){0};
 	c->file_changed_once = false;
 	c->header_was_rollback = false;
+	c->header_mtime = (struct timespec){0};
 	c->torn_since_us = 0;
 	c->foreign_since_us = 0;
 	watch_attach(c);
@@ -400,7 +402,12 @@ static bool bytes_replaced(struct capture *c)
 static bool header_turned_to_rollback(struct capture *c)
 {
 	struct db_header h;
+	struct stat st;
 
+	if (fstat(c->at.db_fd, &st) || (st.st_mtim.tv_sec == c->header_mtime.tv_sec &&
+	                                st.st_mtim.tv_nsec == c->header_mtime.tv_nsec))
+		return false;
+	c->header_mtime = st.st_mtim;
 	if (read_header(c->at.db_fd, c->at.path, &h, NULL) || is_wal(&h)) {
 		c->header_was_rollback = false;
 		return false;
@@ -413,11 +420,9 @@ static bool header_turned_to_rollback(struct capture *c)
 enum identity capture_identity(struct capture *c, enum capture_break *why, const char **reason)
 {
 	struct attachment *at = &c->at;
-	char now[PATH_MAX];
 
 	*why = CAPTURE_REPLACED;
-	if (!realpath(c->path, now) || strcmp(now, at->path) != 0 ||
-	    !same_inode(at->path, &at->db_stat))
+	if (!same_inode(c->path, &at->db_stat) || !same_inode(at->path, &at->db_stat))
 		*reason = "another file lies at the path, or none";
 	else if (!same_inode(at->shm_path, &at->shm_stat))
 		*reason = "the -shm beside the database was removed or replaced";

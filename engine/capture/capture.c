@@ -67,6 +67,7 @@
 #define STOP_BUDGET_US (3 * US_PER_SECOND)
 #define SPIN_US 150
 #define FOREIGN_LOCK_US (60 * MS)
+#define FILES_LOOK_US (4 * US_PER_SECOND)
 #define NO_MARK_US (10 * MS)
 #define ATTACH_WAIT_MIN_US (50 * MS)
 #define ATTACH_WAIT_MAX_US (500 * MS)
@@ -487,12 +488,20 @@ static bool foreign_wants_all(struct capture *c, int64_t now_us)
 	return now_us - c->foreign_since_us > FOREIGN_LOCK_US;
 }
 
+/* Events tell of most that can happen to files; what they do not tell is asked seldom. */
+static bool files_may_differ(const struct capture *c, int64_t now_us)
+{
+	return c->watch.dir_changed || c->file_changed_once ||
+	       c->watch.event_us > c->files_us - SLOW_LOOK_US ||
+	       now_us - c->files_us > FILES_LOOK_US;
+}
+
 static void check_files(struct capture *c, int64_t now_us)
 {
 	enum capture_break why;
 	const char *reason;
 
-	c->slow_look_us = now_us;
+	c->files_us = now_us;
 	c->watch.dir_changed = false;
 	switch (capture_identity(c, &why, &reason)) {
 	case SAME_FILE:
@@ -520,8 +529,10 @@ static bool guard(struct capture *c)
 		watch_sleep(c, ATTACH_WAIT_MIN_US);
 		return false;
 	}
-	if (c->watch.dir_changed || now_us - c->slow_look_us >= SLOW_LOOK_US) {
-		check_files(c, now_us);
+	if (now_us - c->slow_look_us >= SLOW_LOOK_US || c->watch.dir_changed) {
+		c->slow_look_us = now_us;
+		if (files_may_differ(c, now_us))
+			check_files(c, now_us);
 		if (!c->at.lock_db)
 			return false;
 	}
@@ -736,7 +747,7 @@ int capture_open(const char *db_path, const struct capture_options *options,
 	}
 	rc = absolute_path(db_path, &c->path, err);
 	if (rc == 0)
-		rc = watch_open(&c->watch, err);
+		rc = watch_open(&c->watch, options->hub, err);
 	if (rc == 0)
 		*ret = take_ptr(c);
 	return rc;

@@ -80,6 +80,14 @@ struct capture_sink {
 	void (*on_caught_up)(void *ctx, int64_t known_until_us);
 };
 
+/*
+ * Watches the files of many captures with one inotify instance and one thread.  Not needed
+ * for a few.  Lives longer than the captures that were given it.
+ */
+struct capture_hub;
+int capture_hub_new(struct capture_hub **ret, struct err *err) MUST_USE;
+void capture_hub_free(struct capture_hub *hub);
+
 struct capture_options {
 	bool strict;            /* never without a lock, whatever it costs the application */
 	bool enable_wal;        /* switch a rollback-journal database to WAL at attach */
@@ -87,6 +95,7 @@ struct capture_options {
 	size_t batch_bytes;     /* largest batch; 0: the default, 1 MiB (one frame at least) */
 	const struct capture_position *resume; /* NULL: start with CAPTURE_FIRST */
 	uint32_t resume_page_size;             /* page size at that position */
+	struct capture_hub *hub;               /* NULL: an inotify instance of its own */
 	uint32_t test_poll_ms;                 /* tests only: never hold a lock, look this seldom */
 };
 

@@ -9,6 +9,7 @@
  *   proof.c     does this header continue our position?  breaks
  *   frames.c    reading frames, the checksum chain, batches for the sink
  *   watch.c     inotify, when to look next
+ *   hub.c       one inotify instance for many captures
  */
 #ifndef ASOF_CAPTURE_INTERNAL_H
 #define ASOF_CAPTURE_INTERNAL_H
@@ -46,9 +47,7 @@ struct attachment {
 	sqlite3_file *file;           /* L's */
 	const volatile uint32_t *shm; /* L's mapping of the first 32 KiB of the wal-index */
 	int db_fd, wal_fd, shm_fd;
-	char path[PATH_MAX];
-	char wal_path[PATH_MAX];
-	char shm_path[PATH_MAX];
+	char *path, *wal_path, *shm_path;
 	struct stat db_stat, wal_stat, shm_stat; /* as attached */
 	uint32_t db_page_size;
 };
@@ -69,8 +68,10 @@ struct break_due {
 };
 
 struct watch {
-	int inotify_fd; /* -1: not to be had, then there is only the clock */
-	int wake_fd;    /* eventfd */
+	struct capture_hub *hub;          /* or NULL: */
+	atomic_bool hub_written, hub_dir; /* raised by the hub's thread */
+	int inotify_fd;                   /* -1: not to be had, then there is only the clock */
+	int wake_fd;                      /* eventfd */
 	int wal_wd, db_wd, dir_wd;
 	int64_t event_us;   /* monotonic, last sign of writing */
 	int64_t backoff_us; /* wait between looks after it */
@@ -154,6 +155,8 @@ struct capture {
 	bool delivered_since_caught_up;
 	struct file_look file_look;
 	bool file_changed_once;
+	struct timespec header_mtime; /* when the header was last looked at */
+	int64_t files_us;             /* monotonic, when the files were */
 	bool header_was_rollback;
 	uint32_t stale_salt1, stale_frame; /* an nBackfillAttempted that nobody works on */
 	int64_t bad_logged_us, warned_us, progress_us;
@@ -215,7 +218,7 @@ enum proof capture_count_commits(struct capture *c, const struct wal_index *inde
 int capture_deliver(struct capture *c, struct err *err) MUST_USE;
 
 /* ---- watch.c ---- */
-int watch_open(struct watch *w, struct err *err) MUST_USE;
+int watch_open(struct watch *w, struct capture_hub *hub, struct err *err) MUST_USE;
 void watch_close(struct watch *w);
 void watch_attach(struct capture *c);
 void watch_detach(struct capture *c);
@@ -228,5 +231,11 @@ void watch_before_look(struct capture *c);
 /* After it: sleeps until the next one is due. */
 void watch_wait(struct capture *c);
 void watch_sleep(struct capture *c, int64_t us);
+
+/* ---- hub.c ---- */
+/* As inotify_add_watch().  Events raise flags of `w`; `name` is for folders, else NULL. */
+int hub_add(struct capture_hub *hub, const char *path, uint32_t mask, struct watch *w,
+            const char *name);
+void hub_remove(struct capture_hub *hub, int wd, const struct watch *w);
 
 #endif

@@ -25,18 +25,19 @@
 #define GAP_MAX_US (100 * MS)
 #define POLL_US (1 * MS)
 
-int watch_open(struct watch *w, struct err *err)
+int watch_open(struct watch *w, struct capture_hub *hub, struct err *err)
 {
-	*w = (struct watch){.inotify_fd = -1,
-	                    .wake_fd = -1,
-	                    .gap_us = GAP_MAX_US,
-	                    .backoff_us = BACKOFF_MIN_US};
+	w->hub = hub;
+	w->inotify_fd = w->wake_fd = -1;
 	w->wal_wd = w->db_wd = w->dir_wd = -1;
+	w->gap_us = GAP_MAX_US;
+	w->backoff_us = BACKOFF_MIN_US;
 	w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->wake_fd < 0)
 		return err_set(err, ERR_IO, errno, "capture: eventfd");
 	/* Where the system has no more instances to give, polling must do. */
-	w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (!hub)
+		w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	return 0;
 }
 
@@ -48,42 +49,72 @@ void watch_close(struct watch *w)
 		close(take_fd(&w->inotify_fd));
 }
 
-static int add_watch_fd(const struct watch *w, int fd, uint32_t mask)
+static const char *file_name(const struct capture *c)
 {
-	char name[32];
+	return strrchr(c->at.path, '/') + 1;
+}
 
-	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-	return inotify_add_watch(w->inotify_fd, name, mask);
+static bool has_events(const struct watch *w)
+{
+	return w->hub || w->inotify_fd >= 0;
+}
+
+static int add_watch(struct capture *c, const char *path, uint32_t mask, const char *name)
+{
+	struct watch *w = &c->watch;
+
+	return w->hub ? hub_add(w->hub, path, mask, w, name)
+	              : inotify_add_watch(w->inotify_fd, path, mask);
+}
+
+static int add_watch_fd(struct capture *c, int fd, uint32_t mask)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return add_watch(c, path, mask, NULL);
+}
+
+static void remove_watch(struct watch *w, int *wd)
+{
+	if (*wd >= 0 && w->hub)
+		hub_remove(w->hub, *wd, w);
+	else if (*wd >= 0 && w->inotify_fd >= 0)
+		inotify_rm_watch(w->inotify_fd, *wd);
+	*wd = -1;
+}
+
+/* A watch makes every write of the application slower: none while commits come quickly. */
+static void ignore_writes(struct capture *c)
+{
+	remove_watch(&c->watch, &c->watch.wal_wd);
+	remove_watch(&c->watch, &c->watch.db_wd);
+}
+
+void watch_detach(struct capture *c)
+{
+	ignore_writes(c);
+	remove_watch(&c->watch, &c->watch.dir_wd);
 }
 
 static void give_up_events(struct capture *c)
 {
 	watch_detach(c);
-	close(take_fd(&c->watch.inotify_fd));
+	c->watch.hub = NULL;
+	if (c->watch.inotify_fd >= 0)
+		close(take_fd(&c->watch.inotify_fd));
 }
 
 static void listen_to_writes(struct capture *c)
 {
 	struct watch *w = &c->watch;
 
-	if (w->wal_wd >= 0 || w->inotify_fd < 0)
+	if (w->wal_wd >= 0 || !has_events(w))
 		return;
-	w->wal_wd = add_watch_fd(w, c->at.wal_fd, IN_MODIFY);
-	w->db_wd = add_watch_fd(w, c->at.db_fd, IN_MODIFY | IN_ATTRIB);
+	w->wal_wd = add_watch_fd(c, c->at.wal_fd, IN_MODIFY);
+	w->db_wd = add_watch_fd(c, c->at.db_fd, IN_MODIFY | IN_ATTRIB);
 	if (w->wal_wd < 0 || w->db_wd < 0)
 		give_up_events(c);
-}
-
-/* A watch makes every write of the application slower: none while commits come quickly. */
-static void ignore_writes(struct capture *c)
-{
-	struct watch *w = &c->watch;
-
-	if (w->wal_wd >= 0) {
-		inotify_rm_watch(w->inotify_fd, w->wal_wd);
-		inotify_rm_watch(w->inotify_fd, w->db_wd);
-	}
-	w->wal_wd = w->db_wd = -1;
 }
 
 void watch_attach(struct capture *c)
@@ -95,30 +126,18 @@ void watch_attach(struct capture *c)
 	w->backoff_us = BACKOFF_MIN_US;
 	w->gap_us = GAP_MAX_US;
 	w->dir_changed = false;
-	if (w->inotify_fd < 0)
+	if (!has_events(w))
 		return;
 	snprintf(dir, sizeof(dir), "%s", c->at.path);
 	char *slash = strrchr(dir, '/');
 	if (slash)
 		slash[slash == dir] = 0;
-	w->dir_wd = inotify_add_watch(w->inotify_fd, dir,
-	                              IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO);
+	w->dir_wd = add_watch(c, dir, IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO,
+	                      file_name(c));
 	if (w->dir_wd < 0)
 		give_up_events(c);
 	else
 		listen_to_writes(c);
-}
-
-void watch_detach(struct capture *c)
-{
-	struct watch *w = &c->watch;
-	int *const all[] = {&w->wal_wd, &w->db_wd, &w->dir_wd};
-
-	for (size_t i = 0; i < 3; i++) {
-		if (*all[i] >= 0 && w->inotify_fd >= 0)
-			inotify_rm_watch(w->inotify_fd, *all[i]);
-		*all[i] = -1;
-	}
 }
 
 void watch_wake(const struct watch *w)
@@ -143,24 +162,35 @@ void watch_note_commits(struct capture *c, uint64_t n_commits, int64_t now_us)
 	w->backoff_us = BACKOFF_MIN_US;
 }
 
+static void note_write(struct watch *w)
+{
+	w->event_us = clock_mono_us();
+	w->backoff_us = BACKOFF_MIN_US;
+}
+
 static void take_events(struct capture *c)
 {
 	struct watch *w = &c->watch;
 	_Alignas(struct inotify_event) char buf[4096];
-	const char *name = strrchr(c->at.path, '/') + 1;
+	const char *name = file_name(c);
 	ssize_t n;
 
+	if (w->hub) {
+		if (atomic_exchange(&w->hub_written, false))
+			note_write(w);
+		if (atomic_exchange(&w->hub_dir, false))
+			w->dir_changed = true;
+		return;
+	}
 	while ((n = read(w->inotify_fd, buf, sizeof(buf))) > 0) {
 		for (ssize_t at = 0; at < n;) {
 			const struct inotify_event *e = (const void *)(buf + at);
 			at += (ssize_t)(sizeof(*e) + e->len);
-			if (e->wd == w->wal_wd || e->wd == w->db_wd || (e->mask & IN_Q_OVERFLOW)) {
-				w->event_us = clock_mono_us();
-				w->backoff_us = BACKOFF_MIN_US;
-			}
-			if ((e->mask & IN_Q_OVERFLOW) ||
-			    (e->wd == w->dir_wd && e->len &&
-			     strncmp(e->name, name, strlen(name)) == 0))
+			bool lost = e->mask & IN_Q_OVERFLOW;
+			if (lost || e->wd == w->wal_wd || e->wd == w->db_wd)
+				note_write(w);
+			if (lost || (e->wd == w->dir_wd && e->len &&
+			             strncmp(e->name, name, strlen(name)) == 0))
 				w->dir_changed = true;
 		}
 	}
@@ -174,20 +204,22 @@ bool watch_is_fast(const struct capture *c, int64_t now_us)
 void watch_before_look(struct capture *c)
 {
 	struct watch *w = &c->watch;
-	uint64_t count;
+	bool was_quiet = w->quiet && c->captured;
+	int64_t event_us = w->event_us;
 
 	w->quiet = false;
 	if (watch_is_fast(c, clock_mono_us())) {
 		ignore_writes(c);
 		return;
 	}
-	listen_to_writes(c);
-	ssize_t n = read(w->wake_fd, &count, sizeof(count));
-	(void)n;
-	if (w->inotify_fd >= 0) {
-		take_events(c);
-		w->quiet = !capture_write_locked(c);
+	if (w->wal_wd < 0) {
+		was_quiet = false;
+		listen_to_writes(c);
 	}
+	if (!has_events(w))
+		return;
+	take_events(c);
+	w->quiet = (was_quiet && w->event_us == event_us) || !capture_write_locked(c);
 }
 
 static void wait_for(struct capture *c, int64_t us, bool events)
@@ -277,7 +309,7 @@ void watch_wait(struct capture *c)
 		wait_for(c, us < MS ? MS : us, true);
 		return;
 	}
-	if (w->inotify_fd < 0) {
+	if (!has_events(w)) {
 		int64_t since_us = now_us - w->event_us;
 		wait_for(c,
 		         since_us < ACTIVE_US       ? POLL_US

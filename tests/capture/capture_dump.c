@@ -5,7 +5,7 @@
  * capture_read_pages(), as a sink must.
  *
  *   capture_dump DB LOG [--resume] [--strict] [--enable-wal] [--poll MS] [--batch BYTES]
- *                [--cap BYTES] [--busy N] [--no-frames] [--no-image]
+ *                [--hub] [--cap BYTES] [--busy N] [--no-frames] [--no-image]
  *
  * --resume goes on behind the last whole record of LOG; --busy refuses N offers after each
  * one taken; --no-frames stores headers of records only.  SIGTERM or SIGINT stop it.
@@ -40,7 +40,7 @@
 struct dump {
 	struct capture *capture;
 	int fd;
-	bool no_frames, no_image;
+	bool no_frames, no_image, hub;
 	unsigned busy, busy_left;
 	uint64_t batches, frames;
 	int64_t last_caught_up_us;
@@ -274,6 +274,8 @@ static bool parse_options(int argc, char **argv, struct dump *d, struct capture_
 			d->no_frames = true;
 		else if (!strcmp(a, "--no-image"))
 			d->no_image = true;
+		else if (!strcmp(a, "--hub"))
+			d->hub = true;
 		else if (!strcmp(a, "--poll"))
 			o->test_poll_ms = (uint32_t)strtoul(value, NULL, 10), i++;
 		else if (!strcmp(a, "--batch"))
@@ -310,7 +312,9 @@ int main(int argc, char **argv)
 	}
 	if (resume && last_position(&d, &pos, &options.resume_page_size))
 		options.resume = &pos;
-	int rc = capture_open(argv[1], &options, &sink, &d.capture, &err);
+	int rc = d.hub ? capture_hub_new(&options.hub, &err) : 0;
+	if (rc == 0)
+		rc = capture_open(argv[1], &options, &sink, &d.capture, &err);
 	if (rc) {
 		fprintf(stderr, "error %s: %s\n", err_kind_name(err.kind), err.msg);
 		return err_exit_status(err.kind);
@@ -330,5 +334,6 @@ int main(int argc, char **argv)
 	capture_get_status(d.capture, &status);
 	print_figures(&d, &status);
 	capture_free(d.capture);
+	capture_hub_free(options.hub);
 	return rc ? err_exit_status(err.kind) : 0;
 }

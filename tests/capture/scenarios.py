@@ -564,6 +564,18 @@ def captured_soon(p):
     check(late[20] < 20e3, "p50 %.1f ms" % (late[20] / 1000))
 
 
+def captured_soon_by_hub(p):
+    start = p.start
+    p.start = lambda *options, **more: start("--hub", *options, **more)
+    captured_soon(p)
+
+
+def replaced_by_mv_with_hub(p):
+    start = p.start
+    p.start = lambda *options, **more: start("--hub", *options, **more)
+    replaced_by_mv(p)
+
+
 # ---- what is no WAL database ----
 
 def refusal(p, expected, path=None):
@@ -607,7 +619,8 @@ SCENARIOS = [app_opens_and_closes, checkpoints_succeed, strict_lacks_nothing,
              replaced_with_other_page_size, replaced_by_cp, checkpoints_are_no_replacement,
              sidecars_deleted, database_removed_and_made_again, resume_is_proven,
              resume_not_provable, killed_and_resumed, rewound,
-             nothing_is_written, idle_costs_nothing, captured_soon, rollback_journal_refused,
+             nothing_is_written, idle_costs_nothing, captured_soon, captured_soon_by_hub,
+             replaced_by_mv_with_hub, rollback_journal_refused,
              enable_wal, missing_file, not_a_database]
 
 

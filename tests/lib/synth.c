@@ -6,7 +6,10 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <setjmp.h>
 #include <sys/stat.h>
+
+#include <cmocka.h>
 
 /* 2024-01-15T10:30:00Z */
 #define START_US INT64_C(1705314600000000)
@@ -43,17 +46,36 @@ uint64_t test_seed(void)
 	return seed;
 }
 
+static char *folders[64];
+
+static void remove_folders(void)
+{
+	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++)
+		if (folders[i])
+			test_remove(folders[i]);
+}
+
 char *test_folder(void)
 {
-	const char *tmp = getenv("TMPDIR");
+	const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
 	char *path = NULL;
 
 	if (asprintf(&path, "%s/asof-test-XXXXXX", tmp ? tmp : "/tmp") < 0 || !mkdtemp(path))
 		synth_die("no scratch folder");
+	static bool told;
+	if (!told)
+		atexit(remove_folders);
+	told = true;
+	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
+		if (!folders[i]) {
+			folders[i] = strdup(path);
+			break;
+		}
+	}
 	return path;
 }
 
-void test_remove(const char *path)
+static void remove_tree(const char *path)
 {
 	cleanup_dir DIR *dir = opendir(path);
 	struct dirent *d;
@@ -64,9 +86,20 @@ void test_remove(const char *path)
 			continue;
 		snprintf(child, sizeof(child), "%s/%s", path, d->d_name);
 		if (unlink(child) < 0)
-			test_remove(child);
+			remove_tree(child);
 	}
 	rmdir(path);
+}
+
+void test_remove(const char *path)
+{
+	remove_tree(path);
+	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
+		if (folders[i] && strcmp(folders[i], path) == 0) {
+			free(folders[i]);
+			folders[i] = NULL;
+		}
+	}
 }
 
 void synth_die(const char *fmt, ...)
@@ -78,6 +111,8 @@ void synth_die(const char *fmt, ...)
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fprintf(stderr, "\n");
+	if (getpid() == gettid())
+		fail(); /* of another thread there is no way back to the test */
 	abort();
 }
 

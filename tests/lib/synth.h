@@ -4,7 +4,7 @@
  * transaction's image is, writes segments, snapshots and notes through the same calls as the
  * replicator, and so is the reference that views are compared with.
  *
- * Whatever goes wrong in here is the test's end: a message and abort().
+ * Whatever goes wrong in here is the end of the test, with a message.
  */
 #ifndef ASOF_TESTS_SYNTH_H
 #define ASOF_TESTS_SYNTH_H
@@ -29,7 +29,8 @@ bool rng_chance(struct rng *r, unsigned percent);
 uint64_t test_seed(void);
 
 /* ---- scratch folders ---- */
-/* A new folder below $TMPDIR or /tmp; free() it after test_remove(). */
+/* A new folder, where an fsync costs nothing if there is such a place; free() the name after
+ * test_remove().  What a failed test leaves is removed at exit. */
 char *test_folder(void);
 void test_remove(const char *path);
 

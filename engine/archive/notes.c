@@ -45,8 +45,9 @@ static int get_note(int dir_fd, const char *name, const char *kind, char **ret, 
 	if (n != 1)
 		return err_set(err, ERR_DAMAGED, 0, "'%s' is no %s note", name, kind);
 	if (version != 1)
-		return err_set(err, ERR_VERSION, 0, "'%s' has format %u, this asof reads 1 (use a newer asof)",
-		               name, version);
+		return err_set(err, ERR_VERSION, 0,
+		               "'%s' has format %u, this asof reads 1 (use a newer asof)", name,
+		               version);
 	last[1] = '\0';
 	*ret = take_ptr(text);
 	return 0;
@@ -90,10 +91,21 @@ static int checked(bool ok, const char *name, struct err *err)
 	return ok ? 0 : err_set(err, ERR_DAMAGED, 0, "'%s' lacks a line that it must have", name);
 }
 
+/* A value ends with its line. */
+static int check_line(const char *text, struct err *err)
+{
+	if (strchr(text, '\n'))
+		return err_set(err, ERR_USAGE, 0, "'%.200s' goes over more than one line", text);
+	return 0;
+}
+
 int source_note_put(int dir_fd, const struct source_note *n, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX);
-	int rc = buf_printf(&b, err, "asof-source 1\nid %" PRIu32 "\npath %s\n", n->id, n->path);
+	int rc = check_line(n->path, err);
+	if (rc == 0)
+		rc = buf_printf(&b, err, "asof-source 1\nid %" PRIu32 "\npath %s\n", n->id,
+		                n->path);
 	return rc < 0 ? rc : put_note(dir_fd, "source", &b, err);
 }
 
@@ -116,12 +128,14 @@ int lineage_note_put(int dir_fd, const struct lineage_note *n, struct err *err)
 	struct object_name name = {.type = OBJECT_LINEAGE, .lineage = n->lineage};
 	char text[OBJECT_NAME_MAX];
 
-	int rc = buf_printf(&b, err,
-	                    "asof-lineage 1\nlineage %" PRIu32 "\nparent %" PRIu32
-	                    "\nfrom_txid %" PRIu64 "\nfirst_txid %" PRIu64 "\nlive_us %" PRId64
-	                    "\npage_size %" PRIu32 "\nreason %s\n",
-	                    n->lineage, n->parent, n->from_txid, n->first_txid, n->live_us,
-	                    n->page_size, n->reason);
+	int rc = check_line(n->reason, err);
+	if (rc == 0)
+		rc = buf_printf(&b, err,
+		                "asof-lineage 1\nlineage %" PRIu32 "\nparent %" PRIu32
+		                "\nfrom_txid %" PRIu64 "\nfirst_txid %" PRIu64 "\nlive_us %" PRId64
+		                "\npage_size %" PRIu32 "\nreason %s\n",
+		                n->lineage, n->parent, n->from_txid, n->first_txid, n->live_us,
+		                n->page_size, n->reason);
 	object_name_format(&name, text);
 	return rc < 0 ? rc : put_note(dir_fd, text, &b, err);
 }
@@ -149,10 +163,13 @@ int gap_note_put(int dir_fd, const struct gap_note *n, struct err *err)
 	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX);
 	char name[40];
 
-	int rc = buf_printf(&b, err,
-	                    "asof-gap 1\nbefore_txid %" PRIu64 "\nbefore_us %" PRId64
-	                    "\nafter_txid %" PRIu64 "\nafter_us %" PRId64 "\nreason %s\n",
-	                    n->before_txid, n->before_us, n->after_txid, n->after_us, n->reason);
+	int rc = check_line(n->reason, err);
+	if (rc == 0)
+		rc = buf_printf(&b, err,
+		                "asof-gap 1\nbefore_txid %" PRIu64 "\nbefore_us %" PRId64
+		                "\nafter_txid %" PRIu64 "\nafter_us %" PRId64 "\nreason %s\n",
+		                n->before_txid, n->before_us, n->after_txid, n->after_us,
+		                n->reason);
 	snprintf(name, sizeof(name), "%016" PRIu64 ".gap", n->after_txid);
 	return rc < 0 ? rc : put_note(dir_fd, name, &b, err);
 }

@@ -262,7 +262,8 @@ void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty)
 		encode_cut(r);
 }
 
-void encode_take_back(struct recorder *r)
+/* True: pieces of a commit are gone with it. */
+static bool take_back(struct recorder *r)
 {
 	grow_writer_free(r->w);
 	r->w = NULL;
@@ -274,19 +275,30 @@ void encode_take_back(struct recorder *r)
 	r->pos = r->durable_pos;
 	r->settled = r->durable_settled;
 	r->state = r->durable.state;
-	if (r->mid_commit_applied) {
-		/* Pieces that are gone stand in the table: it is that of no state any more, and
-		 * what follows of the commit has no beginning. */
-		r->table_valid = false;
-		r->discarding = true;
-		r->mid_commit_applied = false;
-		if (r->settled) {
-			r->settled = false;
-			r->gap_open = true;
-			r->gap = (struct gap_note){.before_txid = r->last.txid, .before_us = r->last.time_us};
-		}
-		capture_request_break(r->capture, "a large commit could not be written");
+	if (!r->mid_commit_applied)
+		return false;
+	/* Pieces that are gone stand in the table: it is that of no state any more, and what
+	 * follows of the commit has no beginning. */
+	r->table_valid = false;
+	r->discarding = true;
+	r->mid_commit_applied = false;
+	if (r->settled) {
+		r->settled = false;
+		r->gap_open = true;
+		r->gap = (struct gap_note){.before_txid = r->last.txid, .before_us = r->last.time_us};
 	}
+	return true;
+}
+
+void encode_take_back(struct recorder *r)
+{
+	if (take_back(r))
+		capture_request_break(r->capture, "a large commit could not be written");
+}
+
+void encode_void(struct recorder *r)
+{
+	take_back(r);
 }
 
 int encode_resume(struct recorder *r, struct err *err)

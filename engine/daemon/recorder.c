@@ -176,14 +176,37 @@ static int flush_before(struct recorder *r, bool *dirty, bool *closes, struct er
 }
 
 /*
+ * The pass over the file is over.  A large commit can be half in the queue at that moment: what
+ * makes the database whole waits for its end, or it would take that half for committed.
+ */
+static int settle_if_due(struct recorder *r, struct item *next, bool *dirty, bool *closes,
+                         struct item **done, struct err *err)
+{
+	const struct item due = {.type = ITEM_SETTLE, .epoch = r->settle_epoch};
+
+	if (!r->settle_due || !*closes)
+		return 0;
+	int rc = flush_before(r, dirty, closes, err);
+	if (rc == 0) {
+		*done = next;
+		rc = settle_finish(r, &due, err);
+	}
+	if (rc == 0)
+		r->settle_due = false;
+	return rc;
+}
+
+/*
  * Works through a group.  *done is the first item not yet covered by an fsync: with an error the
  * caller takes back what was encoded and begins there again.
  */
 static int process_group(struct recorder *r, struct item *first, struct item **done, struct err *err)
 {
-	bool dirty = false, closes = true;
+	bool dirty = false, closes = !r->mid_commit_applied;
 	int rc = encode_resume(r, err);
 
+	if (rc == 0)
+		rc = settle_if_due(r, first, &dirty, &closes, done, err);
 	for (struct item *it = first; it && rc == 0; it = it->next) {
 		switch (it->type) {
 		case ITEM_BATCH:
@@ -192,10 +215,12 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 			rc = encode_batch(r, it, err);
 			dirty = true;
 			closes = it->ends_commit;
+			if (rc == 0)
+				rc = settle_if_due(r, it->next, &dirty, &closes, done, err);
 			break;
 		case ITEM_BREAK:
 			if (!closes) { /* a commit that will never be ended */
-				encode_take_back(r);
+				encode_void(r);
 				dirty = false;
 				closes = true;
 				rc = encode_resume(r, err);
@@ -204,12 +229,17 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 				rc = flush_before(r, &dirty, &closes, err);
 			if (rc == 0) {
 				*done = it;
+				r->settle_due = false;
 				rc = settle_break(r, it, err);
 			}
 			if (rc == 0)
 				*done = it->next;
 			break;
 		case ITEM_SETTLE:
+			r->settle_due = true;
+			r->settle_epoch = it->epoch;
+			rc = settle_if_due(r, it->next, &dirty, &closes, done, err);
+			break;
 		case ITEM_SETTLE_FAILED:
 			rc = flush_before(r, &dirty, &closes, err);
 			if (rc == 0) {

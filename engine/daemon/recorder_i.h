@@ -117,6 +117,8 @@ struct recorder {
 	bool gap_open;
 	uint64_t redo_txid;       /* last txid before the break: what a fuzzy snapshot starts from */
 	uint64_t epoch;
+	bool settle_due;          /* the scan of settle_epoch is over, a commit not yet */
+	uint64_t settle_epoch;
 	uint8_t *page_one;        /* newest page 1 seen since the break, or NULL */
 	struct scan scan;
 
@@ -138,6 +140,8 @@ void encode_cut(struct recorder *r);
 void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty);
 /* Forgets what was encoded since the last flush; the segment is taken up again at the next. */
 void encode_take_back(struct recorder *r);
+/* The same before a break: it voids the commit whose end has not come. */
+void encode_void(struct recorder *r);
 /* Takes the growing segment up again from what is durable. */
 int encode_resume(struct recorder *r, struct err *err) MUST_USE;
 /* The hash of a page as of now, zero when it is not there. */

@@ -89,9 +89,11 @@ int table_recover(struct recorder *r, struct err *err)
 		struct commit at;
 		if (synced < r->last.txid && history_commit(r->history, synced, &at, &why) == 0)
 			d.n_pages = at.n_pages;
+		/* Without a sum to compare with, pieces of a commit that never ended could stand in it
+		 * unnoticed, and pages that differ would be taken for recorded ones. */
 		if (history_replay(r->history, synced, r->last.txid, redo_frame, &d, &why) == 0 &&
-		    (r->last.flags & COMMIT_NO_STATE ||
-		     hash128_equal(page_table_sum(r->table, r->last.n_pages), r->last.state)))
+		    !(r->last.flags & COMMIT_NO_STATE) &&
+		    hash128_equal(page_table_sum(r->table, r->last.n_pages), r->last.state))
 			r->table_valid = true;
 	}
 	if (!r->table_valid) {

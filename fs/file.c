@@ -5,12 +5,18 @@
 #include <string.h>
 
 struct fs_file {
+	struct fs_open open; /* first: see close_open() */
 	struct fs_tree *tree;
 	unsigned read_flags;
 	struct fs_view *view; /* one of these three */
 	struct fs_text *text;
 	struct fs_backup_file *backup;
 };
+
+static void close_open(struct fs_open *o)
+{
+	fs_file_close((struct fs_file *)o);
+}
 
 int fs_file_open(struct fs_tree *t, uint64_t ino, struct fs_file **ret, struct err *err)
 {
@@ -39,9 +45,12 @@ int fs_file_open(struct fs_tree *t, uint64_t ino, struct fs_file **ret, struct e
 	default:
 		return err_set(err, ERR_USAGE, 0, "a folder is not read");
 	}
-	if (rc == 0)
-		*ret = take_ptr(f);
-	return rc;
+	if (rc < 0)
+		return rc;
+	f->open.close = close_open;
+	fs_tree_track(t, &f->open);
+	*ret = take_ptr(f);
+	return 0;
 }
 
 int fs_file_read(struct fs_file *f, uint64_t offset, void *buf, size_t len, size_t *ret_len,
@@ -60,6 +69,7 @@ int fs_file_read(struct fs_file *f, uint64_t offset, void *buf, size_t len, size
 
 void fs_file_close(struct fs_file *f)
 {
+	fs_tree_untrack(f->tree, &f->open);
 	if (f->view)
 		fs_views_put(f->tree->views, f->view);
 	if (f->text)

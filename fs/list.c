@@ -18,6 +18,7 @@ struct row {
 };
 
 struct fs_dir {
+	struct fs_open open; /* first: see close_open() */
 	struct fs_tree *tree;
 	struct fs_node *node;
 	bool stream;
@@ -383,6 +384,11 @@ static int next_commit(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret,
 
 /* ---- reading a folder ---- */
 
+static void close_open(struct fs_open *o)
+{
+	fs_dir_close((struct fs_dir *)o);
+}
+
 int fs_dir_open(struct fs_tree *t, uint64_t ino, struct fs_dir **ret, struct err *err)
 {
 	struct fs_dir *d = calloc(1, sizeof(*d));
@@ -405,6 +411,8 @@ int fs_dir_open(struct fs_tree *t, uint64_t ino, struct fs_dir **ret, struct err
 		free(d);
 		return rc;
 	}
+	d->open.close = close_open;
+	fs_tree_track(t, &d->open);
 	*ret = d;
 	return 0;
 }
@@ -437,6 +445,7 @@ int fs_dir_next(struct fs_dir *d, uint64_t cookie, struct fs_dirent *ret, struct
 
 void fs_dir_close(struct fs_dir *d)
 {
+	fs_tree_untrack(d->tree, &d->open);
 	clear(d);
 	free(d);
 }

@@ -18,6 +18,7 @@
 #include "fs/options.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +37,7 @@ struct mount {
 	char *archive_path, *mountpoint; /* resolved */
 	struct fs_ops ops;
 	struct fuse_session *session;
-	int report_fd; /* to the parent, until ready; -1: none */
-	pthread_t main_thread;
+	int report_fd;        /* to the parent, until ready; -1: none */
 	atomic_bool detached; /* by us: what is mounted there now is not ours to unmount */
 	atomic_bool over;     /* the loop has ended */
 };
@@ -175,8 +175,8 @@ static void detach(struct mount *m)
 
 /*
  * Waits for a signal that asks to stop.  SIGUSR2 wakes it without that, when the loop has
- * ended by itself.  After the detaching the loop ends with the last close; if that takes too
- * long it is ended, and a handler that hangs in an I/O call is not waited for.
+ * ended by itself.  After the detaching the loop ends with the last close.  If that takes too
+ * long the process ends, and its connection with it: there is nothing here to be lost.
  */
 static void *watch_signals(void *arg)
 {
@@ -200,23 +200,12 @@ static void *watch_signals(void *arg)
 	}
 	log_warn("fs", "files still open, giving up mount=%s after=%ds", m->mountpoint,
 	         LINGER_SECONDS);
-	fuse_session_exit(m->session);
-	pthread_kill(m->main_thread, SIGUSR1); /* out of its wait */
-	for (int step = 0; step < 40; step++) {
-		if (atomic_load(&m->over))
-			return NULL;
-		clock_sleep_us(50000);
-	}
 	_exit(0);
-}
-
-static void on_wake(int signal_number)
-{
 }
 
 static void block_signals(void)
 {
-	struct sigaction wake = {.sa_handler = on_wake}, ignore = {.sa_handler = SIG_IGN};
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -225,7 +214,6 @@ static void block_signals(void)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	sigaction(SIGUSR1, &wake, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
 }
 
@@ -274,6 +262,19 @@ static void go_background(int log_fd)
 		close(null);
 }
 
+/*
+ * libfuse unmounts by path unless the connection is gone.  After our own detaching, with files
+ * still open, that path may be another's mount already.
+ */
+static void end_session(struct mount *m)
+{
+	struct pollfd fd = {.fd = fuse_session_fd(m->session)};
+
+	if (!atomic_load(&m->detached) || (poll(&fd, 1, 0) == 1 && fd.revents & POLLERR))
+		fuse_session_unmount(m->session);
+	fuse_session_destroy(m->session);
+}
+
 /* ---- the whole ---- */
 
 /* To the parent, once; false: it has had its report. */
@@ -313,7 +314,6 @@ static int run(struct mount *m, int log_fd, struct err *err)
 	m->ops.gid = m->options.gid;
 	m->ops.file_mode = m->options.file_mode;
 	m->ops.dir_mode = m->options.dir_mode;
-	m->main_thread = pthread_self();
 	rc = start_session(m, err);
 	if (rc == 0 && pthread_create(&watcher, NULL, watch_signals, m) != 0)
 		rc = err_set(err, ERR_NOMEM, errno, "start a thread");
@@ -329,11 +329,8 @@ static int run(struct mount *m, int log_fd, struct err *err)
 		pthread_join(watcher, NULL);
 		log_info("fs", "unmounted mount=%s", m->mountpoint);
 	}
-	if (m->session) {
-		if (!atomic_load(&m->detached))
-			fuse_session_unmount(m->session);
-		fuse_session_destroy(m->session);
-	}
+	if (m->session)
+		end_session(m);
 	fs_ops_release(&m->ops);
 	fs_tree_free(tree);
 	return rc;

@@ -37,6 +37,7 @@ int fs_tree_new(struct archive *a, const struct fs_tree_options *options, struct
 	if (!t->options.max_idle_views)
 		t->options.max_idle_views = DEFAULT_IDLE_VIEWS;
 	t->mounted_us = clock_now_us();
+	pthread_mutex_init(&t->open_lock, NULL);
 	pthread_mutex_init(&t->status_lock, NULL);
 	rc = fs_nodes_new(&root, &t->nodes, err);
 	if (rc == 0)
@@ -61,6 +62,8 @@ void fs_tree_free(struct fs_tree *t)
 {
 	if (!t)
 		return;
+	while (t->open)
+		t->open->close(t->open);
 	fs_nodes_free(t->nodes);
 	fs_views_free(t->views);
 	fs_dbs_free(t->dbs);
@@ -69,8 +72,27 @@ void fs_tree_free(struct fs_tree *t)
 		fs_text_unref(t->readme);
 	if (t->status)
 		fs_text_unref(t->status);
+	pthread_mutex_destroy(&t->open_lock);
 	pthread_mutex_destroy(&t->status_lock);
 	free(t);
+}
+
+void fs_tree_track(struct fs_tree *t, struct fs_open *o)
+{
+	LOCK_SCOPE(&t->open_lock);
+	o->prev = NULL;
+	o->next = t->open;
+	if (o->next)
+		o->next->prev = o;
+	t->open = o;
+}
+
+void fs_tree_untrack(struct fs_tree *t, struct fs_open *o)
+{
+	LOCK_SCOPE(&t->open_lock);
+	*(o->prev ? &o->prev->next : &t->open) = o->next;
+	if (o->next)
+		o->next->prev = o->prev;
 }
 
 size_t fs_tree_count_nodes(struct fs_tree *t)

@@ -38,7 +38,7 @@ struct fs_tree_options {
 /* Loads what is needed to answer at once.  The archive stays the caller's. */
 int fs_tree_new(struct archive *a, const struct fs_tree_options *options, struct fs_tree **ret,
                 struct err *err) MUST_USE;
-/* All files and folders must be closed. */
+/* Closes what is still open: at an unmount the kernel need not release it. */
 void fs_tree_free(struct fs_tree *t);
 
 struct fs_entry {

@@ -10,6 +10,12 @@
 #include "fs/tree.h"
 #include "fs/views.h"
 
+/* What is open, so that fs_tree_free() closes what the kernel never released. */
+struct fs_open {
+	struct fs_open *prev, *next;
+	void (*close)(struct fs_open *o);
+};
+
 struct fs_tree {
 	struct archive *archive;
 	struct fs_tree_options options;
@@ -19,6 +25,8 @@ struct fs_tree {
 	struct fs_views *views;
 	struct fs_backups *backups;
 	struct fs_text *readme;
+	pthread_mutex_t open_lock;
+	struct fs_open *open; /* under open_lock */
 	pthread_mutex_t status_lock;
 	struct fs_text *status; /* under status_lock, as is all below */
 	int64_t status_mono_us;
@@ -43,6 +51,9 @@ uint64_t fs_tree_image_ino(const struct fs_db *db, uint64_t txid, bool raw);
 /* The current .asof/status.json, to be given back, and what is left of its second. */
 int fs_tree_status(struct fs_tree *t, struct fs_text **ret, double *ret_seconds_left,
                    struct err *err) MUST_USE;
+
+void fs_tree_track(struct fs_tree *t, struct fs_open *o);
+void fs_tree_untrack(struct fs_tree *t, struct fs_open *o);
 
 /* ---- bounds of listings: see README.md ---- */
 

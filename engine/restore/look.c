@@ -16,8 +16,8 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -157,21 +157,41 @@ static void search_process(struct search *s, pid_t pid)
 		add_holder(s->found, pid);
 }
 
-/* Lines such as "1: POSIX  ADVISORY  READ 4711 fe:01:1234 1073741826 1073742335". */
+/* "1: POSIX  ADVISORY  READ 4711 fe:01:1234 1073741826 1073742335": process, then device and
+ * inode.  The line of one that waits has "->" as its second word. */
+static bool parse_lock(char *line, pid_t *ret_pid, dev_t *ret_dev, ino_t *ret_ino)
+{
+	char *save, *end, *word = strtok_r(line, " ", &save), *words[6];
+
+	for (int i = 0; i < 6; i++, word = strtok_r(NULL, " ", &save))
+		if (!(words[i] = word))
+			return false;
+	*ret_pid = (pid_t)strtol(words[4], &end, 10);
+	if (*end)
+		return false;
+	unsigned major = (unsigned)strtoul(words[5], &end, 16);
+	if (*end != ':')
+		return false;
+	unsigned minor = (unsigned)strtoul(end + 1, &end, 16);
+	if (*end != ':')
+		return false;
+	*ret_dev = makedev(major, minor);
+	*ret_ino = strtoull(end + 1, &end, 10);
+	return *end == '\0';
+}
+
 static void search_locks(struct search *s)
 {
 	cleanup_file FILE *f = fopen("/proc/locks", "re");
 	cleanup_free char *line = NULL;
 	size_t cap = 0;
 
-	while (f && getline(&line, &cap, f) > 0) {
-		unsigned major, minor;
-		uint64_t ino;
-		int pid;
-		if (sscanf(line, "%*d: %*s %*s %*s %d %x:%x:%" SCNu64, &pid, &major, &minor,
-		           &ino) == 4 &&
-		    pid > 0 && pid != getpid() && is_one_of(s, makedev(major, minor), ino) &&
-		    s->found->n_holders == 0)
+	while (f && s->found->n_holders == 0 && getline(&line, &cap, f) > 0) {
+		pid_t pid;
+		dev_t dev;
+		ino_t ino;
+		if (parse_lock(line, &pid, &dev, &ino) && pid > 0 && pid != getpid() &&
+		    is_one_of(s, dev, ino))
 			add_holder(s->found, pid);
 	}
 }

@@ -230,6 +230,20 @@ class InPlace(RestoreCase):
         self.assertEqual({s: content(self.db_path + s) for s in ("", "-wal")}, before)
         self.assertEqual([n for n in self.files() if "restore" in n], [])
 
+    def test_open_in_a_process_of_somebody_else(self):
+        """Whose descriptors are hidden: its locks are not."""
+        self.assertEqual(self.r.stop(), 0)
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs somebody else")
+        subprocess.run(["chown", "-R", "65534:65534", self.dir], check=True)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", harness.ASOF]
+        if subprocess.run([*command, "--version"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, check=False).returncode:
+            raise unittest.SkipTest("the program cannot be run by others where it lies")
+        run = subprocess.run([*command, *self.base, "--latest", "--force"], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        self.assert_fails(run, 1, f"process {self.app.pid} (python3", self.db_path)
+
     def test_under_a_running_replicator(self):
         """Stopped by force, so that its -wal stays; the old state stays as a pair."""
         self.app.kill()

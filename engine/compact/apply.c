@@ -330,6 +330,27 @@ static int apply(struct compactor *c, const struct compact_job *job, const struc
 	return 0;
 }
 
+/* In a gap a segment can end with a commit that cannot be viewed: no base is made there. */
+static int find_unsettled(struct compactor *c, struct history_object *objects, size_t n, struct err *err)
+{
+	uint64_t base = 0;
+	struct commit last;
+	int rc = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (objects[i].type == HISTORY_SNAPSHOT && objects[i].last_txid > base)
+			base = objects[i].last_txid;
+	for (size_t i = 0; i < n && rc == 0 && base; i++) {
+		struct history_object *o = &objects[i];
+		if (o->type == HISTORY_SNAPSHOT || o->current || o->last_txid <= base ||
+		    o->last_txid < o->first_txid)
+			continue;
+		rc = history_commit(c->history, o->last_txid, &last, err);
+		o->unsettled_end = rc == 0 && last.flags & COMMIT_UNSETTLED;
+	}
+	return rc;
+}
+
 int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did, struct err *err)
 {
 	cleanup_free struct history_object *objects = NULL;
@@ -342,6 +363,9 @@ int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did,
 		return rc;
 	for (size_t i = 0; i < n; i++)
 		growing += objects[i].type == HISTORY_GROWING;
+	rc = find_unsettled(c, objects, n, err);
+	if (rc < 0)
+		return rc;
 	c->level = growing > BACKLOG_QUICK ? LEVEL_QUICK : LEVEL_GOOD;
 	struct compact_job job = compact_plan(objects, n, JOIN_BYTES);
 	if (job.type == COMPACT_NOTHING)

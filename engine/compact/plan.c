@@ -89,20 +89,29 @@ static struct compact_job plan_coalesce(const struct state *s, const struct way 
 			return (struct compact_job){COMPACT_COALESCE, w->o[i]->lineage, w->o[i]->first_txid,
 			                            w->o[i + FAN - 1]->last_txid, "three segments in a row"};
 	}
-	/* Level 2: three of level 1 behind whatever level 2 there is; all since the base. */
-	size_t ones = 0, last = 0;
-	bool same = true;
-	for (size_t i = 0; i < w->n; i++) {
-		same = same && w->o[i]->lineage == w->o[0]->lineage;
-		if (w->o[i]->type == HISTORY_COALESCED && covered(s, w->o[i]) <= FAN) {
-			ones++;
-			last = i;
-		}
-	}
-	if (ones >= FAN && same)
+	/* Level 2: whenever three of level 1 lie behind whatever level 2 there is, all since the
+	 * base; not more of them at once, or moments in the middle of a backlog stay deep. */
+	size_t ones = 0;
+	for (size_t i = 0; i < w->n && w->o[i]->lineage == w->o[0]->lineage; i++) {
+		if (w->o[i]->type != HISTORY_COALESCED || covered(s, w->o[i]) > FAN || ++ones < FAN)
+			continue;
 		job = (struct compact_job){COMPACT_COALESCE, w->o[0]->lineage, w->o[0]->first_txid,
-		                           w->o[last]->last_txid, "three coalesced objects in a row"};
+		                           w->o[i]->last_txid, "three coalesced objects in a row"};
+		break;
+	}
 	return job;
+}
+
+/* What a base can be made of: the state behind one object of the way, the last that is whole,
+ * or where the way is too long the last that is not too far. */
+static const struct history_object *base_place(const struct state *s, const struct way *w, size_t limit)
+{
+	const struct history_object *best = NULL;
+
+	for (size_t i = 0; i < w->n && (i < limit || !best); i++)
+		if (!w->o[i]->unsettled_end && w->o[i]->last_txid > s->base->last_txid)
+			best = w->o[i];
+	return best;
 }
 
 static struct compact_job plan_base(const struct state *s, const struct way *w)
@@ -110,28 +119,28 @@ static struct compact_job plan_base(const struct state *s, const struct way *w)
 	uint64_t fine = 0, widest = 0;
 	const char *reason = NULL;
 
-	if (w->n == 0)
+	const struct history_object *at = base_place(s, w, w->n);
+	if (!at)
 		return (struct compact_job){.type = COMPACT_NOTHING};
-	const struct history_object *last = w->o[w->n - 1];
 	for (size_t i = 0; i < s->n; i++) {
 		const struct history_object *o = &s->objects[i];
-		if (is_fine(o) && o->last_txid > s->base->last_txid)
+		if (is_fine(o) && o->last_txid > s->base->last_txid && o->last_txid <= at->last_txid)
 			fine += o->bytes;
 	}
 	for (size_t i = 0; i < w->n; i++)
 		if (w->o[i]->type == HISTORY_COALESCED && covered(s, w->o[i]) > FAN && w->o[i]->bytes > widest)
 			widest = w->o[i]->bytes;
-	if (last->last_txid <= s->base->last_txid)
-		return (struct compact_job){.type = COMPACT_NOTHING};
-	if (fine > 8 * s->base->bytes)
+	if (fine > 8 * s->base->bytes) {
 		reason = "segments since the base are eight times its size";
-	else if (10 * widest > 3 * s->base->bytes)
+	} else if (10 * widest > 3 * s->base->bytes) {
 		reason = "what lies over the base exceeds 30 % of it";
-	else if (w->n > DEPTH_SOFT)
+	} else if (w->n > DEPTH_SOFT) {
 		reason = "too many objects over the base";
+		at = base_place(s, w, DEPTH_SOFT);
+	}
 	if (!reason)
 		return (struct compact_job){.type = COMPACT_NOTHING};
-	return (struct compact_job){COMPACT_BASE, last->lineage, 0, last->last_txid, reason};
+	return (struct compact_job){COMPACT_BASE, at->lineage, 0, at->last_txid, reason};
 }
 
 static struct compact_job plan_seal(const struct state *s)
@@ -189,9 +198,11 @@ struct compact_job compact_plan(const struct history_object *objects, size_t n, 
 	if (!s.base)
 		return job; /* the first snapshot is under way: nothing is worth doing before it */
 	find_way(&s, &way);
-	job = plan_base(&s, &way);
+	/* Coalescing first: what lies between two bases is never looked at again, so it must be as
+	 * shallow as it is to stay before a new base is made. */
+	job = plan_coalesce(&s, &way);
 	if (job.type == COMPACT_NOTHING)
-		job = plan_coalesce(&s, &way);
+		job = plan_base(&s, &way);
 	if (job.type == COMPACT_NOTHING)
 		job = plan_seal(&s);
 	if (job.type == COMPACT_NOTHING)

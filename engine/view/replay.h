@@ -32,6 +32,8 @@ struct history_object {
 	uint32_t min_pages;
 	uint64_t bytes;
 	bool current; /* the segment that is being written to */
+	/* Set by who asks for it: the database is not whole at last_txid. */
+	bool unsettled_end;
 };
 /* All objects, sorted by type, then first txid; malloc'ed. */
 int history_objects(struct history *h, struct history_object **ret, size_t *ret_n,

@@ -78,8 +78,8 @@ class Soak:
         if p.returncode not in (0, -signal.SIGTERM):
             raise Failure(f"the application failed with {p.returncode}: {errors.strip()[:200]}")
 
-    def run_writer(self, **named):
-        self.finish_writer(self.writer(**named))
+    def run_writer(self, *words, **named):
+        self.finish_writer(self.writer(*words, **named))
 
     def slot_sums(self):
         """Newest acknowledged counter; commits begun that do not move it."""
@@ -202,7 +202,7 @@ class Soak:
         self.figures["judged_s"] = round(time.monotonic() - began, 1)
         if run.returncode or problems or not figures:
             raise Failure(f"judge: status {run.returncode}; " + "; ".join(problems[:4]) +
-                          " " + run.stderr[-300:])
+                          " " + run.stderr[-600:])
         if self.figures["max_depth"] > 8:
             raise Failure(f"a view has {self.figures['max_depth']} objects over its base")
         return self.figures
@@ -214,7 +214,7 @@ class Soak:
             txid = self.rng.randrange(f["first_txid"], f["last_txid"] + 1)
             out = os.path.join(self.dir, "restored.db")
             run = subprocess.run([self.options.asof, "restore", "--tx", str(txid), "--db", NAME, "-o",
-                                  out, "--force", "--no-safety", "--archive", self.archive],
+                                  out, "--force", "--archive", self.archive],
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
             if run.returncode == 3 and "gap" in run.stderr:
                 continue
@@ -250,7 +250,7 @@ class Soak:
 
 # ---- short scenarios: every txid compared page for page ----
 
-SMALL = ["--segment-size", "128K"]
+SMALL = ["--segment-size", "256K"]
 
 
 def plain_load(s):
@@ -657,6 +657,8 @@ def run_one(options, name, scenario):
         word, why = "FAIL", str(e)
     except Skip as e:
         word, why = "skip", str(e)
+    except (OSError, sqlite3.Error, subprocess.SubprocessError, ValueError) as e:
+        word, why = "FAIL", f"{type(e).__name__}: {e}"
     finally:
         log = s.log().splitlines()[-15:] if word == "FAIL" and os.path.exists(s.log_path) else []
         s.close()

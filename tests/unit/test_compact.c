@@ -190,6 +190,48 @@ static void test_slow_upkeep_stays_shallow(void **state)
 	assert_true(deepest <= 8);
 }
 
+/* Upkeep that did nothing for long makes up for it: moments of that time are shallow too. */
+static void test_backlog_leaves_nothing_deep(void **state)
+{
+	size_t deepest;
+	(void)state;
+
+	for (unsigned mb = 1; mb <= 330; mb += 47) {
+		struct world *w = history_of(60, 0, 12u << 20, 1u << 20, (uint64_t)mb << 20, &deepest);
+		for (struct compact_job job; job = compact_plan(w->o, w->n, 6u << 20),
+		                             job.type != COMPACT_NOTHING;)
+			play(w, &job);
+		for (uint64_t t = 1; t <= 60 * TX_PER_SEGMENT; t += TX_PER_SEGMENT / 2)
+			assert_true(depth(w, t) <= 8);
+		free(w);
+	}
+}
+
+/* Many lineages, which are not coalesced with each other; some of their ends cannot be viewed. */
+static void test_lineages_stay_shallow(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+	uint64_t txid = 1;
+	(void)state;
+
+	w->db_bytes = 330u << 20;
+	w->unique_bytes = 1u << 20;
+	add(w, HISTORY_SNAPSHOT, 2, 1, w->db_bytes);
+	for (uint32_t i = 0; i < 100; i++, txid += TX_PER_SEGMENT) {
+		struct history_object *o =
+		        add(w, HISTORY_GROWING, txid + 1, txid + TX_PER_SEGMENT, 1u << 20);
+		o->lineage = i + 1;
+		o->unsettled_end = i % 3 == 1;
+	}
+	qsort(w->o, w->n, sizeof(*w->o), by_type_and_txid);
+	for (struct compact_job job;
+	     job = compact_plan(w->o, w->n, 6u << 20), job.type != COMPACT_NOTHING;)
+		play(w, &job);
+	for (uint64_t t = 1; t <= txid; t += TX_PER_SEGMENT / 2)
+		assert_true(depth(w, t) <= 8);
+	free(w);
+}
+
 static void test_bytes_written_again(void **state)
 {
 	size_t deepest;
@@ -234,6 +276,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_views_stay_shallow),
 	        cmocka_unit_test(test_slow_upkeep_stays_shallow),
+	        cmocka_unit_test(test_backlog_leaves_nothing_deep),
+	        cmocka_unit_test(test_lineages_stay_shallow),
 	        cmocka_unit_test(test_bytes_written_again),
 	        cmocka_unit_test(test_small_segments_are_joined),
 	        cmocka_unit_test(test_nothing_without_a_base),

@@ -4,6 +4,7 @@
  * state diagram; read it first.
  *
  *   capture.c   public functions, the loop, one tick
+ *   state.c     HOLD, FLOAT or PARK
  *   attach.c    descriptors and connections: attach, detach, is it still our file
  *   locks.c     the wal-index: reading it, read marks held, locks of others
  *   proof.c     does this header continue our position?  breaks
@@ -192,6 +193,14 @@ bool capture_write_locked(const struct capture *c);
 bool capture_checkpoint_locked(const struct capture *c);
 /* Another process holds or awaits an exclusive lock on the database file. */
 bool capture_foreign_exclusive(int db_fd);
+
+/* ---- state.c ---- */
+/* Everything that `look` shows is captured: which state to wait in. */
+void capture_settle(struct capture *c, const struct look *look);
+/* Takes a mark, and notes whether it covers what is not yet captured. */
+void capture_hold(struct capture *c);
+/* The WAL is larger than the cap and to be let go; says so once. */
+bool capture_over_cap(struct capture *c, const struct wal_index *index);
 
 /* ---- proof.c ---- */
 bool capture_is_captured(const struct capture *c, const struct wal_index *index);

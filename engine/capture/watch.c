@@ -260,6 +260,14 @@ static int64_t fast_wait_us(const struct capture *c)
 	return us < HOT_US ? HOT_US : us > POLL_US ? POLL_US : us;
 }
 
+static bool checkpoint_runs(const struct capture *c)
+{
+	const struct wal_index *index = &c->last.index;
+
+	return index->n_backfill_attempted == index->max_frame &&
+	       index->n_backfill < index->max_frame && capture_checkpoint_locked(c);
+}
+
 /* A writer is at work, or a checkpoint whose end no event tells. */
 static int64_t unsettled_wait_us(struct capture *c, int64_t now_us)
 {
@@ -293,6 +301,10 @@ void watch_wait(struct capture *c)
 	}
 	if (c->due.set || !c->captured) {
 		wait_for(c, c->due.set ? POLL_US : BACKOFF_MIN_US * 2, false);
+		return;
+	}
+	if (c->options.strict && c->mark && checkpoint_runs(c)) {
+		wait_for(c, HOT_US, false); /* PARK can be had at its end only */
 		return;
 	}
 	if (watch_is_fast(c, now_us)) {

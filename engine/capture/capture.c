@@ -69,6 +69,7 @@
 #define FILES_LOOK_US (4 * US_PER_SECOND)
 #define ATTACH_WAIT_MIN_US (50 * MS)
 #define ATTACH_WAIT_MAX_US (500 * MS)
+#define REPLACED_WAIT_US (250 * MS)
 #define WARN_EVERY_US (60 * US_PER_SECOND)
 
 const char *capture_break_name(enum capture_break why)
@@ -359,6 +360,7 @@ static void check_files(struct capture *c, int64_t now_us)
 		capture_break_due(c, why, "%s", reason);
 		log_warn(LOG_MODULE, "detaching db=%s reason=\"%s\"", c->path, reason);
 		leave(c);
+		watch_sleep(c, REPLACED_WAIT_US); /* several files are being moved */
 	}
 }
 

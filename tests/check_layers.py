@@ -5,7 +5,7 @@
  1. tools -> fs -> engine: engine includes engine only, fs includes fs and engine.
  2. Inside engine a module includes only itself and those before it in ENGINE.
  3. Project headers are named from the root ("engine/base/err.h"), and exist.
- 4. Every header has a guard named after its path and compiles alone.
+ 4. Every header has a guard of its own, named after it, and compiles alone.
  5. Only LIVE may open a database through SQLite: closing a descriptor of a database, its WAL or
     its shm file drops all locks that the process holds on it.
 """
@@ -63,7 +63,7 @@ def check_include(path, target):
     return None
 
 
-def check_file(path):
+def check_file(path, guards):
     with open(os.path.join(ROOT, path), encoding="utf-8") as f:
         text = f.read()
     for target in INCLUDE.findall(text):
@@ -74,9 +74,12 @@ def check_file(path):
             re.search(r"\bsqlite3_open(_v2|16)?\s*\(", text):
         yield "opens a database through SQLite: that is for " + " and ".join(LIVE)
     if path.endswith(".h"):
-        guard = "ASOF_" + re.sub(r"[^A-Z0-9]", "_", path.upper().removeprefix("ENGINE/"))
-        if f"#ifndef {guard}\n#define {guard}\n" not in text:
-            yield f"has no guard {guard}"
+        m = re.search(r"^#ifndef (ASOF_\w+)\n#define \1$", text, re.M)
+        name = re.sub(r"[^A-Z0-9]", "_", os.path.basename(path).upper())
+        if not m or not m.group(1).endswith("_" + name):
+            yield f"has no guard ASOF_..._{name}"
+        elif guards.setdefault(m.group(1), path) != path:
+            yield f"has the guard of {guards[m.group(1)]}"
     if "SPDX-License-Identifier: Apache-2.0" not in text.split("\n")[0]:
         yield "does not begin with its SPDX line"
 
@@ -98,11 +101,11 @@ def check_headers_compile(headers):
 
 
 def main():
-    problems, n = [], 0
+    problems, guards, n = [], {}, 0
     files = [path for top in TOPS for path in sources(top)]
     for path in files:
         n += 1
-        problems += [f"{path}: {p}" for p in check_file(path)]
+        problems += [f"{path}: {p}" for p in check_file(path, guards)]
     problems += check_headers_compile([p for p in files if p.endswith(".h")])
     for problem in problems:
         print(problem)

@@ -16,6 +16,7 @@
 
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -44,7 +45,7 @@ static inline bool patch_must_match(void)
 /* An empty folder; its path in `path` for patch_remove_dir(). */
 static inline int patch_make_dir(char path[64])
 {
-	strcpy(path, "/tmp/asof-fuzz-XXXXXX");
+	snprintf(path, 64, "/tmp/asof-fuzz-XXXXXX");
 	must(mkdtemp(path));
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	must(fd >= 0);

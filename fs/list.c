@@ -266,8 +266,8 @@ static int list_backups(struct fs_dir *d, struct err *err)
 		struct fs_backup_stat st = {0};
 		if (place->kind == FS_BACKUP_DAY) {
 			/* One that has just gone, or cannot be read, is looked up in vain. */
-			rc = fs_backups_stat(d->tree->backups, place->backup_type, row->shown,
-			                     row->gz, false, &st, NULL);
+			(void)!fs_backups_stat(d->tree->backups, place->backup_type, row->shown,
+			                       row->gz, false, &st, NULL);
 			rc = add(d, row->shown, fs_nodes_ino(d->node->ino, row->shown, st.version),
 			         false, err);
 		} else if (i == from || row->day_us != row[-1].day_us) {

@@ -98,7 +98,7 @@ static char *session_words(const struct mount *m)
 			*p++ = '\\';
 		*p++ = *s;
 	}
-	strcpy(p, m->options.allow_other ? ",allow_other" : "");
+	stpcpy(p, m->options.allow_other ? ",allow_other" : "");
 	return words;
 }
 

@@ -225,7 +225,8 @@ static void open_gap(struct recorder *r, const struct item *it)
 		r->gap_open = true;
 	}
 	snprintf(r->gap.reason, sizeof(r->gap.reason), "%s: %.120s", capture_break_name(it->why), it->reason);
-	r->settled = false;
+	/* Not to be taken back with what an error undoes later: the break stands. */
+	r->settled = r->durable_settled = false;
 	r->next_is_first = r->last.txid != 0;
 	if (r->gap_open) {
 		pthread_mutex_lock(&r->lock);

@@ -165,6 +165,21 @@ class Soak:
                 word = True
         return word
 
+    def wait_idle(self, limit=120):
+        """Until upkeep has nothing left to do."""
+        folder = os.path.join(self.archive, "local", NAME)
+        until, seen, since = time.monotonic() + limit, None, 0
+        while time.monotonic() < until:
+            now = [sorted(os.listdir(os.path.join(folder, f))) for f in ("segment", "coalesced",
+                                                                         "snapshot")]
+            growing = [n for n in now[0] if len(n) == len("00000001-0000000000000001.wal.gz")]
+            if now != seen or len(growing) > 1:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > 0.7:
+                return
+            time.sleep(0.1)
+        raise Failure("upkeep does not come to an end: " + self.log()[-400:])
+
     def settle_and_stop(self, limit=60):
         """The application's own checkpoint, then SIGTERM: then the file is the last state."""
         db = self.connect()
@@ -174,6 +189,7 @@ class Soak:
         while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             if time.monotonic() > until:
                 raise Failure("the application's own checkpoint stays busy")
+        self.wait_idle()
         self.stop()
         problem, = db.execute("PRAGMA integrity_check").fetchone()
         if problem != "ok":
@@ -297,7 +313,7 @@ def killed(s):
     s.asof_options = SMALL
     s.create()
     s.start()
-    w = s.writer(writers=3, seconds=5, rate=120, cache=10, small=50, keys=600)
+    w = s.writer("--hold", writers=3, seconds=5, rate=120, cache=10, small=50, keys=600)
     while w.poll() is None:
         time.sleep(s.rng.uniform(0.05, 0.6))
         s.kill()
@@ -407,7 +423,8 @@ def full_disk_killed(s):
     s.asof_options = ["--segment-size", "128K"]
     s.create()
     s.start()
-    w = s.writer(writers=2, seconds=8, rate=150, small=40, keys=800, autocheckpoint=200)
+    w = s.writer("--hold", writers=2, seconds=8, rate=150, small=40, keys=800,
+                 autocheckpoint=200)
     size = 2
     while w.poll() is None:
         time.sleep(s.rng.uniform(0.3, 1.2))
@@ -428,28 +445,20 @@ def full_disk_killed(s):
 
 
 def new_page_size(s):
-    """The page size changes through VACUUM in rollback mode, while asof looks on."""
+    """The page size changes through VACUUM in rollback mode."""
     s.asof_options = SMALL
     s.create(page_size=4096)
     s.start()
     for size in (1024, 8192, 4096):
         s.run_writer(writers=2, seconds=0.6, rate=150, small=50, keys=400)
-        until = time.monotonic() + 20
-        while True:
-            with contextlib.closing(s.connect()) as db:
-                try:
-                    db.execute("PRAGMA busy_timeout = 2000")
-                    mode = db.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
-                    if mode == "delete":
-                        db.execute(f"PRAGMA page_size = {size}")
-                        db.execute("VACUUM")
-                        db.execute("PRAGMA journal_mode = WAL")
-                        break
-                except sqlite3.OperationalError:
-                    pass
-            if time.monotonic() > until:
+        s.stop()  # while it is attached nobody leaves WAL mode
+        with contextlib.closing(s.connect()) as db:
+            if db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
                 raise Failure("the application cannot leave WAL mode")
-            time.sleep(0.05)
+            db.execute(f"PRAGMA page_size = {size}")
+            db.execute("VACUUM")
+            db.execute("PRAGMA journal_mode = WAL")
+        s.start()
         s.run_writer(writers=1, seconds=0.3, rate=100, small=50, keys=400)
         s.wait_settled()
     s.settle_and_stop()

@@ -96,8 +96,8 @@ void test_remove(const char *path)
 	remove_tree(path);
 	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
 		if (folders[i] && strcmp(folders[i], path) == 0) {
-			free(folders[i]);
-			folders[i] = NULL;
+			free(take_ptr(folders[i]));
+			return;
 		}
 	}
 }

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gzip members, blobs and packs: round trips, gunzip's opinion, and every flipped byte. */
+#include "engine/gz/pack.h"
+#include "tests/lib/memory.h"
+#include "tests/lib/synth.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static void any_content(struct rng *r, uint8_t *p, size_t len)
+{
+	for (size_t i = 0; i < len;) {
+		size_t run = 1 + (size_t)rng_below(r, 200);
+		uint8_t v = (uint8_t)rng_next(r);
+		bool noise = rng_chance(r, 50);
+		for (; run > 0 && i < len; run--)
+			p[i++] = noise ? (uint8_t)rng_next(r) : v;
+	}
+}
+
+static void test_data_member(void **state)
+{
+	struct rng r = {test_seed()};
+	static uint8_t content[200000], back[200000];
+
+	for (unsigned i = 0; i < 300; i++) {
+		struct gz_codec *codec;
+		struct buf b = BUF_INIT(SIZE_MAX / 2);
+		struct err err = ERR_INIT;
+		size_t len =
+		        i < 3 ? i : (size_t)rng_below(&r, i % 10 == 0 ? sizeof(content) : 3000);
+		enum gz_kind kind;
+		uint64_t n;
+		any_content(&r, content, len);
+		synth_must(gz_codec_new((int)(i % 13), &codec, &err), &err, "codec");
+		synth_must(gz_put_data(codec, content, len, &b, &err), &err, "put");
+		synth_must(gz_peek(b.data, b.len, &kind, &n, &err), &err, "peek");
+		assert_int_equal(kind, GZ_DATA);
+		assert_int_equal(n, b.len);
+		synth_must(gz_get_data(b.data, b.len, back, len, &err), &err, "get");
+		assert_memory_equal(content, back, len);
+		assert_int_equal(gz_get_data(b.data, b.len, back, len + 1, &err), -ERR_DAMAGED);
+		assert_int_equal(gz_get_data(b.data, b.len - 1, back, len, &err), -ERR_DAMAGED);
+		if (len < 2000 && i % 10 == 3) {
+			for (size_t k = 0; k < b.len; k++) {
+				b.data[k] ^= 0x20;
+				/* Noticed, or without meaning to deflate: never other content. */
+				if (gz_get_data(b.data, b.len, back, len, &err) == 0)
+					assert_memory_equal(content, back, len);
+				b.data[k] ^= 0x20;
+			}
+		}
+		gz_codec_free(codec);
+		buf_release(&b);
+	}
+}
+
+static void test_blob(void **state)
+{
+	static const size_t sizes[] = {0,      1,      59999,  60000,  60001,
+	                               119999, 120000, 120001, 180000, 250007};
+	static uint8_t payload[260000];
+	struct rng r = {test_seed()};
+
+	any_content(&r, payload, sizeof(payload));
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		struct buf b = BUF_INIT(SIZE_MAX / 2), back = BUF_INIT(SIZE_MAX / 2);
+		struct err err = ERR_INIT;
+		synth_must(gz_put_blob(GZ_RECORD, payload, sizes[i], &b, &err), &err, "put");
+		assert_int_equal(b.len, gz_blob_size(sizes[i]));
+		synth_must(gz_get_blob(GZ_RECORD, b.data, b.len, &back, &err), &err, "get");
+		assert_int_equal(back.len, sizes[i]);
+		assert_memory_equal(back.data, payload, sizes[i]);
+		/* It shows by itself where it ends: only the last member is short. */
+		size_t at = 0;
+		for (;;) {
+			enum gz_kind kind;
+			uint64_t n;
+			synth_must(gz_peek(b.data + at, b.len - at, &kind, &n, &err), &err, "peek");
+			at += n;
+			if (n < GZ_CHUNK_MAX + GZ_META_OVERHEAD)
+				break;
+		}
+		assert_int_equal(at, b.len);
+		for (size_t cut = 0; cut < b.len; cut += b.len < 100 ? 1 : 997) {
+			buf_clear(&back);
+			assert_int_equal(gz_get_blob(GZ_RECORD, b.data, cut, &back, &err),
+			                 -ERR_DAMAGED);
+		}
+		buf_clear(&back);
+		assert_int_equal(gz_get_blob(GZ_INDEX, b.data, b.len, &back, &err), -ERR_DAMAGED);
+		buf_release(&b);
+		buf_release(&back);
+	}
+}
+
+struct made {
+	struct buf file;
+	uint8_t *content;
+	size_t len;
+	struct pack_ref leaf;
+};
+
+static int sink(void *ctx, const void *p, size_t len, uint64_t offset, struct err *err)
+{
+	struct buf *b = ctx;
+
+	assert_int_equal(offset, b->len);
+	return buf_append(b, p, len, err);
+}
+
+static void make_pack(struct rng *r, struct made *m, uint64_t id, uint32_t block, size_t len,
+                      int level)
+{
+	struct pack_writer *w;
+	struct err err = ERR_INIT;
+	uint8_t meta[PACK_META_SIZE];
+	uint64_t size;
+
+	*m = (struct made){.file = BUF_INIT(SIZE_MAX / 2), .content = malloc(len + 1), .len = len};
+	any_content(r, m->content, len);
+	memset(meta, 0xab, sizeof(meta));
+	synth_must(pack_writer_new(id, block, level, sink, &m->file, &w, &err), &err,
+	           "pack_writer_new");
+	for (size_t at = 0; at < len;) {
+		size_t n = 1 + (size_t)rng_below(r, 3 * block);
+		n = n < len - at ? n : len - at;
+		synth_must(pack_append(w, m->content + at, n, &err), &err, "pack_append");
+		at += n;
+	}
+	assert_int_equal(pack_content_len(w), len);
+	synth_must(pack_end_content(w, &err), &err, "pack_end_content");
+	synth_must(pack_put_leaf(w, "a leaf", 6, &m->leaf, &err), &err, "pack_put_leaf");
+	synth_must(pack_finish(w, "own", 3, meta, &size, &err), &err, "pack_finish");
+	assert_int_equal(size, m->file.len);
+	pack_writer_free(w);
+}
+
+static void free_made(struct made *m)
+{
+	buf_release(&m->file);
+	free(m->content);
+}
+
+/* Reads everything; false when something was damaged.  Wrong bytes are the end. */
+static bool read_all(const struct made *m, const uint8_t *file, size_t len, struct rng *r)
+{
+	struct cache *cache;
+	struct pack *p;
+	struct err err = ERR_INIT;
+	cleanup_free uint8_t *back = malloc(m->len + 1);
+	struct source *src = memory_source("thing.gz", file, len);
+	bool ok;
+
+	synth_must(cache_new(1 << 20, &cache, &err), &err, "cache_new");
+	if (pack_open(src, cache, &p, &err) < 0) {
+		source_free(src);
+		ok = false;
+	} else {
+		cleanup_cache_entry struct cache_entry *e = NULL;
+		ok = pack_size(p) == m->len && pack_meta(p)[5] == 0xab;
+		ok = ok && pack_read(p, 0, back, m->len, &err) == 0;
+		if (ok)
+			assert_memory_equal(back, m->content, m->len);
+		ok = ok && pack_get_leaf(p, &m->leaf, NULL, &e, &err) == 0;
+		if (ok)
+			assert_memory_equal(cache_data(e), "a leaf", 6);
+		struct cursor top = pack_top(p);
+		if (ok)
+			assert_memory_equal(top.p, "own", 3);
+		for (unsigned i = 0; ok && i < 50 && m->len; i++) {
+			size_t at = (size_t)rng_below(r, m->len),
+			       n = (size_t)rng_below(r, m->len - at + 1);
+			synth_must(pack_read(p, at, back, n, &err), &err, "pack_read");
+			assert_memory_equal(back, m->content + at, n);
+		}
+		if (ok) {
+			assert_int_equal(pack_read(p, m->len, back, 1, &err), -ERR_DAMAGED);
+			assert_int_equal(pack_read(p, UINT64_MAX, back, 1, &err), -ERR_DAMAGED);
+		}
+		cache_put(take_ptr(e));
+		pack_free(p);
+	}
+	if (!ok && (err.kind != ERR_DAMAGED || !strstr(err.msg, "thing.gz")))
+		synth_die("not damage that names the object: %s (%s)", err.msg,
+		          err_kind_name(err.kind));
+	cache_free(cache);
+	return ok;
+}
+
+static void test_pack(void **state)
+{
+	struct rng r = {test_seed()};
+
+	for (unsigned i = 0; i < 60; i++) {
+		static const uint32_t blocks[] = {64, 512, 16384, 65536};
+		struct made m;
+		uint32_t block = blocks[i % 4];
+		size_t len = i < 4   ? 0
+		             : i < 8 ? block
+		                     : (size_t)rng_below(&r, i % 8 == 0 ? block * 5000ull % 1500000
+		                                                        : block * 6);
+		make_pack(&r, &m, rng_next(&r), block, len, (int)(i % 7));
+		assert_true(read_all(&m, m.file.data, m.file.len, &r));
+		free_made(&m);
+	}
+}
+
+/* More than one member leaf, exactly and nearly. */
+static void test_pack_leaves(void **state)
+{
+	struct rng r = {test_seed()};
+
+	for (unsigned d = 0; d < 3; d++) {
+		struct made m;
+		make_pack(&r, &m, 1, 64, 64 * 2 * PACK_BLOCKS_PER_LEAF - 65 + 65 * d, 1);
+		assert_true(read_all(&m, m.file.data, m.file.len, &r));
+		free_made(&m);
+	}
+}
+
+static void test_gunzip(void **state)
+{
+	cleanup_free char *root = test_folder();
+	cleanup_fd int dir = open(root, O_RDONLY | O_DIRECTORY);
+	struct rng r = {test_seed()};
+	struct made m;
+	char command[300];
+	size_t len;
+
+	make_pack(&r, &m, 5, 4096, 700001, 6);
+	write_whole(dir, "x.gz", m.file.data, m.file.len);
+	snprintf(command, sizeof(command), "gunzip -t %s/x.gz && gunzip -c %s/x.gz", root, root);
+	cleanup_free uint8_t *out = output_of(command, &len);
+	assert_int_equal(len, m.len);
+	assert_memory_equal(out, m.content, len);
+	free_made(&m);
+	test_remove(root);
+}
+
+static void test_flips(void **state)
+{
+	struct rng r = {test_seed()};
+	struct made m, other;
+
+	make_pack(&r, &m, 77, 512, 2000, 6);
+	make_pack(&r, &other, 78, 512, 2000, 6);
+	for (size_t i = 0; i < m.file.len * 8; i += 1 + (size_t)rng_below(&r, 3)) {
+		m.file.data[i / 8] ^= (uint8_t)(1u << i % 8);
+		if (read_all(&m, m.file.data, m.file.len, &r))
+			synth_die("bit %zu flipped, and nobody noticed", i);
+		m.file.data[i / 8] ^= (uint8_t)(1u << i % 8);
+	}
+	for (size_t cut = 0; cut < m.file.len; cut++)
+		assert_false(read_all(&m, m.file.data, cut, &r));
+	/* Halves of two objects; the content of another. */
+	for (size_t at = 1; at < m.file.len && at < other.file.len; at += 37) {
+		struct buf mixed = BUF_INIT(SIZE_MAX / 2);
+		struct err err = ERR_INIT;
+		synth_must(buf_append(&mixed, other.file.data, at, &err), &err, "mix");
+		synth_must(buf_append(&mixed, m.file.data + at, m.file.len - at, &err), &err,
+		           "mix");
+		bool same = memcmp(mixed.data, m.file.data, m.file.len) ==
+		            0; /* their heads are alike */
+		if (read_all(&m, mixed.data, mixed.len, &r) != same)
+			synth_die("cut over at %zu, and nobody noticed", at);
+		buf_release(&mixed);
+	}
+	free_made(&m);
+	free_made(&other);
+}
+
+/* A version to come is told from damage. */
+static void test_newer(void **state)
+{
+	struct rng r = {test_seed()};
+	struct cache *cache;
+	struct made m;
+	struct pack *p;
+	struct err err = ERR_INIT;
+
+	make_pack(&r, &m, 77, 512, 2000, 6);
+	synth_must(cache_new(1 << 20, &cache, &err), &err, "cache_new");
+	uint8_t *h = m.file.data + GZ_PAYLOAD_OFFSET;
+	store_le32(h + 8, 2);
+	struct source *src = memory_source("thing.gz", m.file.data, m.file.len);
+	assert_int_equal(pack_open(src, cache, &p, &err), -ERR_DAMAGED);
+	store_le64(h + 24, hash64(h, 24, gz_bind(77, 0)));
+	assert_int_equal(pack_open(src, cache, &p, &err), -ERR_VERSION);
+	assert_non_null(strstr(err.msg, "thing.gz"));
+	source_free(src);
+	cache_free(cache);
+	free_made(&m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_data_member), cmocka_unit_test(test_blob),
+	        cmocka_unit_test(test_pack),        cmocka_unit_test(test_pack_leaves),
+	        cmocka_unit_test(test_gunzip),      cmocka_unit_test(test_flips),
+	        cmocka_unit_test(test_newer),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

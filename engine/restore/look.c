@@ -237,6 +237,27 @@ static int look_at_sides(const struct place *p, struct search *s, struct found *
 	return 0;
 }
 
+static void identify_replicator(struct search *s, const char *lock_path)
+{
+	struct stat st;
+
+	if (stat(lock_path, &st) == 0)
+		s->lock = (struct file_id){st.st_dev, st.st_ino};
+}
+
+int look_for_holders(const struct stat *of, const char *lock_path, struct found *ret,
+                     struct err *err)
+{
+	struct found f = {0};
+	struct search s = {.found = &f, .files = {{of->st_dev, of->st_ino}}, .n_files = 1};
+
+	identify_replicator(&s, lock_path);
+	int rc = find_holders(&s, err);
+	if (!rc)
+		*ret = f;
+	return rc;
+}
+
 int look(const struct place *p, const char *lock_path, struct found *ret, struct err *err)
 {
 	struct found f = {0};
@@ -256,8 +277,7 @@ int look(const struct place *p, const char *lock_path, struct found *ret, struct
 		return rc;
 	snprintf(name, sizeof(name), "%s" RESTORE_SWAP_SUFFIX, p->name);
 	f.interrupted = fstatat(p->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-	if (lock_path && stat(lock_path, &st) == 0)
-		s.lock = (struct file_id){st.st_dev, st.st_ino};
+	identify_replicator(&s, lock_path);
 	if (s.n_files && (rc = find_holders(&s, err)))
 		return rc;
 	*ret = f;

@@ -230,6 +230,22 @@ static int check_cancelled(const struct job *j, struct view *v, struct err *err)
 	return 0;
 }
 
+/*
+ * Between the last look and the rename a process can have opened the old file.  Nobody can keep
+ * it from that, but now that the name stands for the new one the answer is final.
+ */
+static void warn_of_late_holders(const struct job *j)
+{
+	struct found now;
+
+	if (j->plan.replace && look_for_holders(&j->found.st, j->lock_path, &now, NULL) == 0 &&
+	    now.n_holders)
+		log_warn("restore",
+		         "process %d (%s) opened the old database while it was replaced: restart "
+		         "it now target=%s",
+		         (int)now.holder.pid, now.holder.command, j->place.path);
+}
+
 static int apply(struct job *j, struct view *v, struct restore_result *ret, struct err *err)
 {
 	CLEANUP(tmp_release) struct tmp_file tmp;
@@ -240,6 +256,7 @@ static int apply(struct job *j, struct view *v, struct restore_result *ret, stru
 	    (rc = check_cancelled(j, v, err)) || (rc = swap_in(&j->place, &j->plan, tmp.name, err)))
 		return rc;
 	tmp.there = false;
+	warn_of_late_holders(j);
 	return 0;
 }
 

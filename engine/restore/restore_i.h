@@ -51,6 +51,9 @@ int place_open(const char *target, struct place *ret, struct err *err) MUST_USE;
 void place_release(struct place *p);
 /* `lock_path`: a process that has this file open too is the replicator. */
 int look(const struct place *p, const char *lock_path, struct found *ret, struct err *err) MUST_USE;
+/* Only who has one file open, whatever its name is now. */
+int look_for_holders(const struct stat *of, const char *lock_path, struct found *ret,
+                     struct err *err) MUST_USE;
 
 /* ---- plan.c: what to do about it; pure ---- */
 

@@ -257,7 +257,7 @@ class InPlace(RestoreCase):
         app = self.application()
         self.commits(app, 3)
         self.assertEqual(counter_of(self.db_path), 8)
-        wait_for("a child lineage", lambda: (self.r.status() or {}).get("lineage") == 2)
+        wait_for("a child lineage", lambda: (self.r.status() or {}).get("lineage", 0) > 1)
         self.r.wait_known()
         self.assert_restores_to(8, "--latest")
         self.assert_restores_to(5, "--tx", self.five["txid"])

@@ -165,19 +165,18 @@ class Soak:
                 word = True
         return word
 
-    def wait_idle(self, limit=120):
-        """Until upkeep has nothing left to do."""
+    def wait_idle(self, limit=60):
+        """Until upkeep has nothing left to do that makes views shallower (it seals after that)."""
         folder = os.path.join(self.archive, "local", NAME)
-        until, seen, since = time.monotonic() + limit, None, 0
+        until, seen, since = time.monotonic() + limit, None, time.monotonic()
         while time.monotonic() < until:
-            now = [sorted(os.listdir(os.path.join(folder, f))) for f in ("segment", "coalesced",
-                                                                         "snapshot")]
-            growing = [n for n in now[0] if len(n) == len("00000001-0000000000000001.wal.gz")]
-            if now != seen or len(growing) > 1:
+            now = [sorted(os.listdir(os.path.join(folder, f))) for f in ("coalesced", "snapshot")]
+            busy = any(n.endswith(".tmp") for names in now for n in names)
+            if now != seen or busy:
                 seen, since = now, time.monotonic()
-            elif time.monotonic() - since > 0.7:
+            elif time.monotonic() - since > 1.0:
                 return
-            time.sleep(0.1)
+            time.sleep(0.05)
         raise Failure("upkeep does not come to an end: " + self.log()[-400:])
 
     def settle_and_stop(self, limit=60):

@@ -103,13 +103,15 @@ static void play(struct world *w, const struct compact_job *j)
 /* As view/view.c plans. */
 static size_t depth(const struct world *w, uint64_t txid)
 {
-	uint64_t pos = 0;
+	uint64_t base = 0, pos = 0;
 	size_t n = 0;
 
 	for (size_t i = 0; i < w->n; i++)
 		if (w->o[i].type == HISTORY_SNAPSHOT && w->o[i].last_txid <= txid &&
-		    w->o[i].last_txid > pos)
-			pos = w->o[i].last_txid;
+		    w->o[i].last_txid > base) {
+			base = w->o[i].last_txid;
+			pos = w->o[i].first_txid - 1;
+		}
 	for (; pos < txid; n++) {
 		uint64_t best = 0;
 		for (size_t i = 0; i < w->n; i++) {
@@ -197,14 +199,36 @@ static void test_backlog_leaves_nothing_deep(void **state)
 	(void)state;
 
 	for (unsigned mb = 1; mb <= 330; mb += 47) {
-		struct world *w = history_of(60, 0, 12u << 20, 1u << 20, (uint64_t)mb << 20, &deepest);
-		for (struct compact_job job; job = compact_plan(w->o, w->n, 6u << 20),
-		                             job.type != COMPACT_NOTHING;)
+		struct world *w =
+		        history_of(60, 0, 12u << 20, 1u << 20, (uint64_t)mb << 20, &deepest);
+		for (struct compact_job job;
+		     job = compact_plan(w->o, w->n, 6u << 20), job.type != COMPACT_NOTHING;)
 			play(w, &job);
 		for (uint64_t t = 1; t <= 60 * TX_PER_SEGMENT; t += TX_PER_SEGMENT / 2)
 			assert_true(depth(w, t) <= 8);
 		free(w);
 	}
+}
+
+/* A first snapshot that took long: many segments have gone by that it needs as redo. */
+static void test_long_redo_stays_shallow(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+	uint64_t txid = 1, settled = 20 * TX_PER_SEGMENT + 500;
+	(void)state;
+
+	w->db_bytes = UINT64_C(20) << 30;
+	w->unique_bytes = 1u << 20;
+	add(w, HISTORY_SNAPSHOT, 2, settled, w->db_bytes);
+	for (uint32_t i = 0; i < 40; i++, txid += TX_PER_SEGMENT)
+		add(w, HISTORY_GROWING, txid + 1, txid + TX_PER_SEGMENT, 12u << 20);
+	qsort(w->o, w->n, sizeof(*w->o), by_type_and_txid);
+	for (struct compact_job job;
+	     job = compact_plan(w->o, w->n, 6u << 20), job.type != COMPACT_NOTHING;)
+		play(w, &job);
+	for (uint64_t t = settled; t <= txid; t += TX_PER_SEGMENT / 2)
+		assert_true(depth(w, t) <= 8);
+	free(w);
 }
 
 /* Many lineages, which are not coalesced with each other; some of their ends cannot be viewed. */
@@ -278,6 +302,7 @@ int main(void)
 	        cmocka_unit_test(test_slow_upkeep_stays_shallow),
 	        cmocka_unit_test(test_backlog_leaves_nothing_deep),
 	        cmocka_unit_test(test_lineages_stay_shallow),
+	        cmocka_unit_test(test_long_redo_stays_shallow),
 	        cmocka_unit_test(test_bytes_written_again),
 	        cmocka_unit_test(test_small_segments_are_joined),
 	        cmocka_unit_test(test_nothing_without_a_base),

@@ -3,6 +3,7 @@
 # runner: timeout=300 asan
 """asof restore on real databases, and getting a state back with cp out of the mount."""
 
+import calendar
 import contextlib
 import os
 import random
@@ -153,7 +154,7 @@ class Points(RestoreCase):
         at = time.time() - 1e-6
         text = first["time"]
         day, clock = text[:-1].split("T")
-        epoch = int(time.mktime(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))) - time.timezone
+        epoch = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
         fraction = clock[8:]
         hour = int(clock[:2])
         east = f"{day}T{clock}+00:00"

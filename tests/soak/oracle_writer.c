@@ -32,7 +32,8 @@ struct options {
 	int busy_ms, cache; /* cache 0: SQLite's own default */
 	unsigned page_size, keys, max_blob;
 	unsigned small_percent; /* transactions of one row */
-	unsigned large_rows;    /* rows of a large transaction, which one in 200 is */
+	unsigned large_rows;    /* rows of a large transaction */
+	unsigned large_every;   /* of those that are not small, one in so many is large */
 	int auto_vacuum;
 	double vacuum_every_s; /* 0: never */
 	unsigned reopen_every; /* transactions; 0: never */
@@ -52,6 +53,7 @@ static struct options o = {
         .max_blob = 1500,
         .small_percent = 70,
         .large_rows = 300,
+        .large_every = 200,
 };
 static struct oracle_slot *slots;
 
@@ -214,7 +216,8 @@ static void extra_table(struct writer *w)
 /* Rows in and out, a savepoint, a table that comes and goes: anything but the counter. */
 static void mixed_work(struct writer *w)
 {
-	uint64_t n = rnd(w, 200) == 0 ? 1 + rnd(w, o.large_rows) : rnd(w, 12);
+	uint64_t n =
+	        rnd(w, o.large_every) == 0 ? o.large_rows / 2 + rnd(w, o.large_rows) : rnd(w, 12);
 
 	put_rows(w, n);
 	if (n > w->slot->largest)
@@ -265,7 +268,7 @@ static bool transaction(struct writer *w)
 		return true;
 	}
 	if (small)
-		put_rows(w, 1);
+		put_rows(w, rnd(w, 2));
 	else
 		mixed_work(w);
 	more = bump(w, &seq);
@@ -471,6 +474,7 @@ enum {
 	MAX_BLOB,
 	SMALL,
 	LARGE,
+	LARGE_EVERY,
 	AUTO_VACUUM,
 	VACUUM_EVERY,
 	REOPEN,
@@ -495,6 +499,7 @@ static const struct option long_options[] = {
         {"max-blob", 1, NULL, MAX_BLOB},
         {"small", 1, NULL, SMALL},
         {"large", 1, NULL, LARGE},
+        {"large-every", 1, NULL, LARGE_EVERY},
         {"auto-vacuum", 1, NULL, AUTO_VACUUM},
         {"vacuum-every", 1, NULL, VACUUM_EVERY},
         {"reopen", 1, NULL, REOPEN},
@@ -551,6 +556,9 @@ static bool take_option(int id, const char *arg)
 	case LARGE:
 		o.large_rows = (unsigned)d;
 		return o.large_rows > 0;
+	case LARGE_EVERY:
+		o.large_every = (unsigned)d;
+		return o.large_every > 0;
 	case AUTO_VACUUM:
 		o.auto_vacuum = (int)d;
 		return true;

@@ -376,7 +376,8 @@ def unsynced_strict(s):
 def loaded_start(s, rate=10e6, rows=12000):
     """The first snapshot under load and on slow I/O."""
     s.create()
-    s.run_writer(writers=1, count=rows // 200, small=0, keys=100000, large=1500, max_blob=8000)
+    s.run_writer(writers=1, count=rows // 1000, small=0, keys=100000, large=1000, large_every=1,
+                 max_blob=8000)
     w = s.writer(writers=2, seconds=5, rate=60, small=70, keys=20000, checkpointers=1)
     s.env.update(LD_PRELOAD=s.options.slow_io, SLOW_IO_BYTES=str(int(rate)))
     s.start("--segment-size", "512K")
@@ -471,7 +472,8 @@ def large_transactions(s):
     s.asof_options = ["--segment-size", "4M"]
     s.create()
     s.start()
-    s.run_writer(writers=1, count=12, small=0, keys=50000, large=6000, max_blob=3000, cache=10)
+    s.run_writer(writers=1, count=12, small=0, keys=50000, large=3000, large_every=1, max_blob=3000,
+                 cache=10)
     s.run_writer(writers=2, count=200, small=90, keys=50000)
     with contextlib.closing(s.connect()) as db:
         db.execute("UPDATE data SET v = randomblob(length(v))")

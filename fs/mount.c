@@ -88,7 +88,8 @@ static char *session_words(const struct mount *m)
 {
 	static const char head[] =
 	        "ro,nosuid,nodev,noexec,default_permissions,subtype=asof,fsname=asof:";
-	char *words = malloc(sizeof(head) + 2 * strlen(m->archive_path) + 20);
+	static const char others[] = ",allow_other";
+	char *words = malloc(sizeof(head) + 2 * strlen(m->archive_path) + sizeof(others));
 
 	if (!words)
 		return NULL;

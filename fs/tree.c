@@ -222,7 +222,7 @@ int fs_tree_getattr(struct fs_tree *t, uint64_t ino, struct fs_entry *ret, struc
 	if (rc < 0)
 		return rc;
 	*ret = (struct fs_entry){.ino = ino};
-	if (place.kind != FS_IMAGE) {
+	if (node && place.kind != FS_IMAGE) {
 		node_attr(t, node, ret);
 		return 0;
 	}
@@ -411,7 +411,7 @@ static int lookup_span(struct fs_tree *t, struct fs_node *dir, const char *name,
                        struct fs_entry *ret, struct err *err)
 {
 	struct fs_place place = {.raw = dir->place.raw, .db = dir->place.db};
-	bool known, holds;
+	bool known, holds = false;
 	int number = 0;
 
 	if (dir->place.kind == FS_DAYS) {
@@ -506,6 +506,8 @@ int fs_tree_lookup(struct fs_tree *t, uint64_t parent, const char *name, struct 
 
 	if (rc < 0)
 		return rc;
+	if (!dir)
+		return no_such(name, err); /* an image is no folder */
 	if (fs_name_is_sidecar(name)) {
 		*ret = (struct fs_entry){.entry_timeout_s = FS_FOREVER_S};
 		return 0;

@@ -8,8 +8,8 @@
  * as `time_of` says), of `page_size` * `n_pages` bytes: a SQLite header in WAL mode, then
  * bytes that depend on database, txid and place.
  */
-#ifndef ASOF_TESTS_FAKE_HISTORY_H
-#define ASOF_TESTS_FAKE_HISTORY_H
+#ifndef ASOF_TESTS_LIB_FAKE_HISTORY_H
+#define ASOF_TESTS_LIB_FAKE_HISTORY_H
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"

@@ -46,8 +46,8 @@ int archive_list(struct archive *a, char ***ret, size_t *ret_n, struct err *err)
 int history_get(struct archive *a, const char *name, struct history **ret, struct err *err) MUST_USE;
 void history_put(struct history *h);
 const char *history_name(const struct history *h);
-/* A small number, stable over time and processes for one database of one archive (stored in
- * it), never 0: the upper half of an inode number. */
+/* A random number of 32 bits, stable over time and processes for one database of one archive
+ * (stored in it), never 0: part of inode numbers. */
 uint32_t history_id(const struct history *h);
 
 /* Looks at the archive for news.  Cheap (one small read) when there are none.  The resolving

@@ -39,6 +39,7 @@ struct options {
 	unsigned reopen_every; /* transactions; 0: never */
 	double kill_every_s;   /* of writers; 0: never */
 	unsigned idle_ms;      /* sleep after about every 50th transaction, up to this */
+	unsigned breathe_ms;   /* all writers but the first pause for a fifth of so long; 0: never */
 	uint64_t seed;
 	bool keep_open; /* the parent's child holds the database open throughout */
 };
@@ -185,7 +186,9 @@ static void put_rows(struct writer *w, uint64_t n)
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t size = 10 + rnd(w, rnd(w, 4) ? 150 : o.max_blob);
 		for (uint64_t at = 0; at < size; at += 8) {
-			uint64_t v = rnd(w, UINT64_MAX);
+			/* Digits: compresses about as text does. */
+			uint64_t v = (rnd(w, UINT64_MAX) & UINT64_C(0x0707070707070707)) |
+			             UINT64_C(0x3030303030303030);
 			memcpy(w->blob + at, &v, 8);
 		}
 		sqlite3_bind_int64(w->s[PUT], 1, (sqlite3_int64)rnd(w, o.keys));
@@ -257,6 +260,16 @@ static bool bump(struct writer *w, uint64_t *ret_seq)
 	return true;
 }
 
+/* Writers that never pause together let no WAL be reset: SQLite's own, with or without us.  Here
+ * the first goes on alone for a moment, so that a checkpoint can come to its end. */
+static void breathe(unsigned index)
+{
+	uint64_t into = now_us() % (o.breathe_ms * UINT64_C(1000));
+
+	if (index > 0 && into < o.breathe_ms * 200)
+		sleep_us(o.breathe_ms * 200 - into);
+}
+
 /* False: the count is reached. */
 static bool transaction(struct writer *w)
 {
@@ -310,6 +323,8 @@ static void writer_main(unsigned index, uint64_t seed)
 			exec(w.db, "VACUUM");
 			vacuum_us = now_us();
 		}
+		if (o.breathe_ms)
+			breathe(index);
 		if (o.rate > 0) {
 			double due = (double)start + (double)(w.n + 1) / o.rate * 1e6;
 			if (due > (double)now_us())
@@ -480,6 +495,7 @@ enum {
 	REOPEN,
 	KILL,
 	IDLE,
+	BREATHE,
 	SEED,
 	SYNC,
 	HOLD,
@@ -505,6 +521,7 @@ static const struct option long_options[] = {
         {"reopen", 1, NULL, REOPEN},
         {"kill", 1, NULL, KILL},
         {"idle", 1, NULL, IDLE},
+        {"breathe", 1, NULL, BREATHE},
         {"seed", 1, NULL, SEED},
         {"synchronous", 1, NULL, SYNC},
         {"hold", 0, NULL, HOLD},
@@ -573,6 +590,9 @@ static bool take_option(int id, const char *arg)
 		return true;
 	case IDLE:
 		o.idle_ms = (unsigned)d;
+		return true;
+	case BREATHE:
+		o.breathe_ms = (unsigned)d;
 		return true;
 	case SEED:
 		o.seed = (uint64_t)d;

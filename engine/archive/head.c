@@ -30,7 +30,7 @@ int head_read(int fd, struct head *ret, struct err *err)
 	uint8_t b[HEAD_SIZE];
 	size_t len;
 
-	for (int tries = 0; tries < 50; tries++) {
+	for (int tries = 0; tries < 10; tries++) {
 		int rc = file_pread_some(fd, b, sizeof(b), 0, &len, HEAD_NAME, err);
 		if (rc < 0)
 			return rc;
@@ -53,7 +53,7 @@ int head_read(int fd, struct head *ret, struct err *err)
 			};
 			return 0;
 		}
-		clock_sleep_us(200);
+		clock_sleep_us(100); /* a torn one is whole in microseconds */
 	}
 	return err_set(err, ERR_DAMAGED, 0, "the archive's head does not match its hash");
 }

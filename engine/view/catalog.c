@@ -146,7 +146,8 @@ static int list_notes(struct history *h, struct err *err)
 	while ((d = readdir(dir))) {
 		struct object_name n;
 		uint64_t txid;
-		if (object_name_parse(d->d_name, &n) && n.type == OBJECT_LINEAGE && n.lineage > h->lineage)
+		if (object_name_parse(d->d_name, &n) && n.type == OBJECT_LINEAGE &&
+		    n.lineage > h->lineage)
 			h->lineage = n.lineage;
 		if (strlen(d->d_name) != 20 || !gap_name_parse(d->d_name, &txid))
 			continue;
@@ -164,7 +165,8 @@ static int list_notes(struct history *h, struct err *err)
 			h->n_gaps++;
 	}
 	for (size_t i = 1; i < h->n_gaps; i++) /* few, and nearly sorted */
-		for (size_t j = i; j > 0 && h->gaps[j - 1].after_txid > h->gaps[j].after_txid; j--) {
+		for (size_t j = i; j > 0 && h->gaps[j - 1].after_txid > h->gaps[j].after_txid;
+		     j--) {
 			struct gap_note t = h->gaps[j];
 			h->gaps[j] = h->gaps[j - 1];
 			h->gaps[j - 1] = t;
@@ -178,6 +180,8 @@ static void take_extent(struct entry *e)
 	struct commit first, last;
 	uint64_t n = grow_n_commits(e->open->grow);
 
+	e->name.last_txid = 0;
+	e->name.first_us = e->name.last_us = 0;
 	if (n == 0 || !grow_get_commit(e->open->grow, 0, &first) ||
 	    !grow_get_commit(e->open->grow, n - 1, &last))
 		return;
@@ -212,6 +216,38 @@ static bool holds_nothing(const struct history *h, const struct entry *e)
 	bool told = h->have_head && h->head.growing_txid == e->name.first_txid &&
 	            h->head.durable_len > GROW_HEADER_SIZE;
 	return e->bytes <= GROW_HEADER_SIZE && !told;
+}
+
+static bool is_snapshot(const struct history *h, uint64_t txid)
+{
+	for (size_t i = 0; i < h->snapshots.n; i++)
+		if (h->snapshots.e[i].name.last_txid == txid)
+			return true;
+	return false;
+}
+
+/* A growing segment that its writer left looks torn where it is damaged.  What follows it, and the
+ * head, tell how far it must reach (a snapshot may hold a state that was found idle). */
+static void find_cut_short(struct history *h)
+{
+	for (size_t i = 0; i < h->segments.n; i++) {
+		struct entry *e = &h->segments.e[i];
+		uint64_t t = e->name.last_txid ? e->name.last_txid + 1 : e->name.first_txid;
+		bool newest = i + 1 == h->segments.n;
+		uint64_t end = !newest        ? h->segments.e[i + 1].name.first_txid
+		               : h->have_head ? h->head.last_txid + 1
+		                              : 0;
+		if (e->name.type != OBJECT_GROWING || e->broken)
+			continue;
+		while (t < end && is_snapshot(h, t))
+			t++;
+		if (t < end) {
+			log_error("view",
+			          "segment ends early db=%s: '%s' lacks transaction %" PRIu64,
+			          h->name, e->file, t);
+			e->broken = true;
+		}
+	}
 }
 
 /* What cannot be read still has its place, and its time, between its neighbours; so has what
@@ -255,7 +291,8 @@ static bool settle_growing(struct history *h)
 				if (resolve_vanished(&why))
 					current = false;
 				else if (e->broken)
-					log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
+					log_error("view", "segment unreadable db=%s: %s", h->name,
+					          why.msg);
 			}
 		}
 		if (drop) {
@@ -267,6 +304,7 @@ static bool settle_growing(struct history *h)
 		}
 	}
 	h->segments.n = kept;
+	find_cut_short(h);
 	place_untold(&h->segments);
 	return current;
 }
@@ -369,7 +407,8 @@ static void close_idle(struct history *h)
 		for (size_t i = 0; i < 3; i++) {
 			for (size_t j = 0; j < all[i]->n; j++) {
 				struct entry *e = &all[i]->e[j];
-				if (e->open && e->open->refs == 1 && e->name.type != OBJECT_GROWING &&
+				if (e->open && e->open->refs == 1 &&
+				    e->name.type != OBJECT_GROWING &&
 				    (!oldest || e->used < oldest->used))
 					oldest = e;
 			}
@@ -403,8 +442,8 @@ static int check_name(const struct entry *e, const struct object *o, struct err 
 		ok = i->lineage == n->lineage && i->first_txid == n->first_txid;
 	}
 	return ok ? 0
-	          : err_set(err, ERR_DAMAGED, 0, "'%s' is damaged: its content is that of another object",
-	                    e->file);
+	          : err_set(err, ERR_DAMAGED, 0,
+	                    "'%s' is damaged: its content is that of another object", e->file);
 }
 
 int catalog_open(struct history *h, struct entries *in, struct entry *e, struct object **ret,
@@ -412,8 +451,12 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 {
 	char label[DB_NAME_MAX + OBJECT_NAME_MAX + 32];
 	struct source *src = NULL;
-	int fd = in == &h->snapshots ? h->snapshot_fd : in == &h->segments ? h->segment_fd : h->coalesced_fd;
-	const char *folder = in == &h->snapshots ? "snapshot" : in == &h->segments ? "segment" : "coalesced";
+	int fd = in == &h->snapshots  ? h->snapshot_fd
+	         : in == &h->segments ? h->segment_fd
+	                              : h->coalesced_fd;
+	const char *folder = in == &h->snapshots  ? "snapshot"
+	                     : in == &h->segments ? "segment"
+	                                          : "coalesced";
 
 	e->used = ++h->use_counter;
 	if (e->open) {

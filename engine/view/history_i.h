@@ -86,6 +86,8 @@ struct entry *catalog_segment_of(struct history *h, uint64_t txid);
 /* ---- resolve.c: under h->lock ---- */
 int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct entry **ret_entry,
                    struct err *err) MUST_USE;
+/* The error of an entry that is marked so. */
+int resolve_broken(const struct entry *e, struct err *err);
 /* Whether an object was not there that should be: list anew, and ask again. */
 bool resolve_vanished(const struct err *why);
 /* Whether the image of this commit can be put together. */

@@ -21,11 +21,12 @@
 
 #include <inttypes.h>
 
-static int broken_error(const struct entry *e, struct err *err)
+int resolve_broken(const struct entry *e, struct err *err)
 {
-	return err_set(err, ERR_DAMAGED, 0,
-	               "'%s' is damaged: what it holds cannot be told (asof validate names the rest)",
-	               e->file);
+	return err_set(
+	        err, ERR_DAMAGED, 0,
+	        "'%s' is damaged: what it holds cannot be told (asof validate names the rest)",
+	        e->file);
 }
 
 /* The newest segment, when it cannot be read to its end. */
@@ -46,8 +47,9 @@ bool resolve_vanished(const struct err *why)
 
 static int missing(struct history *h, uint64_t txid, struct err *err)
 {
-	return err_set(err, ERR_NOT_FOUND, ENOENT, "the history of '%s' has no segment for transaction %" PRIu64,
-	               h->name, txid);
+	return err_set(err, ERR_NOT_FOUND, ENOENT,
+	               "the history of '%s' has no segment for transaction %" PRIu64, h->name,
+	               txid);
 }
 
 /* First and last txid that the archive holds anything of; false: nothing. */
@@ -81,8 +83,9 @@ int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct 
 
 	if (!e) {
 		if (broken_end(h))
-			return broken_error(broken_end(h), err);
-		if (txid_range(h, &first, &last) && txid > first && txid <= (last > h->head.last_txid ? last : h->head.last_txid))
+			return resolve_broken(broken_end(h), err);
+		if (txid_range(h, &first, &last) && txid > first &&
+		    txid <= (last > h->head.last_txid ? last : h->head.last_txid))
 			return missing(h, txid, err);
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no transaction %" PRIu64,
 		               h->name, txid);
@@ -92,7 +95,7 @@ int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct 
 		return rc;
 	rc = object_commit(o, txid - e->name.first_txid, ret, err);
 	if (rc < 0 && e->broken)
-		return broken_error(e, err);
+		return resolve_broken(e, err);
 	if (ret_entry)
 		*ret_entry = e;
 	return rc;
@@ -105,7 +108,8 @@ static struct entry *snapshot_before(struct history *h, uint64_t txid)
 
 	for (size_t i = 0; i < h->snapshots.n; i++) {
 		struct entry *e = &h->snapshots.e[i];
-		if (e->name.last_txid <= txid && (!best || e->name.last_txid > best->name.last_txid))
+		if (e->name.last_txid <= txid &&
+		    (!best || e->name.last_txid > best->name.last_txid))
 			best = e;
 	}
 	return best;
@@ -189,18 +193,22 @@ static int not_viewable(struct history *h, uint64_t txid, struct err *err)
 			time_format(g->before_us, a);
 			time_format(g->after_us, b);
 			return err_set(err, ERR_GAP, 0,
-			               "transaction %" PRIu64 " of '%s' lies in a declared gap between %s "
+			               "transaction %" PRIu64
+			               " of '%s' lies in a declared gap between %s "
 			               "(txid %" PRIu64 ") and %s (txid %" PRIu64 ")",
 			               txid, h->name, a, g->before_txid, b, g->after_txid);
 		}
 	}
 	if (h->snapshots.n == 0)
 		return err_set(err, ERR_NOT_FOUND, 0,
-		               "database '%s' has no snapshot yet (wait for the first to complete)", h->name);
+		               "database '%s' has no snapshot yet (wait for the first to complete)",
+		               h->name);
 	if (txid < first_viewable(h))
 		return err_set(err, ERR_NOT_FOUND, 0,
-		               "transaction %" PRIu64 " of '%s' lies before its first snapshot, of transaction "
-		               "%" PRIu64 " (choose that or a later one)", txid, h->name, first_viewable(h));
+		               "transaction %" PRIu64
+		               " of '%s' lies before its first snapshot, of transaction "
+		               "%" PRIu64 " (choose that or a later one)",
+		               txid, h->name, first_viewable(h));
 	return err_set(err, ERR_GAP, 0,
 	               "transaction %" PRIu64 " of '%s' lies in a gap that is not healed yet", txid,
 	               h->name);
@@ -211,7 +219,8 @@ int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 	struct entry *s = snapshot_before(h, txid), *e;
 	struct commit c;
 
-	if (s && s->name.last_txid == txid && s->name.first_txid == txid + 1 && !catalog_segment_of(h, txid))
+	if (s && s->name.last_txid == txid && s->name.first_txid == txid + 1 &&
+	    !catalog_segment_of(h, txid))
 		return snapshot_moment(h, s, ret, err);
 	int rc = resolve_commit(h, txid, &c, &e, err);
 	if (rc < 0)
@@ -232,7 +241,8 @@ static int next_viewable(struct history *h, uint64_t txid, struct moment *ret, s
 	uint64_t lo, hi, first = first_viewable(h);
 
 	if (first == 0 || !txid_range(h, &lo, &hi))
-		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
+		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet",
+		               h->name);
 	for (uint64_t t = txid > first ? txid : first; t <= hi; t++) {
 		struct err why = ERR_INIT;
 		int rc = resolve_moment(h, t, ret, &why);
@@ -252,9 +262,10 @@ static int last_viewable(struct history *h, struct moment *ret, struct err *err)
 	uint64_t lo, hi, first = first_viewable(h);
 
 	if (first == 0 || !txid_range(h, &lo, &hi))
-		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
+		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet",
+		               h->name);
 	if (broken_end(h))
-		return broken_error(broken_end(h), err);
+		return resolve_broken(broken_end(h), err);
 	if (h->have_head && h->head.last_txid > hi)
 		return missing(h, h->head.last_txid, err);
 	for (uint64_t t = hi; t >= first; t--) {
@@ -265,7 +276,8 @@ static int last_viewable(struct history *h, struct moment *ret, struct err *err)
 		if (!passed_over(&why))
 			return err_copy(err, &why);
 	}
-	return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet", h->name);
+	return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet",
+	               h->name);
 }
 
 /* The last txid with time <= time_us that the archive holds; 0: none. */
@@ -323,8 +335,8 @@ static int before_first(struct history *h, struct err *err)
 		return rc;
 	time_format(first.time_us, when);
 	return err_set(err, ERR_NOT_FOUND, 0,
-	               "the history of '%s' begins at %s (txid %" PRIu64 "): choose that or later", h->name,
-	               when, first.txid);
+	               "the history of '%s' begins at %s (txid %" PRIu64 "): choose that or later",
+	               h->name, when, first.txid);
 }
 
 static int gap_error(struct history *h, int64_t from_us, uint64_t from_txid, struct err *err)
@@ -335,12 +347,15 @@ static int gap_error(struct history *h, int64_t from_us, uint64_t from_txid, str
 	time_format(from_us, a);
 	if (next_viewable(h, from_txid + 1, &after, NULL) < 0)
 		return err_set(err, ERR_GAP, 0,
-		               "'%s' has a declared gap from %s (txid %" PRIu64 ") on, which is not healed yet "
-		               "(choose an earlier time, or wait)", h->name, a, from_txid);
+		               "'%s' has a declared gap from %s (txid %" PRIu64
+		               ") on, which is not healed yet "
+		               "(choose an earlier time, or wait)",
+		               h->name, a, from_txid);
 	time_format(after.time_us, b);
 	return err_set(err, ERR_GAP, 0,
 	               "'%s' has a declared gap between %s (txid %" PRIu64 ") and %s (txid %" PRIu64
-	               "): choose one of the two", h->name, a, from_txid, b, after.txid);
+	               "): choose one of the two",
+	               h->name, a, from_txid, b, after.txid);
 }
 
 /* What follows `m`, as far as it tells whether it stands behind a gap. */
@@ -350,11 +365,20 @@ static int next_commit(struct history *h, uint64_t txid, struct commit *ret, str
 
 	if (!catalog_segment_of(h, txid) && resolve_moment(h, txid, &m, NULL) == 0) {
 		/* A state found idle: what was before it nobody saw. */
-		*ret = (struct commit){
-		        .time_us = m.time_us, .not_before_us = m.not_before_us, .flags = COMMIT_HEAL};
+		*ret = (struct commit){.time_us = m.time_us,
+		                       .not_before_us = m.not_before_us,
+		                       .flags = COMMIT_HEAL};
 		return 0;
 	}
 	return resolve_commit(h, txid, ret, NULL, err);
+}
+
+static int names_lie(struct history *h, uint64_t txid, struct err *err)
+{
+	return err_set(err, ERR_DAMAGED, 0,
+	               "the history of '%s' is damaged: the time of transaction %" PRIu64
+	               " is not what the name of its object tells",
+	               h->name, txid);
 }
 
 /* `m` is the newest commit at or before the time: does the next one leave the time in a gap? */
@@ -368,6 +392,8 @@ static int check_gap_after(struct history *h, const struct moment *m, int64_t ti
 	int rc = next_commit(h, m->txid + 1, &next, err);
 	if (rc < 0)
 		return rc; /* then nobody can tell whether `m` was still the newest */
+	if (next.time_us <= time_us)
+		return names_lie(h, m->txid + 1, err);
 	bool unknown = next.flags & (COMMIT_UNSETTLED | COMMIT_HEAL);
 	if (unknown && time_us > (next.not_before_us ? next.not_before_us : m->time_us) &&
 	    next.time_us > time_us)
@@ -394,6 +420,7 @@ static int last_settled_before(struct history *h, uint64_t txid, struct moment *
 	return -ERR_NOT_FOUND;
 }
 
+/* Names are believed as to where to look, not as to what is there. */
 static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct moment *ret,
                       struct err *err)
 {
@@ -401,7 +428,8 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 	struct err why = ERR_INIT;
 
 	if (time_us > now_us)
-		return err_set(err, ERR_NOT_FOUND, 0, "the time lies in the future (choose now or earlier)");
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "the time lies in the future (choose now or earlier)");
 	int rc = txid_at(h, time_us, &txid, err);
 	if (rc < 0)
 		return rc;
@@ -415,10 +443,12 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 	}
 	if (rc < 0)
 		return err_copy(err, &why);
+	if (ret->time_us > time_us)
+		return names_lie(h, txid, err);
 	if (txid < hi)
 		return check_gap_after(h, ret, time_us, err);
 	if (broken_end(h) && time_us > ret->time_us)
-		return broken_error(broken_end(h), err);
+		return resolve_broken(broken_end(h), err);
 	if (h->have_head && h->head.last_txid > hi && time_us > ret->time_us)
 		return missing(h, h->head.last_txid, err);
 	if (time_us > ret->time_us && time_us > h->head.known_until_us)
@@ -573,7 +603,8 @@ static int sample(struct history *h, int64_t from_us, int64_t to_us, size_t max,
 		if (i + 1 < steps)
 			next = lo + (span / parts) * (i + 1) + (span % parts) * (i + 1) / parts;
 		struct err why = ERR_INIT;
-		rc = sample_one(h, t, n ? out[n - 1].txid : lo - 1, next, i + 1 == steps, &out[n], &why);
+		rc = sample_one(h, t, n ? out[n - 1].txid : lo - 1, next, i + 1 == steps, &out[n],
+		                &why);
 		if (rc == 0)
 			n++;
 		else if (!passed_over(&why))
@@ -607,7 +638,8 @@ static int get_status(struct history *h, struct history_status *ret)
 	        .known_until_us = h->head.known_until_us,
 	        .lineage = h->lineage,
 	        .gaps = h->n_gaps,
-	        .archive_bytes = sum_bytes(&h->snapshots) + sum_bytes(&h->segments) + sum_bytes(&h->coalesced),
+	        .archive_bytes = sum_bytes(&h->snapshots) + sum_bytes(&h->segments) +
+	                         sum_bytes(&h->coalesced),
 	        .n_snapshots = h->snapshots.n,
 	        .n_segments = h->segments.n,
 	        .n_coalesced = h->coalesced.n,

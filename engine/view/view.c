@@ -70,6 +70,8 @@ static int add_layer(struct view *v, struct entries *in, struct entry *e, uint64
 		struct commit c;
 		uint64_t last = e->name.last_txid < txid ? e->name.last_txid : txid;
 		rc = object_commit(l.object, last - e->name.first_txid, &c, err);
+		if (rc < 0 && e->broken)
+			rc = resolve_broken(e, err);
 		l.max_frame = c.last_frame;
 		l.min_pages = c.min_pages;
 	}

@@ -28,6 +28,10 @@ bool rng_chance(struct rng *r, unsigned percent);
 /* ASOF_TEST_SEED, or one of its own, printed. */
 uint64_t test_seed(void);
 
+/* `n` rounds of something; a tenth of them with ASOF_TEST_SHORT (valgrind), ten times as many with
+ * ASOF_TEST_FULL. */
+unsigned test_rounds(unsigned n);
+
 /* ---- scratch folders ---- */
 /* A new folder, where an fsync costs nothing if there is such a place; free() the name after
  * test_remove().  What a failed test leaves is removed at exit. */
@@ -87,7 +91,7 @@ struct synth {
 	uint32_t n_now, cap_now;
 	struct synth_page **recorded; /* the image as frames tell; differs from `now` in a gap */
 	uint32_t n_recorded;
-	bool settled;
+	bool settled, first_after_gap;
 
 	struct synth_state *states; /* states[i]: txid i + 1 */
 	size_t n_states, cap_states;

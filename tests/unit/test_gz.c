@@ -248,13 +248,14 @@ static void test_flips(void **state)
 
 	make_pack(&r, &m, 77, 512, 2000, 6);
 	make_pack(&r, &other, 78, 512, 2000, 6);
-	for (size_t i = 0; i < m.file.len * 8; i += 1 + (size_t)rng_below(&r, 3)) {
+	for (size_t i = 0; i < m.file.len * 8;
+	     i += 1 + (size_t)rng_below(&r, 3000 / test_rounds(1000))) {
 		m.file.data[i / 8] ^= (uint8_t)(1u << i % 8);
 		if (read_all(&m, m.file.data, m.file.len, &r))
 			synth_die("bit %zu flipped, and nobody noticed", i);
 		m.file.data[i / 8] ^= (uint8_t)(1u << i % 8);
 	}
-	for (size_t cut = 0; cut < m.file.len; cut++)
+	for (size_t cut = 0; cut < m.file.len; cut += 1000 / test_rounds(100) / 10 + 1)
 		assert_false(read_all(&m, m.file.data, cut, &r));
 	/* Halves of two objects; the content of another. */
 	for (size_t at = 1; at < m.file.len && at < other.file.len; at += 37) {

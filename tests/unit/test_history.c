@@ -183,7 +183,7 @@ static void test_random_times(void **state)
 {
 	struct rng r = {test_seed()};
 
-	for (unsigned i = 0; i < 15; i++) {
+	for (unsigned i = 0; i < test_rounds(15); i++) {
 		uint64_t seed = rng_next(&r) >> 1;
 		fprintf(stderr, "history %llu\n", (unsigned long long)seed);
 		struct fixture f = new_fixture(seed);

@@ -51,7 +51,7 @@ static void test_every_transaction(void **state)
 {
 	uint64_t seed = test_seed();
 
-	for (unsigned i = 0; i < 30; i++) {
+	for (unsigned i = 0; i < test_rounds(20); i++) {
 		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + i));
 		one_history(seed + i, 120, 512u << (i % 8));
 	}

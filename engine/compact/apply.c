@@ -371,6 +371,7 @@ int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did,
 	if (job.type == COMPACT_NOTHING)
 		return 0;
 	rc = apply(c, &job, objects, n, err);
+	history_relist(c->history); /* or the same job would come up again */
 	*ret_did = rc == 0;
 	return rc;
 }

@@ -170,6 +170,12 @@ int history_object_frames(struct history *h, const struct history_object *o, uin
 	return err_set(err, ERR_NOT_FOUND, 0, "'%s' is gone", o->file);
 }
 
+void history_relist(struct history *h)
+{
+	LOCK_SCOPE(&h->lock);
+	h->listed = false;
+}
+
 int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err)
 {
 	int rc = history_refresh(h, err);

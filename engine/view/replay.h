@@ -42,6 +42,9 @@ int history_objects(struct history *h, struct history_object **ret, size_t *ret_
 int history_object_frames(struct history *h, const struct history_object *o, uint64_t *ret_frames,
                           uint32_t *ret_page_size, struct source_position *ret_pos,
                           struct err *err) MUST_USE;
+/* The caller made or removed objects: they are looked for at the next call, whatever the head says
+ * (the recorder tells of them in its own time). */
+void history_relist(struct history *h);
 /* Commit `txid` as its segment describes it, settled or not. */
 int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err) MUST_USE;
 

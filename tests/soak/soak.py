@@ -51,6 +51,7 @@ class Soak:
         self.log_path = os.path.join(self.dir, "asof.log")
         self.asof = None
         self.asof_options = []
+        self.prefix = []
         self.env = dict(os.environ)
         self.writers = []
         self.mounts = []
@@ -101,7 +102,7 @@ class Soak:
         log = open(self.log_path, "a", encoding="utf-8")
         read_fd, write_fd = os.pipe()
         self.asof = subprocess.Popen(
-            [self.options.asof, "replicate", self.db, self.archive, "--name", NAME,
+            [*self.prefix, self.options.asof, "replicate", self.db, self.archive, "--name", NAME,
              "--ready-fd", str(write_fd), *self.asof_options, *words],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, pass_fds=[write_fd])
         log.close()
@@ -520,10 +521,13 @@ def real(s):
     seconds = s.options.seconds or 620
     count = s.options.count or 5_000_000
     s.asof_options = ["-v"]
+    if s.options.nice:
+        s.prefix = ["nice", "-n", str(s.options.nice)]
     s.create()
     s.start()
     began = time.monotonic()
-    load = {"writers": 4, "small": 97, "keys": 20000, "kill": 5, "large": 200, "breathe": 500}
+    load = {"writers": 4, "small": 97, "keys": 20000, "kill": 5, "large": 200, "breathe": 500,
+            "rate": s.options.rate}
     s.run_writer(seconds=seconds, **load)
     while s.slot_sums()[0] < count:   # at least so long, and at least so many
         need_space(s.dir)
@@ -660,6 +664,9 @@ def arguments():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--seconds", type=float, default=0, help="of the load of a long scenario")
     p.add_argument("--count", type=int, default=0, help="commits of real and million")
+    p.add_argument("--rate", type=float, default=0, help="of each writer of real, commits a second")
+    p.add_argument("--nice", type=int, default=0, help="of asof in real: what a busy machine takes "
+                   "from it must not be taken for what it cannot do")
     p.add_argument("--dir", default=tempfile.gettempdir())
     p.add_argument("--keep", action="store_true")
     p.add_argument("scenario", nargs="*", default=["short"])

@@ -250,7 +250,7 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 				*done = it->next;
 			break;
 		case ITEM_KNOWN:
-			if (closes)
+			if (closes && !r->discarding)
 				r->known_until_us = it->known_until_us;
 			encode_cut_old(r, it->known_until_us, dirty);
 			break;

@@ -39,7 +39,7 @@ struct options {
 	unsigned reopen_every; /* transactions; 0: never */
 	double kill_every_s;   /* of writers; 0: never */
 	unsigned idle_ms;      /* sleep after about every 50th transaction, up to this */
-	unsigned breathe_ms;   /* all writers but the first pause for a fifth of so long; 0: never */
+	unsigned breathe_ms; /* all writers but the first pause for a fifth of so long; 0: never */
 	uint64_t seed;
 	bool keep_open; /* the parent's child holds the database open throughout */
 };

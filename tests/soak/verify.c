@@ -253,6 +253,8 @@ static void check_times(const struct commit *c)
 	int rc = history_at(j.history, c->time_us - 1, now, &m, &err);
 	if (rc == 0 && m.txid >= j.txid)
 		problem("a microsecond before it is txid %" PRIu64, m.txid);
+	else if (rc == 0 && c->flags & COMMIT_HEAL)
+		problem("a microsecond before it healed a gap there is txid %" PRIu64, m.txid);
 	else if (rc < 0 && err.kind != ERR_GAP)
 		problem("a microsecond before: %s", err.msg);
 	else if (rc < 0 && !(c->flags & COMMIT_HEAL) && !(c->flags & COMMIT_UNSETTLED))
@@ -387,6 +389,21 @@ static void check_size(const struct commit *c)
 		problem("%u pages, but the highest known is %u", c->n_pages, j.top);
 }
 
+/* What lies in a gap is never shown, and never taken for known. */
+static void check_unviewable(const struct commit *c)
+{
+	struct moment m;
+	struct err err = ERR_INIT;
+
+	if (j.commits % 16 != 1)
+		return;
+	if (history_tx(j.history, c->txid, &m, NULL) == 0)
+		problem("it can be viewed, though it is unsettled");
+	int rc = history_at(j.history, c->time_us, clock_now_us(), &m, &err);
+	if (c->txid > j.first_txid && (rc == 0 || err.kind != ERR_GAP))
+		problem("as of its time, within a gap: %s", rc == 0 ? "a state" : err.msg);
+}
+
 static void end_commit(const struct commit *c, const struct history_object *fuzzy)
 {
 	bool settled = !(c->flags & COMMIT_UNSETTLED) || fuzzy;
@@ -409,9 +426,7 @@ static void end_commit(const struct commit *c, const struct history_object *fuzz
 		check_counter(c);
 	j.have_found = false;
 	if (!settled) {
-		struct moment m;
-		if (j.commits % 16 == 1 && history_tx(j.history, c->txid, &m, NULL) == 0)
-			problem("it can be viewed, though it is unsettled");
+		check_unviewable(c);
 		return;
 	}
 	if (!(c->flags & COMMIT_NO_STATE) && !hash128_equal(c->state, j.state))

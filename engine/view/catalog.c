@@ -233,10 +233,13 @@ static void find_cut_short(struct history *h)
 	for (size_t i = 0; i < h->segments.n; i++) {
 		struct entry *e = &h->segments.e[i];
 		uint64_t t = e->name.last_txid ? e->name.last_txid + 1 : e->name.first_txid;
+		/* The head can be older than the listing: it is believed about its own segment. */
+		bool told = h->have_head && h->head.growing_txid == e->name.first_txid &&
+		            h->head.lineage == e->name.lineage;
 		bool newest = i + 1 == h->segments.n;
-		uint64_t end = !newest        ? h->segments.e[i + 1].name.first_txid
-		               : h->have_head ? h->head.last_txid + 1
-		                              : 0;
+		uint64_t end = !told && !newest ? h->segments.e[i + 1].name.first_txid
+		               : h->have_head   ? h->head.last_txid + 1
+		                                : 0;
 		if (e->name.type != OBJECT_GROWING || e->broken)
 			continue;
 		while (t < end && is_snapshot(h, t))

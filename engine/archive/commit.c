@@ -33,7 +33,8 @@ int commit_put(struct buf *out, const struct commit *c, const struct commit *pre
 	n += store_varint(b + n, c->n_frames);
 	n += store_varint(b + n, c->n_pages);
 	n += store_varint(b + n, (uint64_t)(c->time_us - (prev ? prev->time_us : 0)));
-	n += store_varint(b + n, c->not_before_us ? (uint64_t)(c->time_us - c->not_before_us) + 1 : 0);
+	n += store_varint(b + n,
+	                  c->not_before_us ? (uint64_t)(c->time_us - c->not_before_us) + 1 : 0);
 	n += store_varint(b + n, c->flags);
 	if (!(c->flags & COMMIT_NO_STATE)) {
 		store_le64(b + n, c->state.lo);
@@ -61,8 +62,9 @@ void commit_get(struct cursor *cur, const struct commit *prev, struct commit *re
 	c.last_frame = prev->last_frame + c.n_frames;
 	c.n_pages = (uint32_t)n_pages;
 	c.min_pages = c.n_pages < prev->min_pages ? c.n_pages : prev->min_pages;
-	if (n_pages == 0 || n_pages > UINT32_MAX || c.n_frames == 0 || flags & ~(uint64_t)COMMIT_FLAGS_KNOWN ||
-	    c.last_frame < prev->last_frame || c.time_us < prev->time_us)
+	if (n_pages == 0 || n_pages > UINT32_MAX || c.n_frames == 0 ||
+	    flags & ~(uint64_t)COMMIT_FLAGS_KNOWN || c.last_frame < prev->last_frame ||
+	    c.time_us < prev->time_us)
 		cur->bad = true;
 	*ret = c;
 }

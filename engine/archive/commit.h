@@ -33,11 +33,11 @@ enum commit_flags {
 struct commit {
 	uint64_t txid;
 	int64_t time_us;
-	int64_t not_before_us;    /* 0: unknown */
-	uint64_t n_frames;        /* written by it */
-	uint64_t last_frame;      /* its commit frame within the segment, from 1 */
-	uint32_t n_pages;         /* of the database after it */
-	uint32_t min_pages;       /* smallest n_pages in the segment up to and with it */
+	int64_t not_before_us; /* 0: unknown */
+	uint64_t n_frames;     /* written by it */
+	uint64_t last_frame;   /* its commit frame within the segment, from 1 */
+	uint32_t n_pages;      /* of the database after it */
+	uint32_t min_pages;    /* smallest n_pages in the segment up to and with it */
 	uint32_t flags;
 	struct hash128 state;
 };

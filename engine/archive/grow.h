@@ -48,9 +48,10 @@
 
 #define GROW_VERSION 1u
 #define GROW_HEADER_PAYLOAD 56u
-#define GROW_HEADER_SIZE (GZ_META_OVERHEAD + GROW_HEADER_PAYLOAD) /* a file no longer holds nothing */
-#define GROW_BLOCK_BYTES 65536u  /* content of a data member */
-#define GROW_RUN_FRAMES 8192u    /* frames of a batch at most */
+#define GROW_HEADER_SIZE                                                                           \
+	(GZ_META_OVERHEAD + GROW_HEADER_PAYLOAD) /* a file no longer holds nothing */
+#define GROW_BLOCK_BYTES 65536u                  /* content of a data member */
+#define GROW_RUN_FRAMES 8192u                    /* frames of a batch at most */
 
 struct grow_info {
 	uint64_t id;
@@ -90,7 +91,7 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, boo
                    struct err *err) MUST_USE;
 /* fdatasync; the durable length is then grow_length(). */
 int grow_sync(struct grow_writer *w, struct err *err) MUST_USE;
-uint64_t grow_length(const struct grow_writer *w);         /* up to the last record that closes */
+uint64_t grow_length(const struct grow_writer *w); /* up to the last record that closes */
 uint64_t grow_content_len(const struct grow_writer *w);
 uint64_t grow_frames(const struct grow_writer *w); /* appended so far */
 const struct grow_info *grow_writer_info(const struct grow_writer *w);
@@ -121,8 +122,8 @@ uint64_t grow_find_frame(struct grow_reader *r, uint32_t pgno, uint64_t max_fram
 int grow_read_content(struct grow_reader *r, uint64_t offset, void *buf, size_t len,
                       struct err *err) MUST_USE;
 /* Adds the pages <= max_pgno that frames up to max_frame hold. */
-int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
-                   struct err *err) MUST_USE;
+int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno,
+                   struct bitset *pages, struct err *err) MUST_USE;
 void grow_position(struct grow_reader *r, struct source_position *ret);
 
 DEFINE_CLEANUP(struct grow_writer, grow_writer_free);

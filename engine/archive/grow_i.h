@@ -15,13 +15,13 @@
 struct grow_tail {
 	uint64_t n_records;
 	uint64_t prev_offset, prev_hash;
-	uint64_t length;      /* file bytes */
+	uint64_t length; /* file bytes */
 	uint64_t content_len;
 	uint64_t n_frames;
 	uint64_t last_txid;
 	struct wal_cksum chain;
 	struct source_position pos;
-	struct commit last;   /* last commit; txid first_txid - 1 when there is none */
+	struct commit last; /* last commit; txid first_txid - 1 when there is none */
 };
 
 int grow_header_put(const struct grow_info *info, struct buf *out, uint64_t *ret_hash,

@@ -13,7 +13,7 @@ struct grow_reader {
 	struct cache *cache;
 	struct grow_info info;
 	uint64_t header_hash;
-	pthread_rwlock_t lock; /* all below */
+	pthread_rwlock_t lock;   /* all below */
 	struct grow_tail tail;   /* behind the last record read */
 	struct grow_tail closed; /* behind the last record that closes a commit */
 	struct member *members;
@@ -183,7 +183,8 @@ static int take_run(struct grow_reader *r, struct record *rec, struct err *err)
 		return damaged(r, err, rec->offset, "a record's page index is not as written");
 	for (size_t i = 0; i < n; i++)
 		if (e[i].frame <= r->tail.n_frames)
-			return damaged(r, err, rec->offset, "a record's page index tells of older frames");
+			return damaged(r, err, rec->offset,
+			               "a record's page index tells of older frames");
 	return frame_runs_add(&r->runs, take_ptr(e), n, err);
 }
 
@@ -216,7 +217,8 @@ static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_
 		rc = verify_members(r, rec, err);
 	if (rc == 0)
 		rc = take_commits(r, rec, &next, err);
-	if (rc == 0 && next.content_len != WAL_HEADER_SIZE + rec->n_frames * wal_frame_size(r->info.page_size))
+	if (rc == 0 &&
+	    next.content_len != WAL_HEADER_SIZE + rec->n_frames * wal_frame_size(r->info.page_size))
 		rc = damaged(r, err, rec->offset, "a record's frames do not fill its data");
 	if (rc == 0)
 		rc = take_run(r, rec, err);
@@ -438,15 +440,16 @@ uint64_t grow_find_frame(struct grow_reader *r, uint32_t pgno, uint64_t max_fram
 	return f;
 }
 
-int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
-                   struct err *err)
+int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno,
+                   struct bitset *pages, struct err *err)
 {
 	int rc = 0;
 
 	pthread_rwlock_rdlock(&r->lock);
 	for (size_t i = 0; i < r->runs.count; i++)
 		for (size_t j = 0; j < r->runs.n[i] && rc == 0; j++)
-			if (r->runs.run[i][j].frame <= max_frame && r->runs.run[i][j].pgno <= max_pgno)
+			if (r->runs.run[i][j].frame <= max_frame &&
+			    r->runs.run[i][j].pgno <= max_pgno)
 				rc = bitset_add(pages, r->runs.run[i][j].pgno, err);
 	pthread_rwlock_unlock(&r->lock);
 	return rc;
@@ -511,7 +514,8 @@ static int find_member(struct grow_reader *r, uint64_t offset, struct member_loa
 	if (lo == 0 || offset >= r->tail.content_len) {
 		rc = damaged(r, err, 0, "content past the end was asked for");
 	} else {
-		uint64_t end = lo < r->n_members ? r->members[lo].content_offset : r->tail.content_len;
+		uint64_t end =
+		        lo < r->n_members ? r->members[lo].content_offset : r->tail.content_len;
 		ret->r = r;
 		ret->m = r->members[lo - 1];
 		ret->content_len = (size_t)(end - ret->m.content_offset);

@@ -15,20 +15,20 @@ struct grow_writer {
 	int fd;
 	char name[OBJECT_NAME_MAX];
 	struct gz_codec *codec;
-	struct grow_tail tail;     /* behind the last record */
-	uint64_t closed_length;    /* behind the last record that closes */
-	uint64_t content_len;      /* with what is in the batch under way */
+	struct grow_tail tail;  /* behind the last record */
+	uint64_t closed_length; /* behind the last record that closes */
+	uint64_t content_len;   /* with what is in the batch under way */
 	uint64_t n_frames;
-	uint64_t offset;           /* file bytes with what is in `out` */
+	uint64_t offset; /* file bytes with what is in `out` */
 	struct wal_cksum chain;
 	struct commit last;
-	bool in_commit;            /* frames without their commit yet */
+	bool in_commit; /* frames without their commit yet */
 
-	struct buf block;          /* content not yet in a data member */
-	struct buf out;            /* members not yet written */
+	struct buf block;            /* content not yet in a data member */
+	struct buf out;              /* members not yet written */
 	struct buf members, commits; /* parts of the record to come */
 	uint64_t n_members, n_commits;
-	struct frame_entry *run;   /* GROW_RUN_FRAMES */
+	struct frame_entry *run; /* GROW_RUN_FRAMES */
 	size_t n_run;
 };
 
@@ -59,7 +59,8 @@ int grow_header_get(const uint8_t *raw, size_t len, const char *name, struct gro
 	int rc = gz_check_version(raw, len, "asofgrow", GROW_VERSION, name, err);
 	if (rc < 0)
 		return rc;
-	if (len < GROW_HEADER_SIZE || load_le16(raw + 14) != GROW_HEADER_PAYLOAD || gz_get_blob(GZ_HEADER, raw, GROW_HEADER_SIZE, &b, NULL) < 0 ||
+	if (len < GROW_HEADER_SIZE || load_le16(raw + 14) != GROW_HEADER_PAYLOAD ||
+	    gz_get_blob(GZ_HEADER, raw, GROW_HEADER_SIZE, &b, NULL) < 0 ||
 	    b.len != GROW_HEADER_PAYLOAD || memcmp(b.data, "asofgrow", 8) != 0)
 		return err_set(err, ERR_DAMAGED, 0, "'%s' is damaged at byte 0: no header", name);
 	const uint8_t *p = b.data;
@@ -72,10 +73,11 @@ int grow_header_get(const uint8_t *raw, size_t len, const char *name, struct gro
 	        .salt2 = load_le32(p + 32),
 	};
 	*ret_hash = load_le64(p + 48);
-	if (*ret_hash != hash64(p, 48, gz_bind(ret->id, 0)) || load_le32(p + 8) != GROW_VERSION || load_le32(p + 36) != 0 ||
-	    !page_size_valid(ret->page_size) || ret->first_txid == 0)
+	if (*ret_hash != hash64(p, 48, gz_bind(ret->id, 0)) || load_le32(p + 8) != GROW_VERSION ||
+	    load_le32(p + 36) != 0 || !page_size_valid(ret->page_size) || ret->first_txid == 0)
 		return err_set(err, ERR_DAMAGED, 0,
-		               "'%s' is damaged at byte 0: the header does not match its hash", name);
+		               "'%s' is damaged at byte 0: the header does not match its hash",
+		               name);
 	return 0;
 }
 
@@ -121,7 +123,8 @@ int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page
                 struct grow_writer **ret, struct err *err)
 {
 	cleanup_grow_writer struct grow_writer *w = writer_new(level, err);
-	struct object_name n = {.type = OBJECT_GROWING, .lineage = lineage, .first_txid = first_txid};
+	struct object_name n = {
+	        .type = OBJECT_GROWING, .lineage = lineage, .first_txid = first_txid};
 	uint64_t random[2], hash;
 
 	if (!w)
@@ -175,8 +178,8 @@ int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
 		return rc;
 	if (len < durable_len)
 		return err_set(err, ERR_DAMAGED, 0,
-		               "'%s' is damaged behind byte %llu, though %llu bytes were durable", name,
-		               (unsigned long long)len, (unsigned long long)durable_len);
+		               "'%s' is damaged behind byte %llu, though %llu bytes were durable",
+		               name, (unsigned long long)len, (unsigned long long)durable_len);
 	w->info = *grow_reader_info(r);
 	snprintf(w->name, sizeof(w->name), "%s", name);
 	grow_closed_tail(r, &w->tail);
@@ -309,8 +312,8 @@ bool grow_batch_full(const struct grow_writer *w)
 	return w->n_run == GROW_RUN_FRAMES;
 }
 
-static void put_record_fixed(struct grow_writer *w, const struct source_position *pos,
-                             bool closes, uint8_t p[RECORD_FIXED])
+static void put_record_fixed(struct grow_writer *w, const struct source_position *pos, bool closes,
+                             uint8_t p[RECORD_FIXED])
 {
 	const struct grow_tail *t = &w->tail;
 

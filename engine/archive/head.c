@@ -39,9 +39,11 @@ int head_read(int fd, struct head *ret, struct err *err)
 		if (len == HEAD_SIZE && memcmp(b, "asofhead", 8) == 0 &&
 		    load_le64(b + HEAD_SIZE - 8) == hash64(b, HEAD_SIZE - 8, HEAD_SEED)) {
 			if (load_le32(b + 8) != 1)
-				return err_set(err, ERR_VERSION, 0,
-				               "the archive has format %u, this asof reads 1 (use a "
-				               "newer asof)", load_le32(b + 8));
+				return err_set(
+				        err, ERR_VERSION, 0,
+				        "the archive has format %u, this asof reads 1 (use a "
+				        "newer asof)",
+				        load_le32(b + 8));
 			*ret = (struct head){
 			        .lineage = load_le32(b + 12),
 			        .growing_txid = load_le64(b + 16),

@@ -159,9 +159,11 @@ bool object_name_parse(const char *text, struct object_name *ret)
 static bool utf8_valid(const unsigned char *p)
 {
 	while (*p) {
-		int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : (*p & 0xf0) == 0xe0 ? 2
-		           : *p >= 0xf0 && *p < 0xf5                                     ? 3
-		                                                                         : -1;
+		int more = *p < 0x80                 ? 0
+		           : *p >= 0xc2 && *p < 0xe0 ? 1
+		           : (*p & 0xf0) == 0xe0     ? 2
+		           : *p >= 0xf0 && *p < 0xf5 ? 3
+		                                     : -1;
 		if (more < 0)
 			return false;
 		unsigned char lead = *p++;
@@ -205,5 +207,6 @@ int db_name_check(const char *name, struct err *err)
 			why = "contains a control byte";
 	if (!why)
 		return 0;
-	return err_set(err, ERR_USAGE, 0, "the database name '%.200s' %s (choose another)", name, why);
+	return err_set(err, ERR_USAGE, 0, "the database name '%.200s' %s (choose another)", name,
+	               why);
 }

@@ -36,7 +36,8 @@ struct gap_note {
 int source_note_put(int dir_fd, const struct source_note *n, struct err *err) MUST_USE;
 int source_note_get(int dir_fd, struct source_note *ret, struct err *err) MUST_USE;
 int lineage_note_put(int dir_fd, const struct lineage_note *n, struct err *err) MUST_USE;
-int lineage_note_get(int dir_fd, const char *name, struct lineage_note *ret, struct err *err) MUST_USE;
+int lineage_note_get(int dir_fd, const char *name, struct lineage_note *ret,
+                     struct err *err) MUST_USE;
 int gap_note_put(int dir_fd, const struct gap_note *n, struct err *err) MUST_USE;
 int gap_note_get(int dir_fd, const char *name, struct gap_note *ret, struct err *err) MUST_USE;
 bool gap_name_parse(const char *name, uint64_t *ret_txid);

@@ -15,7 +15,8 @@ static int merge_last_two(struct frame_runs *r, struct err *err)
 	struct frame_entry *m = malloc((na + nb) * sizeof(*m));
 
 	if (!m)
-		return err_set(err, ERR_NOMEM, 0, "no memory for a page index of %zu entries", na + nb);
+		return err_set(err, ERR_NOMEM, 0, "no memory for a page index of %zu entries",
+		               na + nb);
 	while (i < na && j < nb)
 		m[k++] = entry_less(&b[j], &a[i]) ? b[j++] : a[i++];
 	while (i < na)

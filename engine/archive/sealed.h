@@ -70,7 +70,8 @@ void sealed_writer_free(struct sealed_writer *w);
 /* ---- reading: any thread ---- */
 struct sealed;
 /* Takes the source over, whatever happens. */
-int sealed_open(struct source *src, struct cache *cache, struct sealed **ret, struct err *err) MUST_USE;
+int sealed_open(struct source *src, struct cache *cache, struct sealed **ret,
+                struct err *err) MUST_USE;
 void sealed_free(struct sealed *s);
 const struct sealed_info *sealed_get_info(const struct sealed *s);
 const char *sealed_name(const struct sealed *s);
@@ -78,14 +79,16 @@ uint64_t sealed_n_commits(const struct sealed *s);
 /* Commit number `i` from 0. */
 int sealed_get_commit(struct sealed *s, uint64_t i, struct commit *ret, struct err *err) MUST_USE;
 /* Number of commits with time <= time_us. */
-int sealed_commits_until(struct sealed *s, int64_t time_us, uint64_t *ret, struct err *err) MUST_USE;
+int sealed_commits_until(struct sealed *s, int64_t time_us, uint64_t *ret,
+                         struct err *err) MUST_USE;
 /* The last frame <= max_frame with page `pgno`; 0: there is none. */
 int sealed_find_frame(struct sealed *s, uint32_t pgno, uint64_t max_frame, uint64_t *ret,
                       struct err *err) MUST_USE;
 int sealed_read_content(struct sealed *s, uint64_t offset, void *buf, size_t len,
                         struct err *err) MUST_USE;
 /* Entry number `i` of the page index, in order; NOT_FOUND past the last. */
-int sealed_get_entry(struct sealed *s, uint64_t i, struct frame_entry *ret, struct err *err) MUST_USE;
+int sealed_get_entry(struct sealed *s, uint64_t i, struct frame_entry *ret,
+                     struct err *err) MUST_USE;
 struct pack *sealed_pack(struct sealed *s);
 
 DEFINE_CLEANUP(struct sealed, sealed_free);

@@ -11,20 +11,20 @@
 
 struct sealed_writer {
 	struct sealed_options options;
-	struct object_file file, table;  /* the object; its commits as text */
+	struct object_file file, table; /* the object; its commits as text */
 	struct pack_writer *pack;
 	struct wal_cksum chain;
 	uint64_t n_frames;
 	uint64_t n_commits;
 	struct commit first, last;
 	uint32_t min_pages;
-	struct scratch entries;          /* struct frame_entry[n_frames] */
-	struct scratch leaves;           /* commit leaf payloads wait here for the content's end */
+	struct scratch entries; /* struct frame_entry[n_frames] */
+	struct scratch leaves;  /* commit leaf payloads wait here for the content's end */
 	size_t leaves_len;
-	struct buf commits;              /* of the leaf under way */
+	struct buf commits; /* of the leaf under way */
 	size_t n_in_leaf;
 	struct commit leaf_before;
-	struct buf leaf_heads;           /* u64 length, u64 txid, frames, time of each waiting leaf */
+	struct buf leaf_heads; /* u64 length, u64 txid, frames, time of each waiting leaf */
 	struct buf text;
 	struct gz_codec *codec;
 	uint64_t table_offset;
@@ -96,8 +96,8 @@ int sealed_frame(struct sealed_writer *w, uint32_t pgno, uint32_t n_truncate, co
 	if (rc == 0)
 		rc = pack_append(w->pack, page, w->options.page_size, err);
 	if (rc == 0)
-		rc = scratch_reserve(&w->entries, (size_t)(w->n_frames + 1) * sizeof(struct frame_entry),
-		                     err);
+		rc = scratch_reserve(&w->entries,
+		                     (size_t)(w->n_frames + 1) * sizeof(struct frame_entry), err);
 	if (rc < 0)
 		return rc;
 	((struct frame_entry *)w->entries.data)[w->n_frames] =
@@ -132,7 +132,8 @@ static int end_commit_leaf(struct sealed_writer *w, struct err *err)
 	store_le64(h, head.len + w->commits.len);
 	store_le64(h + 8, b->txid);
 	store_le64(h + 16, b->last_frame);
-	store_le64(h + 24, (uint64_t)b->time_us); /* of the leaf's first commit: see sealed_commit() */
+	store_le64(h + 24,
+	           (uint64_t)b->time_us); /* of the leaf's first commit: see sealed_commit() */
 	buf_clear(&w->commits);
 	w->n_in_leaf = 0;
 	return buf_append(&w->leaf_heads, h, sizeof(h), err);
@@ -171,8 +172,9 @@ int sealed_commit(struct sealed_writer *w, const struct commit *commit, struct e
 
 	/* What a reader would refuse is not written. */
 	assert(w->n_frames > w->last.last_frame && c.n_pages > 0);
-	assert(w->options.kind == SEALED_COALESCED ? w->n_commits == 0 && c.txid >= w->options.first_txid
-	                                           : c.txid == w->last.txid + 1);
+	assert(w->options.kind == SEALED_COALESCED
+	               ? w->n_commits == 0 && c.txid >= w->options.first_txid
+	               : c.txid == w->last.txid + 1);
 	assert(c.time_us >= w->last.time_us);
 	c.last_frame = w->n_frames;
 	c.n_frames = w->n_frames - w->last.last_frame;

@@ -148,6 +148,7 @@ int snapshot_page(struct snapshot *s, uint32_t pgno, void *buf, struct err *err)
 	uint64_t offset = (uint64_t)(pgno - 1) * s->info.page_size;
 
 	if (offset + s->info.page_size > pack_size(s->pack))
-		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no page %u", pack_name(s->pack), pgno);
+		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no page %u", pack_name(s->pack),
+		               pgno);
 	return pack_read(s->pack, offset, buf, s->info.page_size, err);
 }

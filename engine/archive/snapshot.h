@@ -31,7 +31,8 @@ struct snapshot_writer;
 int snapshot_create(int dir_fd, const char *tmp_name, uint32_t page_size, int level,
                     struct snapshot_writer **ret, struct err *err) MUST_USE;
 /* Whole pages, in order. */
-int snapshot_append(struct snapshot_writer *w, const void *pages, size_t len, struct err *err) MUST_USE;
+int snapshot_append(struct snapshot_writer *w, const void *pages, size_t len,
+                    struct err *err) MUST_USE;
 /* Trailer, fsync, rename, fsync of the folder. */
 int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
                     uint64_t *ret_bytes, struct err *err) MUST_USE;

@@ -23,7 +23,7 @@ enum entry_state { LOADING, READY, FAILED };
 struct cache_entry {
 	struct cache_key key;
 	struct shard *shard;
-	struct cache_entry *next; /* chain */
+	struct cache_entry *next;          /* chain */
 	struct cache_entry *newer, *older; /* ring, when pins == 0 */
 	void *data;
 	size_t len;

@@ -7,12 +7,12 @@
 #ifndef ASOF_BASE_CLEANUP_H
 #define ASOF_BASE_CLEANUP_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <dirent.h>
 
 static inline void cleanup_free_(void *p)
 {

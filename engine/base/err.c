@@ -12,10 +12,10 @@ struct kind_row {
 	bool retry;
 };
 
-static const struct kind_row kind_rows[ERR_KIND_COUNT] = {
-        [ERR_NONE] = {"none", 0, 0, false},
-#define X(id, name, exit_status, fuse_errno, retry) [ERR_##id] = {name, exit_status, fuse_errno, retry},
-        ERR_KINDS(X)
+static const struct kind_row kind_rows[ERR_KIND_COUNT] = {[ERR_NONE] = {"none", 0, 0, false},
+#define X(id, name, exit_status, fuse_errno, retry)                                                \
+	[ERR_##id] = {name, exit_status, fuse_errno, retry},
+                                                          ERR_KINDS(X)
 #undef X
 };
 

@@ -20,6 +20,7 @@
  * The one table of kinds: name, exit status of the program, errno that a FUSE
  * reply carries, and whether trying again later may help.
  */
+/* clang-format off */
 #define ERR_KINDS(X)                                                                               \
 	X(USAGE, "usage", 2, EINVAL, false)             /* wrong argument or configuration */       \
 	X(IO, "io", 1, EIO, true)                       /* the system refused a read or write */    \
@@ -36,6 +37,7 @@
 	X(READ_ONLY, "read-only", 1, EROFS, false)      /* read-only filesystem */                  \
 	X(UNAVAILABLE, "unavailable", 5, EIO, true)     /* a destination does not answer */         \
 	X(CANCELLED, "cancelled", 1, EINTR, false)      /* asked to stop */
+/* clang-format on */
 
 enum err_kind {
 	ERR_NONE = 0,

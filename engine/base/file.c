@@ -27,8 +27,8 @@ int file_open(int dir_fd, const char *path, int flags, mode_t mode, int *ret_fd,
 	return err_set(err, kind, errno, "open '%s'", path);
 }
 
-int file_pread_some(int fd, void *p, size_t len, uint64_t offset, size_t *ret_len,
-                    const char *path, struct err *err)
+int file_pread_some(int fd, void *p, size_t len, uint64_t offset, size_t *ret_len, const char *path,
+                    struct err *err)
 {
 	size_t done = 0;
 
@@ -134,8 +134,9 @@ int file_get(int dir_fd, const char *name, size_t max_bytes, char **ret, size_t 
 	if (rc < 0 || (rc = file_size(fd, &size, name, err)) < 0)
 		return rc;
 	if (size > max_bytes)
-		return err_set(err, ERR_DAMAGED, 0, "'%s' has %llu bytes, more than the %zu it may have",
-		               name, (unsigned long long)size, max_bytes);
+		return err_set(err, ERR_DAMAGED, 0,
+		               "'%s' has %llu bytes, more than the %zu it may have", name,
+		               (unsigned long long)size, max_bytes);
 	data = malloc(size + 1);
 	if (!data)
 		return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", name);

@@ -11,8 +11,8 @@
 
 #include "engine/base/err.h"
 
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* openat(2) with O_CLOEXEC.  ENOENT gives ERR_NOT_FOUND, EEXIST gives ERR_EXISTS. */
@@ -22,8 +22,8 @@ int file_open(int dir_fd, const char *path, int flags, mode_t mode, int *ret_fd,
 int file_pread(int fd, void *p, size_t len, uint64_t offset, const char *path,
                struct err *err) MUST_USE;
 /* Up to `len` bytes, fewer only at the end of the file. */
-int file_pread_some(int fd, void *p, size_t len, uint64_t offset, size_t *ret_len,
-                    const char *path, struct err *err) MUST_USE;
+int file_pread_some(int fd, void *p, size_t len, uint64_t offset, size_t *ret_len, const char *path,
+                    struct err *err) MUST_USE;
 int file_pwrite(int fd, const void *p, size_t len, uint64_t offset, const char *path,
                 struct err *err) MUST_USE;
 int file_size(int fd, uint64_t *ret_bytes, const char *path, struct err *err) MUST_USE;
@@ -44,8 +44,7 @@ int file_get(int dir_fd, const char *name, size_t max_bytes, char **ret, size_t 
 /* mkdir -p with mode 0700; existing folders are left alone. */
 int file_make_dirs(const char *path, struct err *err) MUST_USE;
 /* Opens a folder below `dir_fd`, making it (0700) if `create`. */
-int file_open_dir(int dir_fd, const char *path, bool create, int *ret_fd,
-                  struct err *err) MUST_USE;
+int file_open_dir(int dir_fd, const char *path, bool create, int *ret_fd, struct err *err) MUST_USE;
 /* Exclusive lock of the whole file for as long as `fd` (open for writing) lives; held by
  * another: ERR_BUSY.  An open file description lock: asking does not take it. */
 int file_lock(int fd, const char *path, struct err *err) MUST_USE;

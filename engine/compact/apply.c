@@ -31,7 +31,8 @@ struct compactor {
 	struct compact_stats stats;
 };
 
-static int open_folder(const char *root, const char *name, const char *folder, int *ret_fd, struct err *err)
+static int open_folder(const char *root, const char *name, const char *folder, int *ret_fd,
+                       struct err *err)
 {
 	char path[PATH_MAX];
 
@@ -49,7 +50,8 @@ int compactor_new(const char *root, const char *name, struct compactor **ret, st
 		return err_set(err, ERR_NOMEM, 0, "no memory");
 	c->segment_fd = c->coalesced_fd = c->snapshot_fd = -1;
 	c->name = strdup(name);
-	int rc = c->name ? archive_open(root, &o, &c->archive, err) : err_set(err, ERR_NOMEM, 0, "no memory");
+	int rc = c->name ? archive_open(root, &o, &c->archive, err)
+	                 : err_set(err, ERR_NOMEM, 0, "no memory");
 	if (rc == 0)
 		rc = history_get(c->archive, name, &c->history, err);
 	if (rc == 0)
@@ -121,7 +123,8 @@ static int copy_frame(void *ctx, const struct replay_frame *f, struct err *err)
 
 /* A growing segment that was only just begun has no commit yet: its last txid is the one before
  * its first, and it is no part of the span that ends there. */
-static const struct history_object *object_with_last(const struct history_object *o, size_t n, uint64_t txid)
+static const struct history_object *object_with_last(const struct history_object *o, size_t n,
+                                                     uint64_t txid)
 {
 	for (size_t i = 0; i < n; i++)
 		if ((o[i].type == HISTORY_GROWING || o[i].type == HISTORY_SEGMENT) &&
@@ -167,7 +170,8 @@ static int copy_segments(struct compactor *c, const struct compact_job *job,
 		rc = sealed_create(c->segment_fd, &o, &w, err);
 	struct copy copy = {c, w};
 	if (rc == 0)
-		rc = history_replay(c->history, job->first_txid - 1, job->last_txid, copy_frame, &copy, err);
+		rc = history_replay(c->history, job->first_txid - 1, job->last_txid, copy_frame,
+		                    &copy, err);
 	if (rc == 0)
 		rc = sealed_finish(w, &name, ret_bytes, err);
 	if (rc < 0)
@@ -213,7 +217,8 @@ static int coalesce_pages(struct compactor *c, struct view *span, const struct b
 	return rc;
 }
 
-static int coalesce(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes, struct err *err)
+static int coalesce(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes,
+                    struct err *err)
 {
 	cleanup_sealed_writer struct sealed_writer *w = NULL;
 	cleanup_view struct view *span = NULL;
@@ -253,8 +258,8 @@ static int coalesce(struct compactor *c, const struct compact_job *job, uint64_t
 
 /* ---- a new base ---- */
 
-static int write_base(struct compactor *c, struct view *v, struct snapshot_writer *w, struct hash128 *ret_state,
-                      struct err *err)
+static int write_base(struct compactor *c, struct view *v, struct snapshot_writer *w,
+                      struct hash128 *ret_state, struct err *err)
 {
 	const struct moment *m = view_moment(v);
 	cleanup_free uint8_t *page = malloc(m->page_size);
@@ -274,7 +279,8 @@ static int write_base(struct compactor *c, struct view *v, struct snapshot_write
 	return rc;
 }
 
-static int make_base(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes, struct err *err)
+static int make_base(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes,
+                     struct err *err)
 {
 	cleanup_snapshot_writer struct snapshot_writer *w = NULL;
 	cleanup_view struct view *v = NULL;
@@ -289,15 +295,16 @@ static int make_base(struct compactor *c, const struct compact_job *job, uint64_
 		rc = write_base(c, v, w, &state, err);
 	if (rc == 0 && !hash128_zero(m->state) && !hash128_equal(m->state, state))
 		rc = err_set(err, ERR_DAMAGED, 0,
-		             "the image of '%s' at transaction %" PRIu64 " does not match its state checksum",
+		             "the image of '%s' at transaction %" PRIu64
+		             " does not match its state checksum",
 		             c->name, m->txid);
-	struct snapshot_info info = {m->page_size, m->lineage,       m->n_pages, m->txid,
-	                             m->txid,      m->time_us,       m->not_before_us, state};
+	struct snapshot_info info = {m->page_size, m->lineage, m->n_pages,       m->txid,
+	                             m->txid,      m->time_us, m->not_before_us, state};
 	return rc < 0 ? rc : snapshot_finish(w, &info, ret_bytes, err);
 }
 
-static int apply(struct compactor *c, const struct compact_job *job, const struct history_object *objects,
-                 size_t n, struct err *err)
+static int apply(struct compactor *c, const struct compact_job *job,
+                 const struct history_object *objects, size_t n, struct err *err)
 {
 	static const char *const names[] = {"", "seal", "join", "coalesce", "base"};
 	uint64_t bytes = 0, *sum = NULL;
@@ -324,14 +331,16 @@ static int apply(struct compactor *c, const struct compact_job *job, const struc
 		return rc;
 	*sum += bytes;
 	c->stats.jobs++;
-	log_debug("compact", "%s db=%s first_txid=%" PRIu64 " last_txid=%" PRIu64 " bytes=%" PRIu64
-	          " reason=\"%s\"", names[job->type], c->name, job->first_txid, job->last_txid, bytes,
-	          job->reason);
+	log_debug("compact",
+	          "%s db=%s first_txid=%" PRIu64 " last_txid=%" PRIu64 " bytes=%" PRIu64
+	          " reason=\"%s\"",
+	          names[job->type], c->name, job->first_txid, job->last_txid, bytes, job->reason);
 	return 0;
 }
 
 /* In a gap a segment can end with a commit that cannot be viewed: no base is made there. */
-static int find_unsettled(struct compactor *c, struct history_object *objects, size_t n, struct err *err)
+static int find_unsettled(struct compactor *c, struct history_object *objects, size_t n,
+                          struct err *err)
 {
 	uint64_t base = 0;
 	struct commit last;

@@ -34,7 +34,8 @@ struct compact_job {
 
 /* Objects as history_objects() gives them.  Pure.  Segments smaller than join_bytes are joined
  * when there are eight of them in a row. */
-struct compact_job compact_plan(const struct history_object *objects, size_t n, uint64_t join_bytes);
+struct compact_job compact_plan(const struct history_object *objects, size_t n,
+                                uint64_t join_bytes);
 
 struct compact_stats {
 	uint64_t sealed_bytes, joined_bytes, coalesced_bytes, base_bytes; /* written */
@@ -43,7 +44,8 @@ struct compact_stats {
 
 struct compactor;
 /* Writes into the same archive that `root` names; opens it for itself. */
-int compactor_new(const char *root, const char *name, struct compactor **ret, struct err *err) MUST_USE;
+int compactor_new(const char *root, const char *name, struct compactor **ret,
+                  struct err *err) MUST_USE;
 /* Does the next job.  *ret_did: there was one.  `stop` may become true at any time. */
 int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did,
                    struct err *err) MUST_USE;

@@ -37,7 +37,8 @@ static const struct history_object *step(const struct state *s, uint64_t pos)
 
 	for (size_t i = 0; i < s->n; i++) {
 		const struct history_object *o = &s->objects[i];
-		if (!(is_fine(o) || o->type == HISTORY_COALESCED) || o->first_txid > pos + 1 || o->last_txid <= pos)
+		if (!(is_fine(o) || o->type == HISTORY_COALESCED) || o->first_txid > pos + 1 ||
+		    o->last_txid <= pos)
 			continue;
 		if (!best || o->last_txid > best->last_txid)
 			best = o;
@@ -87,8 +88,9 @@ static struct compact_job plan_coalesce(const struct state *s, const struct way 
 			ok = ok && is_fine(w->o[j]) && w->o[j]->lineage == w->o[i]->lineage;
 		/* (Those that a fuzzy base needs as redo count like any other.) */
 		if (ok)
-			return (struct compact_job){COMPACT_COALESCE, w->o[i]->lineage, w->o[i]->first_txid,
-			                            w->o[i + FAN - 1]->last_txid, "three segments in a row"};
+			return (struct compact_job){
+			        COMPACT_COALESCE, w->o[i]->lineage, w->o[i]->first_txid,
+			        w->o[i + FAN - 1]->last_txid, "three segments in a row"};
 	}
 	/* Level 2: whenever three of level 1 lie behind whatever level 2 there is, all since the
 	 * base; not more of them at once, or moments in the middle of a backlog stay deep. */
@@ -105,7 +107,8 @@ static struct compact_job plan_coalesce(const struct state *s, const struct way 
 
 /* What a base can be made of: the state behind one object of the way, the last that is whole,
  * or where the way is too long the last that is not too far. */
-static const struct history_object *base_place(const struct state *s, const struct way *w, size_t limit)
+static const struct history_object *base_place(const struct state *s, const struct way *w,
+                                               size_t limit)
 {
 	const struct history_object *best = NULL;
 
@@ -125,11 +128,13 @@ static struct compact_job plan_base(const struct state *s, const struct way *w)
 		return (struct compact_job){.type = COMPACT_NOTHING};
 	for (size_t i = 0; i < s->n; i++) {
 		const struct history_object *o = &s->objects[i];
-		if (is_fine(o) && o->last_txid > s->base->last_txid && o->last_txid <= at->last_txid)
+		if (is_fine(o) && o->last_txid > s->base->last_txid &&
+		    o->last_txid <= at->last_txid)
 			fine += o->bytes;
 	}
 	for (size_t i = 0; i < w->n; i++)
-		if (w->o[i]->type == HISTORY_COALESCED && covered(s, w->o[i]) > FAN && w->o[i]->bytes > widest)
+		if (w->o[i]->type == HISTORY_COALESCED && covered(s, w->o[i]) > FAN &&
+		    w->o[i]->bytes > widest)
 			widest = w->o[i]->bytes;
 	if (fine > 8 * s->base->bytes) {
 		reason = "segments since the base are eight times its size";
@@ -150,13 +155,14 @@ static struct compact_job plan_seal(const struct state *s)
 
 	for (size_t i = 0; i < s->n; i++) {
 		const struct history_object *o = &s->objects[i];
-		if (o->type == HISTORY_GROWING && is_fine(o) && (!oldest || o->first_txid < oldest->first_txid))
+		if (o->type == HISTORY_GROWING && is_fine(o) &&
+		    (!oldest || o->first_txid < oldest->first_txid))
 			oldest = o;
 	}
 	if (!oldest)
 		return (struct compact_job){.type = COMPACT_NOTHING};
-	return (struct compact_job){COMPACT_SEAL, oldest->lineage, oldest->first_txid, oldest->last_txid,
-	                            "closed segment"};
+	return (struct compact_job){COMPACT_SEAL, oldest->lineage, oldest->first_txid,
+	                            oldest->last_txid, "closed segment"};
 }
 
 static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
@@ -169,8 +175,9 @@ static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
 		const struct history_object *o = &s->objects[i];
 		if (o->type != HISTORY_SEGMENT)
 			continue;
-		bool fits = last && o->lineage == last->lineage && o->first_txid == last->last_txid + 1 &&
-		            o->bytes < join_bytes && bytes + o->bytes <= JOIN_MAX_BYTES;
+		bool fits = last && o->lineage == last->lineage &&
+		            o->first_txid == last->last_txid + 1 && o->bytes < join_bytes &&
+		            bytes + o->bytes <= JOIN_MAX_BYTES;
 		if (!fits) {
 			if (run >= JOIN_COUNT)
 				break;
@@ -186,8 +193,8 @@ static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
 	}
 	if (run < JOIN_COUNT)
 		return (struct compact_job){.type = COMPACT_NOTHING};
-	return (struct compact_job){COMPACT_JOIN, first->lineage, first->first_txid, last->last_txid,
-	                            "small segments in a row"};
+	return (struct compact_job){COMPACT_JOIN, first->lineage, first->first_txid,
+	                            last->last_txid, "small segments in a row"};
 }
 
 struct compact_job compact_plan(const struct history_object *objects, size_t n, uint64_t join_bytes)

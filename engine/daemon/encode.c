@@ -26,7 +26,8 @@ int overlay_set(struct overlay *o, uint32_t pgno, struct hash128 h, struct err *
 		if (!bigger.slots)
 			return err_set(err, ERR_NOMEM, 0, "no memory for page hashes");
 		for (size_t i = 0; i < o->n_slots; i++)
-			if (o->slots[i].pgno && overlay_set(&bigger, o->slots[i].pgno, o->slots[i].hash, err) < 0)
+			if (o->slots[i].pgno &&
+			    overlay_set(&bigger, o->slots[i].pgno, o->slots[i].hash, err) < 0)
 				abort(); /* half empty by construction */
 		free(o->slots);
 		bigger.max_pgno = o->max_pgno;
@@ -87,8 +88,8 @@ static int set_hash(struct recorder *r, uint32_t pgno, struct hash128 h, struct 
 
 static int open_segment(struct recorder *r, struct err *err)
 {
-	int rc = grow_create(r->segment_fd, r->lineage, r->last.txid + 1, r->page_size, r->level, &r->w,
-	                     err);
+	int rc = grow_create(r->segment_fd, r->lineage, r->last.txid + 1, r->page_size, r->level,
+	                     &r->w, err);
 	if (rc < 0)
 		return rc;
 	r->last.last_frame = 0;
@@ -102,7 +103,8 @@ static int open_segment(struct recorder *r, struct err *err)
 static bool growth_complete(struct recorder *r, uint32_t n_pages, uint32_t *ret_missing)
 {
 	for (uint32_t p = r->last.n_pages + 1; p != 0 && p <= n_pages; p++) {
-		if (p != lock_page(r->page_size) && !bitset_has(&r->grown, p - r->last.n_pages - 1)) {
+		if (p != lock_page(r->page_size) &&
+		    !bitset_has(&r->grown, p - r->last.n_pages - 1)) {
 			*ret_missing = p;
 			return false;
 		}
@@ -137,15 +139,19 @@ static int end_commit(struct recorder *r, uint32_t n_pages, int64_t observed_us,
 	if (rc < 0)
 		return rc;
 	if (r->settled && !(flags & COMMIT_HEAL) && !growth_complete(r, n_pages, &missing)) {
-		log_error("recorder", "page missing from a commit that grew the database db=%s txid=%" PRIu64
-		          " page=%u: declared as a gap", r->name, c.txid, missing);
+		log_error("recorder",
+		          "page missing from a commit that grew the database db=%s txid=%" PRIu64
+		          " page=%u: declared as a gap",
+		          r->name, c.txid, missing);
 		r->settled = false;
 		r->gap_open = true;
-		r->gap = (struct gap_note){.before_txid = r->last.txid, .before_us = r->last.time_us};
+		r->gap = (struct gap_note){.before_txid = r->last.txid,
+		                           .before_us = r->last.time_us};
 		capture_request_break(r->capture, "a commit lacks pages that it added");
 	}
 	if (r->next_is_first) {
-		not_before_us = r->known_until_us > r->last.time_us ? r->known_until_us : r->last.time_us;
+		not_before_us =
+		        r->known_until_us > r->last.time_us ? r->known_until_us : r->last.time_us;
 		r->next_is_first = false;
 	}
 	c.not_before_us = not_before_us < c.time_us ? not_before_us : c.time_us;
@@ -168,7 +174,8 @@ int encode_frame(struct recorder *r, uint32_t pgno, uint32_t n_truncate, const u
 	int rc = 0;
 
 	if (pgno == 0 || pgno == lock_page(r->page_size))
-		return err_set(err, ERR_DAMAGED, 0, "a frame of '%s' is for page %u", r->name, pgno);
+		return err_set(err, ERR_DAMAGED, 0, "a frame of '%s' is for page %u", r->name,
+		               pgno);
 	if (!r->w)
 		rc = open_segment(r, err);
 	if (rc == 0 && grow_batch_full(r->w))
@@ -200,8 +207,8 @@ int encode_batch(struct recorder *r, const struct item *it, struct err *err)
 		const uint8_t *p = it->frames + i * frame_size;
 		struct wal_frame_header h;
 		wal_frame_header_parse(p, &h);
-		int rc = encode_frame(r, h.pgno, h.n_truncate, p + WAL_FRAME_HEADER_SIZE, it->observed_us,
-		                      it->not_before_us, 0, err);
+		int rc = encode_frame(r, h.pgno, h.n_truncate, p + WAL_FRAME_HEADER_SIZE,
+		                      it->observed_us, it->not_before_us, 0, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -219,7 +226,8 @@ static int apply_overlay(struct recorder *r, struct err *err)
 		return rc;
 	for (size_t i = 0; i < r->overlay.n_slots; i++)
 		if (r->overlay.slots[i].pgno)
-			page_table_set(r->table, r->overlay.slots[i].pgno, r->overlay.slots[i].hash);
+			page_table_set(r->table, r->overlay.slots[i].pgno,
+			               r->overlay.slots[i].hash);
 	overlay_clear(&r->overlay);
 	return 0;
 }
@@ -285,7 +293,8 @@ static bool take_back(struct recorder *r)
 	if (r->settled) {
 		r->settled = false;
 		r->gap_open = true;
-		r->gap = (struct gap_note){.before_txid = r->last.txid, .before_us = r->last.time_us};
+		r->gap = (struct gap_note){.before_txid = r->last.txid,
+		                           .before_us = r->last.time_us};
 	}
 	return true;
 }
@@ -303,7 +312,8 @@ void encode_void(struct recorder *r)
 
 int encode_resume(struct recorder *r, struct err *err)
 {
-	struct object_name n = {.type = OBJECT_GROWING, .lineage = r->lineage, .first_txid = r->growing_txid};
+	struct object_name n = {
+	        .type = OBJECT_GROWING, .lineage = r->lineage, .first_txid = r->growing_txid};
 	char name[OBJECT_NAME_MAX];
 	struct commit last;
 	struct source_position pos;

@@ -69,8 +69,8 @@ static void *keeper_main(void *arg)
 			recorder_changed(k->recorder);
 		if (rc < 0 && why.kind != ERR_CANCELLED &&
 		    (warned_us == 0 || clock_mono_us() - warned_us > 60 * US_PER_SECOND)) {
-			log_warn("keeper", "upkeep of the archive failed, trying again db=%s: %s", k->recorder->name,
-			         why.msg);
+			log_warn("keeper", "upkeep of the archive failed, trying again db=%s: %s",
+			         k->recorder->name, why.msg);
 			warned_us = clock_mono_us();
 		}
 		if (clock_mono_us() - synced_us > TABLE_SYNC_US) {

@@ -98,8 +98,8 @@ static int on_batch(void *ctx, const struct capture_batch *b, struct err *err)
 	it->ends_commit = b->ends_commit;
 	it->observed_us = b->observed_us;
 	it->not_before_us = b->not_before_us;
-	it->after = (struct source_position){b->after.salt1, b->after.salt2, b->after.frame, b->after.cksum,
-	                                     b->after.change};
+	it->after = (struct source_position){b->after.salt1, b->after.salt2, b->after.frame,
+	                                     b->after.cksum, b->after.change};
 	memcpy(it->frames, b->frames, bytes);
 	recorder_push(r, it);
 	return 0;
@@ -200,7 +200,8 @@ static int settle_if_due(struct recorder *r, struct item *next, bool *dirty, boo
  * Works through a group.  *done is the first item not yet covered by an fsync: with an error the
  * caller takes back what was encoded and begins there again.
  */
-static int process_group(struct recorder *r, struct item *first, struct item **done, struct err *err)
+static int process_group(struct recorder *r, struct item *first, struct item **done,
+                         struct err *err)
 {
 	bool dirty = false, closes = !r->mid_commit_applied;
 	int rc = encode_resume(r, err);
@@ -293,7 +294,8 @@ static int process_until_done(struct recorder *r, struct item *group)
 			break;
 		encode_take_back(r);
 		if (warned_us == 0 || clock_mono_us() - warned_us > 60 * US_PER_SECOND) {
-			log_error("recorder", "archive cannot be written, trying again db=%s: %s", r->name, why.msg);
+			log_error("recorder", "archive cannot be written, trying again db=%s: %s",
+			          r->name, why.msg);
 			warned_us = clock_mono_us();
 		}
 		set_trouble(r, why.msg);
@@ -342,15 +344,17 @@ static int take_lock(struct recorder *r, struct err *err)
 		return rc;
 	if (file_lock(r->lock_fd, "lock", &why) < 0) {
 		size_t n = 0;
-		int ignored = file_pread_some(r->lock_fd, text, sizeof(text) - 1, 0, &n, "lock", NULL);
+		int ignored =
+		        file_pread_some(r->lock_fd, text, sizeof(text) - 1, 0, &n, "lock", NULL);
 		(void)ignored;
 		text[n] = '\0';
 		text[strcspn(text, "\n")] = '\0';
 		if (why.kind != ERR_BUSY)
 			return err_copy(err, &why);
 		return err_set(err, ERR_BUSY, 0,
-		               "archive '%s' is already being written for '%s' by %s (stop that one first)", r->root,
-		               r->name, n ? text : "another asof");
+		               "archive '%s' is already being written for '%s' by %s (stop that "
+		               "one first)",
+		               r->root, r->name, n ? text : "another asof");
 	}
 	int len = snprintf(text, sizeof(text), "process %d\n", (int)getpid());
 	if (ftruncate(r->lock_fd, 0) < 0)
@@ -372,8 +376,10 @@ static int check_source(struct recorder *r, const struct recorder_options *o, st
 		return 0;
 	if (rc == 0 && !o->adopt)
 		return err_set(err, ERR_REFUSED, 0,
-		               "archive '%s' keeps '%s' as the name of %s, not of %s (give another --name, or "
-		               "--adopt to continue its history)", r->root, r->name, n.path, o->source_path);
+		               "archive '%s' keeps '%s' as the name of %s, not of %s (give another "
+		               "--name, or "
+		               "--adopt to continue its history)",
+		               r->root, r->name, n.path, o->source_path);
 	while (n.id == 0)
 		n.id = (uint32_t)hash64(&(int64_t){clock_now_us()}, 8, (uint64_t)getpid());
 	snprintf(n.path, sizeof(n.path), "%s", o->source_path);
@@ -386,8 +392,10 @@ static int open_root(const char *root, int *ret_fd, struct err *err)
 
 	int rc = file_open_dir(AT_FDCWD, root, true, ret_fd, &why);
 	if (rc < 0 && (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR))
-		return err_set(err, ERR_NOT_FOUND, 0,
-		               "archive '%s': the directory above it does not exist (create it first)", root);
+		return err_set(
+		        err, ERR_NOT_FOUND, 0,
+		        "archive '%s': the directory above it does not exist (create it first)",
+		        root);
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
@@ -438,17 +446,20 @@ static int recover_last(struct recorder *r, struct err *err)
 		return rc;
 	for (size_t i = 0; i < n; i++) {
 		const struct history_object *o = &objects[i];
-		if (o->type == HISTORY_SNAPSHOT && (!snapshot || o->last_txid > snapshot->last_txid))
+		if (o->type == HISTORY_SNAPSHOT &&
+		    (!snapshot || o->last_txid > snapshot->last_txid))
 			snapshot = o;
 		/* One that holds nothing yet says nothing of what came before it. */
 		if ((o->type == HISTORY_GROWING || o->type == HISTORY_SEGMENT) &&
-		    o->last_txid >= o->first_txid && (!newest || o->first_txid > newest->first_txid))
+		    o->last_txid >= o->first_txid &&
+		    (!newest || o->first_txid > newest->first_txid))
 			newest = o;
 	}
 	if (newest) {
 		rc = history_commit(r->history, newest->last_txid, &r->last, err);
 		if (rc == 0)
-			rc = history_object_frames(r->history, newest, &frames, &r->page_size, &r->pos, err);
+			rc = history_object_frames(r->history, newest, &frames, &r->page_size,
+			                           &r->pos, err);
 		r->settled = !(r->last.flags & COMMIT_UNSETTLED);
 	}
 	if (rc == 0 && snapshot && snapshot->last_txid >= r->last.txid) {
@@ -456,7 +467,8 @@ static int recover_last(struct recorder *r, struct err *err)
 		rc = history_tx(r->history, snapshot->last_txid, &m, err);
 		r->settled = rc == 0;
 		if (rc == 0 && snapshot->last_txid > r->last.txid) {
-			r->last = (struct commit){.txid = m.txid, .time_us = m.time_us, .n_pages = m.n_pages};
+			r->last = (struct commit){
+			        .txid = m.txid, .time_us = m.time_us, .n_pages = m.n_pages};
 			r->pos = (struct source_position){0};
 			r->page_size = m.page_size;
 		}
@@ -480,7 +492,8 @@ static int recover_growing(struct recorder *r, struct err *err)
 
 	int rc = history_objects(r->history, &objects, &n, err);
 	for (size_t i = 0; rc == 0 && i < n; i++)
-		if (objects[i].type == HISTORY_GROWING && (!g || objects[i].first_txid > g->first_txid))
+		if (objects[i].type == HISTORY_GROWING &&
+		    (!g || objects[i].first_txid > g->first_txid))
 			g = &objects[i];
 	if (rc < 0 || !g || g->lineage != r->lineage)
 		return rc;
@@ -587,7 +600,8 @@ int recorder_open(const struct recorder_options *o, struct recorder **ret, struc
 	pthread_cond_init(&r->more, NULL);
 	r->root = strdup(o->archive);
 	r->name = strdup(o->name);
-	int rc = r->root && r->name ? db_name_check(o->name, err) : err_set(err, ERR_NOMEM, 0, "no memory");
+	int rc = r->root && r->name ? db_name_check(o->name, err)
+	                            : err_set(err, ERR_NOMEM, 0, "no memory");
 	if (rc == 0)
 		rc = open_folders(r, err);
 	if (rc == 0)
@@ -609,7 +623,8 @@ int recorder_open(const struct recorder_options *o, struct recorder **ret, struc
 	return 0;
 }
 
-bool recorder_resume(const struct recorder *r, struct capture_position *ret_pos, uint32_t *ret_page_size)
+bool recorder_resume(const struct recorder *r, struct capture_position *ret_pos,
+                     uint32_t *ret_page_size)
 {
 	if (!r->settled || r->pos.frame == 0)
 		return false;
@@ -645,7 +660,8 @@ int recorder_stop(struct recorder *r, int64_t timeout_us, struct err *err)
 	pthread_join(r->worker, NULL);
 	r->started = false;
 	if (r->status.trouble[0])
-		return err_set(err, ERR_IO, 0, "the last commits were not captured: %s", r->status.trouble);
+		return err_set(err, ERR_IO, 0, "the last commits were not captured: %s",
+		               r->status.trouble);
 	return r->settled ? table_sync(r, r->durable.txid, err) : 0;
 }
 
@@ -669,7 +685,8 @@ void recorder_free(struct recorder *r)
 	bitset_release(&r->grown);
 	bitset_release(&r->framed);
 	free(r->page_one);
-	const int fds[] = {r->dir_fd, r->segment_fd, r->snapshot_fd, r->coalesced_fd, r->lock_fd, r->head_fd};
+	const int fds[] = {r->dir_fd,       r->segment_fd, r->snapshot_fd,
+	                   r->coalesced_fd, r->lock_fd,    r->head_fd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);

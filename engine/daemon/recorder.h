@@ -51,11 +51,11 @@ void recorder_free(struct recorder *r);
 struct recorder_status {
 	uint64_t last_txid;
 	int64_t last_us;
-	uint64_t commits;      /* since start */
-	uint64_t gaps;         /* declared since start */
-	bool settled;          /* false: a first snapshot or a healing is under way */
+	uint64_t commits; /* since start */
+	uint64_t gaps;    /* declared since start */
+	bool settled;     /* false: a first snapshot or a healing is under way */
 	uint64_t queued_bytes;
-	char trouble[200];     /* why the archive cannot be written, or "" */
+	char trouble[200]; /* why the archive cannot be written, or "" */
 };
 void recorder_get_status(struct recorder *r, struct recorder_status *ret);
 

@@ -44,7 +44,7 @@ struct overlay {
 	struct overlay_slot {
 		uint32_t pgno; /* 0: free */
 		struct hash128 hash;
-	} *slots;
+	} * slots;
 	size_t n_slots, used; /* n_slots: a power of two */
 	uint32_t max_pgno;
 };
@@ -55,14 +55,14 @@ void overlay_clear(struct overlay *o);
 /* A pass over the live file: the first snapshot, or the search for pages that differ. */
 struct scan {
 	pthread_t thread;
-	bool active;       /* from its start until it was made use of, or cancelled */
-	bool running;      /* the thread is to be joined */
+	bool active;  /* from its start until it was made use of, or cancelled */
+	bool running; /* the thread is to be joined */
 	_Atomic bool stop;
-	bool snapshot;     /* else: differences */
+	bool snapshot; /* else: differences */
 	uint64_t epoch;
 	uint32_t page_size;
 	struct snapshot_writer *writer;
-	int spool_fd;      /* differing pages: u32 number, page */
+	int spool_fd; /* differing pages: u32 number, page */
 	uint64_t n_spooled;
 	uint32_t file_pages; /* of the file when the pass ended */
 	struct err err;      /* why it failed */
@@ -85,7 +85,7 @@ struct recorder {
 	struct item *first, **last_next;
 	size_t queued_bytes;
 	bool stopping;
-	int64_t give_up_us;   /* monotonic; 0: never */
+	int64_t give_up_us; /* monotonic; 0: never */
 	struct recorder_status status;
 
 	_Atomic uint64_t changes; /* generation of the head to be written next */
@@ -93,45 +93,46 @@ struct recorder {
 	int head_fd;
 
 	/* ---- of the worker thread alone ---- */
-	struct grow_writer *w;    /* NULL: made at the next frame */
-	bool resume_segment;      /* the growing segment is to be taken up again first */
+	struct grow_writer *w; /* NULL: made at the next frame */
+	bool resume_segment;   /* the growing segment is to be taken up again first */
 	int64_t segment_began_us;
-	uint64_t growing_txid;    /* key of the segment that `w` writes, or wrote; 0: none */
-	uint64_t durable_len;     /* of it */
+	uint64_t growing_txid; /* key of the segment that `w` writes, or wrote; 0: none */
+	uint64_t durable_len;  /* of it */
 	uint32_t lineage, page_size;
-	struct commit last;       /* durable or in the group under way */
-	struct commit durable;    /* as of the last publication */
+	struct commit last;    /* durable or in the group under way */
+	struct commit durable; /* as of the last publication */
 	struct source_position durable_pos;
 	bool durable_settled;
 	struct source_position pos; /* behind `last` */
-	bool settled;             /* else every commit is UNSETTLED */
-	bool next_is_first;       /* of a break: its not_before is known_until */
+	bool settled;               /* else every commit is UNSETTLED */
+	bool next_is_first;         /* of a break: its not_before is known_until */
 	int64_t known_until_us;
-	struct hash128 state;     /* of `last`, when settled */
+	struct hash128 state; /* of `last`, when settled */
 	struct overlay overlay;
-	uint32_t max_pgno;        /* of the commit under way */
-	struct bitset grown;      /* pages past the old size in the commit under way */
-	bool mid_commit_applied;  /* pieces of a commit without its end are in table and segment */
-	bool discarding;          /* until the next break: frames cannot be placed */
-	struct gap_note gap;      /* open gap: `before` is set */
+	uint32_t max_pgno;       /* of the commit under way */
+	struct bitset grown;     /* pages past the old size in the commit under way */
+	bool mid_commit_applied; /* pieces of a commit without its end are in table and segment */
+	bool discarding;         /* until the next break: frames cannot be placed */
+	struct gap_note gap;     /* open gap: `before` is set */
 	bool gap_open;
-	uint64_t redo_txid;       /* last txid before the break: what a fuzzy snapshot starts from */
+	uint64_t redo_txid; /* last txid before the break: what a fuzzy snapshot starts from */
 	uint64_t epoch;
-	bool settle_due;          /* the scan of settle_epoch is over, a commit not yet */
+	bool settle_due; /* the scan of settle_epoch is over, a commit not yet */
 	uint64_t settle_epoch;
-	uint8_t *page_one;        /* newest page 1 seen since the break, or NULL */
+	uint8_t *page_one; /* newest page 1 seen since the break, or NULL */
 	struct scan scan;
 
 	pthread_mutex_t table_lock; /* table and framed, shared with the scan */
 	struct page_table *table;
 	bool table_valid;
-	struct bitset framed;     /* pages that frames have set since the break */
+	struct bitset framed; /* pages that frames have set since the break */
 };
 
 /* ---- encode.c ---- */
 int encode_batch(struct recorder *r, const struct item *it, struct err *err) MUST_USE;
 int encode_frame(struct recorder *r, uint32_t pgno, uint32_t n_truncate, const uint8_t *page,
-                 int64_t observed_us, int64_t not_before_us, uint32_t flags, struct err *err) MUST_USE;
+                 int64_t observed_us, int64_t not_before_us, uint32_t flags,
+                 struct err *err) MUST_USE;
 /* Ends the group: record, fsync, table, head. */
 int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
 /* The next frame begins a new segment. */

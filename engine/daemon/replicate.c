@@ -52,7 +52,8 @@ static int absolute_path(const char *path, char out[PATH_MAX], struct err *err)
 	if (realpath(path, out))
 		return 0;
 	if (errno == ENOENT || errno == ENOTDIR)
-		return err_set(err, ERR_NOT_FOUND, 0, "database '%s': no such file (check the path)", path);
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "database '%s': no such file (check the path)", path);
 	return err_set(err, ERR_IO, errno, "database '%s'", path);
 }
 

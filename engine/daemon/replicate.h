@@ -12,8 +12,8 @@
 struct replicate_options {
 	const char *db_path;
 	const char *archive;
-	const char *name;       /* in the archive; NULL: the file name */
-	bool strict;            /* see capture.h */
+	const char *name; /* in the archive; NULL: the file name */
+	bool strict;      /* see capture.h */
 	bool enable_wal;
 	bool adopt;             /* take over a name that belongs to another path */
 	uint64_t wal_cap_bytes; /* 0: default */

@@ -50,7 +50,8 @@ static int spool_page(struct scan *s, uint32_t pgno, const uint8_t *page, struct
 	store_le32(head, pgno);
 	int rc = file_pwrite(s->spool_fd, head, 4, at, "spool of differing pages", err);
 	if (rc == 0)
-		rc = file_pwrite(s->spool_fd, page, s->page_size, at + 4, "spool of differing pages", err);
+		rc = file_pwrite(s->spool_fd, page, s->page_size, at + 4,
+		                 "spool of differing pages", err);
 	s->n_spooled++;
 	return rc;
 }
@@ -91,7 +92,8 @@ static int scan_file(struct recorder *r, struct err *err)
 	while (got == per_read) {
 		if (s->stop)
 			return err_set(err, ERR_CANCELLED, 0, "stopped");
-		int rc = capture_read_pages(r->capture, s->epoch, next, per_read, s->page_size, b, &got, err);
+		int rc = capture_read_pages(r->capture, s->epoch, next, per_read, s->page_size, b,
+		                            &got, err);
 		if (rc < 0)
 			return rc;
 		for (uint32_t i = 0; i < got && rc == 0; i++) {
@@ -140,7 +142,8 @@ void settle_cancel(struct recorder *r)
 
 static int open_spool(struct recorder *r, struct err *err)
 {
-	int rc = file_open(r->dir_fd, "spool.tmp", O_RDWR | O_CREAT | O_TRUNC, 0600, &r->scan.spool_fd, err);
+	int rc = file_open(r->dir_fd, "spool.tmp", O_RDWR | O_CREAT | O_TRUNC, 0600,
+	                   &r->scan.spool_fd, err);
 	if (rc == 0)
 		unlinkat(r->dir_fd, "spool.tmp", 0);
 	return rc;
@@ -166,8 +169,8 @@ static int start_scan(struct recorder *r, bool snapshot, struct err *err)
 		rc = page_table_reset(r->table, err);
 		pthread_mutex_unlock(&r->table_lock);
 		if (rc == 0)
-			rc = snapshot_create(r->snapshot_fd, "first.tmp", r->page_size, SNAPSHOT_LEVEL,
-			                     &s->writer, err);
+			rc = snapshot_create(r->snapshot_fd, "first.tmp", r->page_size,
+			                     SNAPSHOT_LEVEL, &s->writer, err);
 	} else {
 		rc = open_spool(r, err);
 	}
@@ -196,8 +199,8 @@ static int new_lineage(struct recorder *r, const struct item *it, struct err *er
 		return rc;
 	encode_cut(r);
 	r->lineage = n.lineage;
-	log_info("recorder", "lineage begins db=%s lineage=%u from_txid=%" PRIu64 " reason=\"%s\"", r->name,
-	         r->lineage, n.from_txid, n.reason);
+	log_info("recorder", "lineage begins db=%s lineage=%u from_txid=%" PRIu64 " reason=\"%s\"",
+	         r->name, r->lineage, n.from_txid, n.reason);
 	return 0;
 }
 
@@ -220,11 +223,13 @@ static void open_gap(struct recorder *r, const struct item *it)
 	if (r->settled) {
 		r->gap = (struct gap_note){
 		        .before_txid = r->last.txid,
-		        .before_us = r->known_until_us > r->last.time_us ? r->known_until_us : r->last.time_us,
+		        .before_us = r->known_until_us > r->last.time_us ? r->known_until_us
+		                                                         : r->last.time_us,
 		};
 		r->gap_open = true;
 	}
-	snprintf(r->gap.reason, sizeof(r->gap.reason), "%s: %.120s", capture_break_name(it->why), it->reason);
+	snprintf(r->gap.reason, sizeof(r->gap.reason), "%s: %.120s", capture_break_name(it->why),
+	         it->reason);
 	/* Not to be taken back with what an error undoes later: the break stands. */
 	r->settled = r->durable_settled = false;
 	r->next_is_first = r->last.txid != 0;
@@ -232,8 +237,8 @@ static void open_gap(struct recorder *r, const struct item *it)
 		pthread_mutex_lock(&r->lock);
 		r->status.gaps++;
 		pthread_mutex_unlock(&r->lock);
-		log_warn("recorder", "gap declared db=%s after_txid=%" PRIu64 " reason=\"%s\"", r->name,
-		         r->gap.before_txid, r->gap.reason);
+		log_warn("recorder", "gap declared db=%s after_txid=%" PRIu64 " reason=\"%s\"",
+		         r->name, r->gap.before_txid, r->gap.reason);
 	}
 }
 
@@ -248,8 +253,9 @@ int settle_break(struct recorder *r, const struct item *it, struct err *err)
 	r->epoch = it->epoch;
 	r->max_pgno = 0;
 	bitset_clear(&r->grown);
-	if (r->lineage == 0 || (have_past && (it->why == CAPTURE_REWOUND || it->why == CAPTURE_REPLACED ||
-	                                      it->why == CAPTURE_PAGE_SIZE || it->page_size != r->page_size)))
+	if (r->lineage == 0 ||
+	    (have_past && (it->why == CAPTURE_REWOUND || it->why == CAPTURE_REPLACED ||
+	                   it->why == CAPTURE_PAGE_SIZE || it->page_size != r->page_size)))
 		rc = new_lineage(r, it, err);
 	if (rc == 0 && (!r->table || it->page_size != r->page_size))
 		rc = change_page_size(r, it->page_size, err);
@@ -263,8 +269,8 @@ int settle_break(struct recorder *r, const struct item *it, struct err *err)
 	r->status.settled = false;
 	pthread_mutex_unlock(&r->lock);
 	if (!r->table_valid && have_past && table_rebuild(r, err) < 0)
-		log_info("recorder", "no state to compare with, a full copy is taken db=%s: %s", r->name,
-		         err ? err->msg : "");
+		log_info("recorder", "no state to compare with, a full copy is taken db=%s: %s",
+		         r->name, err ? err->msg : "");
 	return start_scan(r, !r->table_valid, err);
 }
 
@@ -297,9 +303,10 @@ static int close_gap(struct recorder *r, struct err *err)
 	r->gap.after_us = r->last.time_us;
 	int rc = gap_note_put(r->dir_fd, &r->gap, err);
 	if (rc == 0) {
-		log_warn("recorder", "gap healed db=%s before_txid=%" PRIu64 " after_txid=%" PRIu64
-		         " pages=%" PRIu64, r->name, r->gap.before_txid, r->gap.after_txid,
-		         r->last.n_frames);
+		log_warn("recorder",
+		         "gap healed db=%s before_txid=%" PRIu64 " after_txid=%" PRIu64
+		         " pages=%" PRIu64,
+		         r->name, r->gap.before_txid, r->gap.after_txid, r->last.n_frames);
 		r->gap_open = false;
 	}
 	return rc;
@@ -318,7 +325,8 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 	uint64_t bytes;
 	struct commit at = r->last;
 
-	if (r->last.txid == r->redo_txid) { /* idle: the state found at attach is a moment of its own */
+	if (r->last.txid ==
+	    r->redo_txid) { /* idle: the state found at attach is a moment of its own */
 		int64_t now = clock_now_us();
 		at = (struct commit){
 		        .txid = r->last.txid + 1,
@@ -340,7 +348,8 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 	        .state = table_state(r, n_pages),
 	};
 	if (info.redo_txid == info.txid && r->scan.file_pages != n_pages)
-		return err_set(err, ERR_DAMAGED, 0, "the database '%s' changed its size while it was read", r->name);
+		return err_set(err, ERR_DAMAGED, 0,
+		               "the database '%s' changed its size while it was read", r->name);
 	int rc = snapshot_finish(r->scan.writer, &info, &bytes, err);
 	if (rc < 0)
 		return rc;
@@ -349,8 +358,8 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 	at.state = r->state = info.state;
 	at.flags = 0;
 	r->last = r->durable = at;
-	log_info("recorder", "first snapshot db=%s txid=%" PRIu64 " pages=%u bytes=%" PRIu64, r->name,
-	         info.txid, n_pages, bytes);
+	log_info("recorder", "first snapshot db=%s txid=%" PRIu64 " pages=%u bytes=%" PRIu64,
+	         r->name, info.txid, n_pages, bytes);
 	return 0;
 }
 
@@ -379,13 +388,16 @@ static int put_differences(struct recorder *r, uint32_t n_pages, struct err *err
 		if (rc < 0 || bitset_has(&r->framed, pgno) || pgno > n_pages)
 			continue;
 		if (held_pgno)
-			rc = encode_frame(r, held_pgno, 0, held, now, r->last.time_us, COMMIT_HEAL, err);
+			rc = encode_frame(r, held_pgno, 0, held, now, r->last.time_us, COMMIT_HEAL,
+			                  err);
 		memcpy(held, page, s->page_size);
 		held_pgno = pgno;
 	}
 	if (rc == 0 && held_pgno == 0)
 		return err_set(err, ERR_DAMAGED, 0, "page 1 of '%s' was nowhere", r->name);
-	return rc < 0 ? rc : encode_frame(r, held_pgno, n_pages, held, now, r->last.time_us, COMMIT_HEAL, err);
+	return rc < 0 ? rc
+	              : encode_frame(r, held_pgno, n_pages, held, now, r->last.time_us, COMMIT_HEAL,
+	                             err);
 }
 
 /* Every page that the database has must have been seen. */
@@ -393,7 +405,8 @@ static int check_whole(struct recorder *r, uint32_t n_pages, struct err *err)
 {
 	for (uint32_t p = 1; p != 0 && p <= n_pages; p++)
 		if (p != lock_page(r->page_size) && hash128_zero(encode_hash(r, p)))
-			return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' was nowhere", p, r->name);
+			return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' was nowhere", p,
+			               r->name);
 	return 0;
 }
 

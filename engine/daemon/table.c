@@ -99,11 +99,14 @@ int table_recover(struct recorder *r, struct err *err)
 	if (!r->table_valid) {
 		log_info("recorder", "page table is made anew db=%s", r->name);
 		if (table_rebuild(r, &why) < 0)
-			log_info("recorder", "page table not made anew db=%s: %s", r->name, why.msg);
+			log_info("recorder", "page table not made anew db=%s: %s", r->name,
+			         why.msg);
 		else if (!(r->last.flags & COMMIT_NO_STATE) &&
 		         !hash128_equal(page_table_sum(r->table, r->last.n_pages), r->last.state)) {
-			log_error("recorder", "the newest state in the archive is not what was recorded db=%s txid=%"
-			          PRIu64 ": a full copy will be taken", r->name, r->last.txid);
+			log_error("recorder",
+			          "the newest state in the archive is not what was recorded db=%s "
+			          "txid=%" PRIu64 ": a full copy will be taken",
+			          r->name, r->last.txid);
 			r->table_valid = false;
 			capture_request_break(r->capture, "the archive's newest state is damaged");
 		}

@@ -2,6 +2,7 @@
 #include "engine/gz/member.h"
 
 #include <libdeflate.h>
+#include <pthread.h>
 
 static const uint8_t fixed_head[10] = {0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff};
 
@@ -130,11 +131,13 @@ int gz_get_blob(enum gz_kind kind, const uint8_t *p, size_t len, struct buf *out
 		if (rc < 0)
 			return rc;
 		if (k != kind || n > len || memcmp(p + n - 10, tail, 10) != 0)
-			return err_set(err, ERR_DAMAGED, 0, "a '%c' member is not as written", kind);
+			return err_set(err, ERR_DAMAGED, 0, "a '%c' member is not as written",
+			               kind);
 		size_t payload_len = (size_t)n - GZ_META_OVERHEAD;
 		/* The last of a blob is short, and no other: one payload, one byte string. */
 		if (payload_len > GZ_CHUNK_MAX || (n < len) != (payload_len == GZ_CHUNK_MAX))
-			return err_set(err, ERR_DAMAGED, 0, "a '%c' member has a wrong length", kind);
+			return err_set(err, ERR_DAMAGED, 0, "a '%c' member has a wrong length",
+			               kind);
 		rc = buf_append(out, p + GZ_PAYLOAD_OFFSET, payload_len, err);
 		if (rc < 0)
 			return rc;
@@ -143,6 +146,36 @@ int gz_get_blob(enum gz_kind kind, const uint8_t *p, size_t len, struct buf *out
 		p += n;
 		len -= (size_t)n;
 	}
+}
+
+/* One decompressor for each thread, which lasts as long as it does: a new one for each block took
+ * a twentieth of the time of inflating it. */
+static pthread_once_t decompressor_once = PTHREAD_ONCE_INIT;
+static pthread_key_t decompressor_key;
+
+static void free_decompressor(void *d)
+{
+	libdeflate_free_decompressor(d);
+}
+
+static void make_decompressor_key(void)
+{
+	if (pthread_key_create(&decompressor_key, free_decompressor) != 0)
+		abort();
+}
+
+static struct libdeflate_decompressor *get_decompressor(void)
+{
+	pthread_once(&decompressor_once, make_decompressor_key);
+	struct libdeflate_decompressor *d = pthread_getspecific(decompressor_key);
+	if (d)
+		return d;
+	d = libdeflate_alloc_decompressor();
+	if (d && pthread_setspecific(decompressor_key, d) != 0) {
+		libdeflate_free_decompressor(d);
+		d = NULL;
+	}
+	return d;
 }
 
 int gz_get_data(const uint8_t *p, size_t len, void *content, size_t content_len, struct err *err)
@@ -154,18 +187,19 @@ int gz_get_data(const uint8_t *p, size_t len, void *content, size_t content_len,
 	if (rc < 0)
 		return rc;
 	if (kind != GZ_DATA || n != len)
-		return err_set(err, ERR_DAMAGED, 0, "a data member is not as long as its index says");
+		return err_set(err, ERR_DAMAGED, 0,
+		               "a data member is not as long as its index says");
 	const uint8_t *tail = p + len - 8;
 	if (load_le32(tail + 4) != (uint32_t)content_len)
 		return err_set(err, ERR_DAMAGED, 0, "a data member has the wrong content length");
 
-	struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
+	struct libdeflate_decompressor *d = get_decompressor();
 	if (!d)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a decompressor");
 	size_t used = 0;
-	enum libdeflate_result r = libdeflate_deflate_decompress_ex(
-	        d, p + GZ_PAYLOAD_OFFSET + 8, len - GZ_DATA_OVERHEAD, content, content_len, &used,
-	        NULL);
+	enum libdeflate_result r = libdeflate_deflate_decompress_ex(d, p + GZ_PAYLOAD_OFFSET + 8,
+	                                                            len - GZ_DATA_OVERHEAD, content,
+	                                                            content_len, &used, NULL);
 	libdeflate_free_decompressor(d);
 	if (r != LIBDEFLATE_SUCCESS || used != len - GZ_DATA_OVERHEAD)
 		return err_set(err, ERR_DAMAGED, 0, "a data member does not inflate");

@@ -89,7 +89,8 @@ static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *er
 	p->content_len = load_le64(t + 24);
 	*ret_top = (struct pack_ref){load_le64(t + 32), load_le64(t + 40), load_le64(t + 48)};
 	memcpy(p->meta, t + 56, PACK_META_SIZE);
-	if (hash64(t, 56 + PACK_META_SIZE, gz_bind(p->id, at)) != load_le64(t + 56 + PACK_META_SIZE))
+	if (hash64(t, 56 + PACK_META_SIZE, gz_bind(p->id, at)) !=
+	    load_le64(t + 56 + PACK_META_SIZE))
 		return damaged(p, err, at, "the trailer does not match its hash");
 	if (memcmp(t, "asoftail", 8) != 0 || load_le32(t + 8) != PACK_VERSION)
 		return damaged(p, err, at, "the trailer is that of something else");

@@ -9,11 +9,11 @@ struct pack_writer {
 	struct gz_codec *codec;
 	pack_sink_fn *sink;
 	void *ctx;
-	uint64_t offset;      /* of the file: where the next member goes */
+	uint64_t offset; /* of the file: where the next member goes */
 	uint64_t content_len;
-	struct buf block;     /* content not yet in a member */
-	struct buf out;       /* one member on its way */
-	struct buf leaf;      /* entries of the present member leaf */
+	struct buf block; /* content not yet in a member */
+	struct buf out;   /* one member on its way */
+	struct buf leaf;  /* entries of the present member leaf */
 	struct buf leaf_refs;
 	uint64_t n_leaves;
 	bool content_ended;

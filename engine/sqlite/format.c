@@ -13,7 +13,8 @@ int db_header_parse(const void *p, size_t len, struct db_header *ret, struct err
 	if (page_size == 1)
 		page_size = 65536;
 	if (!page_size_valid(page_size))
-		return err_set(err, ERR_DAMAGED, 0, "not an SQLite database: page size %u", page_size);
+		return err_set(err, ERR_DAMAGED, 0, "not an SQLite database: page size %u",
+		               page_size);
 	*ret = (struct db_header){
 	        .page_size = page_size,
 	        .write_version = b[18],

@@ -102,7 +102,7 @@ void wal_frame_header_write(const struct wal_frame_header *h, uint8_t out[WAL_FR
 #define WAL_INDEX_HEADER_BYTES 136
 #define WAL_READ_MARK_UNUSED 0xffffffffu
 struct wal_index {
-	uint32_t change;   /* iChange: +1 for each commit */
+	uint32_t change; /* iChange: +1 for each commit */
 	uint32_t page_size;
 	uint32_t max_frame;
 	uint32_t n_pages;

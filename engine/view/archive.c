@@ -27,13 +27,16 @@ int archive_open(const char *root, const struct archive_options *options, struct
 	if (file_open_dir(AT_FDCWD, root, false, &a->root_fd, &why) < 0) {
 		if (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR)
 			return err_set(err, ERR_NOT_FOUND, 0,
-			               "archive '%s': no such directory (asof replicate DB ARCHIVE makes one)",
+			               "archive '%s': no such directory (asof replicate DB ARCHIVE "
+			               "makes one)",
 			               root);
 		return err_copy(err, &why);
 	}
 	int rc = cache_new(cache, &a->cache, err);
 	if (rc == 0)
-		rc = prefetch_new(cpus < 1 ? 1 : cpus > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX : (size_t)cpus,
+		rc = prefetch_new(cpus < 1                      ? 1
+		                  : cpus > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX
+		                                                : (size_t)cpus,
 		                  &a->prefetch, err);
 	if (rc == 0)
 		*ret = take_ptr(a);
@@ -159,9 +162,10 @@ static int open_history(struct archive *a, const char *name, struct history **re
 		return rc;
 	if (a->local_fd < 0 || file_open_dir(a->local_fd, name, false, &fd, &why) < 0) {
 		if (a->local_fd < 0 || why.kind == ERR_NOT_FOUND)
-			return err_set(err, ERR_NOT_FOUND, 0,
-			               "archive '%s' has no database '%s' (asof list shows those it has)", a->root,
-			               name);
+			return err_set(
+			        err, ERR_NOT_FOUND, 0,
+			        "archive '%s' has no database '%s' (asof list shows those it has)",
+			        a->root, name);
 		return err_copy(err, &why);
 	}
 	struct history *h = calloc(1, sizeof(*h));
@@ -177,7 +181,8 @@ static int open_history(struct archive *a, const char *name, struct history **re
 	if (source_note_get(fd, &h->source, &why) < 0) {
 		history_free(h);
 		if (why.kind == ERR_NOT_FOUND)
-			return err_set(err, ERR_NOT_FOUND, 0, "archive '%s' has no database '%s'", a->root, name);
+			return err_set(err, ERR_NOT_FOUND, 0, "archive '%s' has no database '%s'",
+			               a->root, name);
 		return err_copy(err, &why);
 	}
 	*ret = h;

@@ -43,7 +43,8 @@ int archive_list(struct archive *a, char ***ret, size_t *ret_n, struct err *err)
 
 /* Opens a database of the archive, or gives the one already open: each history_get() takes a
  * reference that history_put() gives back. */
-int history_get(struct archive *a, const char *name, struct history **ret, struct err *err) MUST_USE;
+int history_get(struct archive *a, const char *name, struct history **ret,
+                struct err *err) MUST_USE;
 void history_put(struct history *h);
 const char *history_name(const struct history *h);
 /* A random number of 32 bits, stable over time and processes for one database of one archive
@@ -66,11 +67,11 @@ struct moment {
 	int64_t time_us;       /* of the commit */
 	int64_t not_before_us; /* it was known not to exist yet at this moment; 0 unknown */
 	uint32_t lineage;
-	uint32_t flags;     /* enum moment_flags */
+	uint32_t flags; /* enum moment_flags */
 	uint32_t page_size;
-	uint32_t n_pages;   /* size of the database after it */
-	uint32_t n_frames;  /* pages written by it */
-	uint64_t wal_bytes; /* bytes of its segment's content up to and with it */
+	uint32_t n_pages;     /* size of the database after it */
+	uint32_t n_frames;    /* pages written by it */
+	uint64_t wal_bytes;   /* bytes of its segment's content up to and with it */
 	struct hash128 state; /* zero when not known */
 };
 
@@ -92,8 +93,7 @@ int history_first(struct history *h, struct moment *ret, struct err *err) MUST_U
  */
 int history_next(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
 /* The first viewable commit with time >= `time_us`. */
-int history_after(struct history *h, int64_t time_us, struct moment *ret,
-                  struct err *err) MUST_USE;
+int history_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err) MUST_USE;
 
 /*
  * At most `max` viewable commits of [from_us, to_us), evenly chosen by txid, first and last of
@@ -113,16 +113,16 @@ struct gap {
 int history_gap(struct history *h, size_t i, struct gap *ret, struct err *err) MUST_USE;
 
 struct history_status {
-	uint64_t first_txid, last_txid;   /* viewable; 0: none yet */
+	uint64_t first_txid, last_txid; /* viewable; 0: none yet */
 	int64_t first_us, last_us;
-	int64_t known_until_us;           /* the running replicator's word; else last_us */
-	bool writer_alive;                /* a replicator holds the archive's lock */
+	int64_t known_until_us; /* the running replicator's word; else last_us */
+	bool writer_alive;      /* a replicator holds the archive's lock */
 	uint32_t lineage;
 	uint64_t gaps;
-	uint64_t archive_bytes;           /* stored bytes of this database */
+	uint64_t archive_bytes; /* stored bytes of this database */
 	uint64_t n_snapshots, n_segments, n_coalesced;
-	uint64_t unsealed_bytes;          /* growing and not yet sealed segments */
-	char source_path[512];            /* of the live database */
+	uint64_t unsealed_bytes; /* growing and not yet sealed segments */
+	char source_path[512];   /* of the live database */
 };
 int history_get_status(struct history *h, struct history_status *ret, struct err *err) MUST_USE;
 

@@ -30,9 +30,9 @@ struct entry {
 	struct object_name name;
 	char file[OBJECT_NAME_MAX];
 	uint64_t bytes;
-	struct object *open;  /* NULL: not open */
-	uint64_t used;        /* when it was last asked for: a counter */
-	bool broken;          /* a growing segment that could not be read */
+	struct object *open; /* NULL: not open */
+	uint64_t used;       /* when it was last asked for: a counter */
+	bool broken;         /* a growing segment that could not be read */
 };
 
 /* The objects of one folder, sorted by name.first_txid, then last_txid. */
@@ -44,29 +44,29 @@ struct entries {
 struct history {
 	struct archive *archive;
 	struct history *next;
-	unsigned refs;            /* under archive->lock */
+	unsigned refs; /* under archive->lock */
 	char *name;
 	int dir_fd;
 	int snapshot_fd, segment_fd, coalesced_fd, head_fd;
 	struct source_note source;
 
-	pthread_mutex_t lock;     /* all below */
+	pthread_mutex_t lock; /* all below */
 	struct head head;
 	bool have_head;
 	uint64_t listed_generation;
 	bool listed;
-	int64_t refreshed_us;     /* monotonic */
+	int64_t refreshed_us; /* monotonic */
 	struct entries snapshots, segments, coalesced;
 	struct gap_note *gaps;
 	size_t n_gaps;
-	uint32_t lineage;         /* newest */
+	uint32_t lineage; /* newest */
 	uint64_t use_counter;
 	size_t n_open;
 };
 
 struct archive {
 	char *root;
-	int root_fd, local_fd;    /* local_fd may be -1: nothing there yet */
+	int root_fd, local_fd; /* local_fd may be -1: nothing there yet */
 	struct cache *cache;
 	struct prefetch *prefetch;
 	pthread_mutex_t lock;
@@ -99,7 +99,8 @@ int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 /* ---- segment access, growing or sealed ---- */
 uint64_t object_n_commits(struct object *o);
 int object_commit(struct object *o, uint64_t i, struct commit *ret, struct err *err) MUST_USE;
-int object_commits_until(struct object *o, int64_t time_us, uint64_t *ret, struct err *err) MUST_USE;
+int object_commits_until(struct object *o, int64_t time_us, uint64_t *ret,
+                         struct err *err) MUST_USE;
 int object_find_frame(struct object *o, uint32_t pgno, uint64_t max_frame, uint64_t *ret,
                       struct err *err) MUST_USE;
 int object_read(struct object *o, uint64_t offset, void *buf, size_t len, struct err *err) MUST_USE;

@@ -27,7 +27,8 @@ int object_commit(struct object *o, uint64_t i, struct commit *ret, struct err *
 	if (o->sealed)
 		return sealed_get_commit(o->sealed, i, ret, err);
 	if (!grow_get_commit(o->grow, i, ret))
-		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no such commit", grow_name(o->grow));
+		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no such commit",
+		               grow_name(o->grow));
 	return 0;
 }
 
@@ -72,7 +73,8 @@ int object_add_pages(struct object *o, uint64_t max_frame, uint32_t max_pgno, st
 
 uint32_t object_page_size(struct object *o)
 {
-	return o->sealed ? sealed_get_info(o->sealed)->page_size : grow_reader_info(o->grow)->page_size;
+	return o->sealed ? sealed_get_info(o->sealed)->page_size
+	                 : grow_reader_info(o->grow)->page_size;
 }
 
 const char *object_label(struct object *o)

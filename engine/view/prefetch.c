@@ -16,7 +16,7 @@ struct prefetch {
 	struct job ring[QUEUE]; /* all under lock */
 	size_t head, n;
 	bool stop, threads_started;
-	uint64_t last_block;    /* newest asked for, so that nothing is asked for twice in a row */
+	uint64_t last_block; /* newest asked for, so that nothing is asked for twice in a row */
 	struct object *last;
 	size_t n_threads;
 	pthread_t threads[];
@@ -98,7 +98,7 @@ void prefetch_add(struct prefetch *p, struct object *snapshot, uint64_t block)
 	if (p->n == QUEUE || p->n_threads == 0)
 		return;
 	if (snapshot == p->last && block <= p->last_block && block + 64 > p->last_block)
-		return; /* asked for a moment ago */
+		return;     /* asked for a moment ago */
 	p->last = snapshot; /* compared, never followed */
 	p->last_block = block;
 	p->ring[(p->head + p->n++) % QUEUE] = (struct job){object_ref(snapshot), block};

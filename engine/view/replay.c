@@ -10,8 +10,8 @@
 /* A stretch of one segment. */
 struct stretch {
 	struct object *object;
-	uint64_t first_txid;      /* of the segment */
-	uint64_t commit;          /* index of the next commit */
+	uint64_t first_txid;       /* of the segment */
+	uint64_t commit;           /* index of the next commit */
 	uint64_t frame, end_frame; /* next frame, last frame */
 	uint32_t page_size;
 };
@@ -26,7 +26,8 @@ static int next_stretch(struct history *h, uint64_t pos, uint64_t until, struct 
 	struct entry *e = catalog_segment_of(h, pos + 1);
 	if (!e)
 		return err_set(err, ERR_DAMAGED, 0,
-		               "the history of '%s' has no segment for transaction %" PRIu64, h->name, pos + 1);
+		               "the history of '%s' has no segment for transaction %" PRIu64,
+		               h->name, pos + 1);
 	int rc = catalog_open(h, &h->segments, e, &s->object, err);
 	if (rc < 0)
 		return rc;
@@ -63,13 +64,14 @@ static int play_stretch(struct stretch *s, replay_fn *fn, void *ctx, struct err 
 		for (uint64_t i = 0; i < n && rc == 0; i++) {
 			const uint8_t *p = b + i * frame_size;
 			bool ends = load_be32(p + 4) != 0;
-			struct replay_frame f = {load_be32(p), s->page_size, p + WAL_FRAME_HEADER_SIZE,
-			                         ends ? &c : NULL};
+			struct replay_frame f = {load_be32(p), s->page_size,
+			                         p + WAL_FRAME_HEADER_SIZE, ends ? &c : NULL};
 			if (ends) {
 				rc = object_commit(s->object, s->commit++, &c, err);
 				if (rc == 0 && c.last_frame != s->frame + i)
 					rc = err_set(err, ERR_DAMAGED, 0,
-					             "'%s' is damaged: frame %" PRIu64 " ends no commit that it knows",
+					             "'%s' is damaged: frame %" PRIu64
+					             " ends no commit that it knows",
 					             object_label(s->object), s->frame + i);
 			}
 			if (rc == 0)
@@ -115,7 +117,8 @@ static void add_objects(struct history *h, const struct entries *es, struct hist
 		        .last_us = e->name.last_us,
 		        .min_pages = e->name.min_pages,
 		        .bytes = e->bytes,
-		        .current = e->name.type == OBJECT_GROWING && h->head.growing_txid == e->name.first_txid,
+		        .current = e->name.type == OBJECT_GROWING &&
+		                   h->head.growing_txid == e->name.first_txid,
 		};
 		memcpy(o->file, e->file, sizeof(o->file));
 	}

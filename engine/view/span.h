@@ -13,6 +13,7 @@ int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, struc
               struct err *err) MUST_USE;
 /* Adds the pages that changed and still exist at its end; *ret_min_pages is the smallest size of
  * the database after any of its commits. */
-int span_pages(struct view *span, struct bitset *pages, uint32_t *ret_min_pages, struct err *err) MUST_USE;
+int span_pages(struct view *span, struct bitset *pages, uint32_t *ret_min_pages,
+               struct err *err) MUST_USE;
 
 #endif

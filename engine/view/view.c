@@ -76,7 +76,8 @@ static int add_layer(struct view *v, struct entries *in, struct entry *e, uint64
 		l.min_pages = c.min_pages;
 	}
 	if (rc == 0 && object_page_size(l.object) != v->moment.page_size)
-		rc = err_set(err, ERR_DAMAGED, 0, "'%s' has another page size than its base", e->file);
+		rc = err_set(err, ERR_DAMAGED, 0, "'%s' has another page size than its base",
+		             e->file);
 	if (rc < 0) {
 		object_unref(l.object);
 		return rc;
@@ -98,18 +99,23 @@ static int plan_layers(struct view *v, uint64_t pos, struct err *err)
 	while (pos < txid) {
 		struct entry *fine = farthest(&h->segments, pos, txid, true);
 		struct entry *wide = farthest(&h->coalesced, pos, txid, false);
-		uint64_t fine_last = !fine ? 0 : fine->name.last_txid < txid ? fine->name.last_txid : txid;
+		uint64_t fine_last = !fine                         ? 0
+		                     : fine->name.last_txid < txid ? fine->name.last_txid
+		                                                   : txid;
 		bool use_wide = wide && wide->name.last_txid > fine_last;
 		if (!fine && !wide)
-			return err_set(err, ERR_NOT_FOUND, ENOENT,
-			               "the history of '%s' has no segment for transaction %" PRIu64, h->name,
-			               pos + 1);
+			return err_set(
+			        err, ERR_NOT_FOUND, ENOENT,
+			        "the history of '%s' has no segment for transaction %" PRIu64,
+			        h->name, pos + 1);
 		if (n == cap) {
 			if (cap >= LAYERS_MAX)
-				return err_set(err, ERR_DAMAGED, 0, "the history of '%s' is in too many pieces",
+				return err_set(err, ERR_DAMAGED, 0,
+				               "the history of '%s' is in too many pieces",
 				               h->name);
 			cap *= 2;
-			void *a = realloc(more, cap * sizeof(*more)), *b = realloc(more_from, cap * sizeof(*more_from));
+			void *a = realloc(more, cap * sizeof(*more)),
+			     *b = realloc(more_from, cap * sizeof(*more_from));
 			if (a)
 				more = a;
 			if (b)
@@ -147,18 +153,21 @@ static int plan(struct view *v, struct err *err)
 		struct entry *e = &h->snapshots.e[i];
 		if (e->name.last_txid <= v->moment.txid &&
 		    (!base || e->name.last_txid > base->name.last_txid ||
-		     (e->name.last_txid == base->name.last_txid && e->name.first_txid > base->name.first_txid)))
+		     (e->name.last_txid == base->name.last_txid &&
+		      e->name.first_txid > base->name.first_txid)))
 			base = e;
 	}
 	if (!base)
-		return err_set(err, ERR_NOT_FOUND, 0, "no snapshot of '%s' lies before transaction %" PRIu64,
-		               h->name, v->moment.txid);
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "no snapshot of '%s' lies before transaction %" PRIu64, h->name,
+		               v->moment.txid);
 	int rc = catalog_open(h, &h->snapshots, base, &v->base, err);
 	if (rc < 0)
 		return rc;
 	if (snapshot_get_info(v->base->snapshot)->page_size != v->moment.page_size)
 		return err_set(err, ERR_GAP, 0,
-		               "transaction %" PRIu64 " of '%s' lies before the first snapshot with its page size",
+		               "transaction %" PRIu64
+		               " of '%s' lies before the first snapshot with its page size",
 		               v->moment.txid, h->name);
 	return plan_layers(v, base->name.first_txid - 1, err);
 }
@@ -263,9 +272,11 @@ static int read_frame(struct view *v, struct layer *l, uint32_t pgno, uint64_t f
 
 	int rc = object_read(l->object, at, head, sizeof(head), err);
 	if (rc == 0 && load_be32(head) != pgno)
-		rc = err_set(err, ERR_DAMAGED, 0, "'%s' is damaged: frame %" PRIu64 " holds page %u, not %u",
+		rc = err_set(err, ERR_DAMAGED, 0,
+		             "'%s' is damaged: frame %" PRIu64 " holds page %u, not %u",
 		             object_label(l->object), frame, load_be32(head), pgno);
-	return rc < 0 ? rc : object_read(l->object, at + sizeof(head), buf, v->moment.page_size, err);
+	return rc < 0 ? rc
+	              : object_read(l->object, at + sizeof(head), buf, v->moment.page_size, err);
 }
 
 static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *err)
@@ -292,8 +303,8 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *er
 		return err_set(err, ERR_NOT_FOUND, 0, "page %u did not change", pgno);
 	int rc = snapshot_page(v->base->snapshot, pgno, buf, &why);
 	if (rc < 0 && why.kind == ERR_NOT_FOUND)
-		return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' is nowhere in the archive", pgno,
-		               v->history->name);
+		return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' is nowhere in the archive",
+		               pgno, v->history->name);
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
@@ -447,7 +458,8 @@ int span_pages(struct view *v, struct bitset *pages, uint32_t *ret_min_pages, st
 {
 	uint32_t min = v->moment.n_pages;
 
-	for (size_t i = 0; i < v->n_layers; i++) { /* newest first: what a later one cut off is gone */
+	for (size_t i = 0; i < v->n_layers;
+	     i++) { /* newest first: what a later one cut off is gone */
 		struct layer *l = &v->layers[i];
 		int rc = object_add_pages(l->object, l->max_frame, min, pages, err);
 		if (rc < 0)

@@ -3,6 +3,7 @@
 
 #include <libdeflate.h>
 #include <pthread.h>
+#include <stdlib.h>
 
 static const uint8_t fixed_head[10] = {0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff};
 
@@ -200,7 +201,6 @@ int gz_get_data(const uint8_t *p, size_t len, void *content, size_t content_len,
 	enum libdeflate_result r = libdeflate_deflate_decompress_ex(d, p + GZ_PAYLOAD_OFFSET + 8,
 	                                                            len - GZ_DATA_OVERHEAD, content,
 	                                                            content_len, &used, NULL);
-	libdeflate_free_decompressor(d);
 	if (r != LIBDEFLATE_SUCCESS || used != len - GZ_DATA_OVERHEAD)
 		return err_set(err, ERR_DAMAGED, 0, "a data member does not inflate");
 	if (libdeflate_crc32(0, content, content_len) != load_le32(tail))

@@ -74,8 +74,7 @@ static void read_commits(struct sealed *s, const struct wanted *want)
 			     c.time_us == want->commits[i].time_us &&
 			     c.last_frame == want->commits[i].last_frame &&
 			     c.n_pages == want->commits[i].n_pages);
-	if (!sealed_commits_until(s, want->commits[20].time_us, &until, NULL) &&
-	    patch_must_match())
+	if (!sealed_commits_until(s, want->commits[20].time_us, &until, NULL) && patch_must_match())
 		must(until == 21);
 }
 

@@ -508,11 +508,54 @@ void synth_cut(struct synth *s)
 	synth_generation(s);
 }
 
-void synth_gap(struct synth *s, unsigned n_unsettled)
+/* Recorded pages that differ from the true image: one commit, and the note. */
+static uint64_t heal(struct synth *s, uint64_t before)
 {
 	struct err err = ERR_INIT;
+	int64_t before_us = synth_state(s, before)->commit.time_us;
+	cleanup_free struct synth_page **f = zeroed(s->n_now + 1, sizeof(*f));
+	size_t k = 0;
+
+	for (uint32_t p = 0; p < s->n_now; p++)
+		if (p == 0 || p >= s->n_recorded || s->recorded[p] != s->now[p])
+			f[k++] = s->now[p] ? s->now[p] : synth_page(s, p + 1, NULL);
+	uint64_t txid = synth_commit(s, s->n_now, f, k, COMMIT_HEAL);
+	synth_publish(s);
+	struct gap_note note = {
+	        .before_txid = before,
+	        .before_us = before_us,
+	        .after_txid = txid,
+	        .after_us = last_us(s),
+	        .reason = "made up",
+	};
+	synth_must(gap_note_put(s->dir_fd, &note, &err), &err, "gap note");
+	s->gaps = realloc(s->gaps, (s->n_gaps + 1) * sizeof(*s->gaps));
+	if (!s->gaps)
+		synth_die("no memory");
+	s->gaps[s->n_gaps++] = (struct synth_gap){before, txid, before_us, last_us(s)};
+	synth_generation(s);
+	return txid;
+}
+
+uint64_t synth_heal(struct synth *s, uint64_t before, const uint8_t *image, size_t len)
+{
+	uint32_t n = (uint32_t)(len / s->page_size);
+
+	resize(s, &s->now, &s->n_now, n);
+	for (uint32_t p = 0; p < n; p++) {
+		const uint8_t *data = image + (size_t)p * s->page_size;
+		if (p >= s->n_recorded || !s->recorded[p] ||
+		    memcmp(s->recorded[p]->data, data, s->page_size) != 0)
+			s->now[p] = synth_page(s, p + 1, data);
+		else
+			s->now[p] = s->recorded[p];
+	}
+	return heal(s, before);
+}
+
+void synth_gap(struct synth *s, unsigned n_unsettled)
+{
 	uint64_t before = last_txid(s);
-	int64_t before_us = last_us(s);
 
 	/* What nobody saw. */
 	uint32_t n = random_size(s), old = s->n_now;
@@ -535,52 +578,61 @@ void synth_gap(struct synth *s, unsigned n_unsettled)
 		f[k++] = synth_page(s, 1 + (uint32_t)rng_below(&s->rng, to), NULL);
 		synth_commit(s, to, f, k, COMMIT_UNSETTLED);
 	}
-	/* Recorded pages that differ: one commit. */
-	cleanup_free struct synth_page **f = zeroed(s->n_now + 1, sizeof(*f));
-	size_t k = 0;
-	for (uint32_t p = 0; p < s->n_now; p++)
-		if (p == 0 || p >= s->n_recorded || s->recorded[p] != s->now[p])
-			f[k++] = s->now[p] ? s->now[p] : synth_page(s, p + 1, NULL);
-	uint64_t txid = synth_commit(s, s->n_now, f, k, COMMIT_HEAL);
-	synth_publish(s);
-	struct gap_note note = {
-	        .before_txid = before,
-	        .before_us = before_us,
-	        .after_txid = txid,
-	        .after_us = last_us(s),
-	        .reason = "made up",
-	};
-	synth_must(gap_note_put(s->dir_fd, &note, &err), &err, "gap note");
-	s->gaps = realloc(s->gaps, (s->n_gaps + 1) * sizeof(*s->gaps));
-	if (!s->gaps)
-		synth_die("no memory");
-	s->gaps[s->n_gaps++] = (struct synth_gap){before, txid, before_us, last_us(s)};
-	synth_generation(s);
+	heal(s, before);
+}
+
+static void begin_lineage(struct synth *s, uint32_t page_size)
+{
+	uint64_t from = last_txid(s);
+
+	synth_cut(s);
+	s->page_size = page_size;
+	if (from == 0)
+		return;
+	s->lineage++;
+	s->head.lineage = s->lineage;
+	put_lineage(s, s->lineage - 1, from, "another page size");
+}
+
+/* A moment of its own, that a snapshot alone holds. */
+static void found_idle(struct synth *s)
+{
+	struct synth_state *st = add_state(s);
+
+	st->commit = next_commit(s, s->n_now);
+	st->commit.not_before_us = 0;
+	st->commit.state = state_sum(s->now, s->n_now);
+	st->pages = copy_pages(s->now, s->n_now);
+	s->n_states++;
+	synth_snapshot(s, last_txid(s), last_txid(s));
+}
+
+void synth_found(struct synth *s, uint32_t page_size, const uint8_t *image, size_t len)
+{
+	uint32_t n = (uint32_t)(len / page_size);
+
+	begin_lineage(s, page_size);
+	s->n_now = s->n_recorded = 0;
+	resize(s, &s->now, &s->n_now, n);
+	resize(s, &s->recorded, &s->n_recorded, n);
+	for (uint32_t p = 0; p < n; p++)
+		s->now[p] = s->recorded[p] = synth_page(s, p + 1, image + (size_t)p * page_size);
+	found_idle(s);
 }
 
 void synth_new_lineage(struct synth *s, uint32_t page_size, bool fuzzy)
 {
 	uint64_t from = last_txid(s);
 
-	synth_cut(s);
-	s->lineage++;
-	s->head.lineage = s->lineage;
-	s->page_size = page_size;
-	put_lineage(s, s->lineage - 1, from, "another page size");
+	begin_lineage(s, page_size);
 	uint32_t n = 1 + (uint32_t)rng_below(&s->rng, s->options.max_pages);
 	s->n_now = s->n_recorded = 0;
 	resize(s, &s->now, &s->n_now, n);
 	resize(s, &s->recorded, &s->n_recorded, n);
 	for (uint32_t p = 0; p < n; p++)
 		s->now[p] = s->recorded[p] = synth_page(s, p + 1, NULL);
-	if (!fuzzy) { /* found idle: a moment of its own */
-		struct synth_state *st = add_state(s);
-		st->commit = next_commit(s, n);
-		st->commit.not_before_us = 0;
-		st->commit.state = state_sum(s->now, n);
-		st->pages = copy_pages(s->now, n);
-		s->n_states++;
-		synth_snapshot(s, last_txid(s), last_txid(s));
+	if (!fuzzy) {
+		found_idle(s);
 		return;
 	}
 	/* Commits since it began are redo; the last of them is the snapshot's. */

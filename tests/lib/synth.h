@@ -127,6 +127,12 @@ void synth_gap(struct synth *s, unsigned n_unsettled);
 /* A child lineage, with a page size of its own: begins with an idle snapshot or a fuzzy one. */
 void synth_new_lineage(struct synth *s, uint32_t page_size, bool fuzzy);
 
+/* A child lineage (the first one, when there is nothing yet) that begins with a state found idle:
+ * `image` becomes a snapshot of the next txid. */
+void synth_found(struct synth *s, uint32_t page_size, const uint8_t *image, size_t len);
+/* Heals the gap behind `before`: one commit of the pages in which `image` differs. */
+uint64_t synth_heal(struct synth *s, uint64_t before, const uint8_t *image, size_t len);
+
 /* The image of txid as a snapshot; redo < txid: a fuzzy one, each page from any state between
  * the two. */
 void synth_snapshot(struct synth *s, uint64_t txid, uint64_t redo);

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The script that engine/FORMAT.md prints gets every transaction back, byte for byte.
+
+It is taken out of the text as it stands and run with nothing in PATH but sh, gunzip (and the gzip
+that it calls), head, cat and sqlite3: once over an archive made up from what SQLite wrote, once
+over one that `asof replicate` made of a living database.
+"""
+# runner: timeout=300
+
+import contextlib
+import glob
+import hashlib
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness  # noqa: E402
+
+TOOLS = ("sh", "gunzip", "gzip", "head", "cat", "sqlite3")
+SYNTH = os.path.join(os.environ.get("ASOF_BUILD") or os.path.join(harness.ROOT, "build", "release"),
+                     "tests", "synth", "synth_archive")
+
+
+def the_script():
+    with open(os.path.join(harness.ROOT, "engine", "FORMAT.md"), encoding="utf-8") as f:
+        blocks = re.findall(r"^```sh\n(.*?)^```$", f.read(), re.S | re.M)
+    if len(blocks) != 1:
+        raise AssertionError("FORMAT.md has not one script but %d" % len(blocks))
+    return blocks[0]
+
+
+class ByHand(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.tools = os.path.join(self.dir, "tools")
+        os.mkdir(self.tools)
+        for tool in TOOLS:
+            os.symlink(shutil.which(tool), os.path.join(self.tools, tool))
+        self.script = os.path.join(self.dir, "recover.sh")
+        with open(self.script, "w", encoding="utf-8") as f:
+            f.write(the_script())
+
+    def recover(self, folder, txid, shell="sh"):
+        """The file's bytes, or (status, message)."""
+        out = os.path.join(self.dir, "out.db")
+        for name in glob.glob(out + "*"):
+            os.unlink(name)
+        run = subprocess.run([os.path.join(self.tools, shell), self.script, folder, str(txid), out],
+                             env={"PATH": self.tools}, timeout=60, check=False, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if run.returncode:
+            return run.returncode, run.stderr
+        self.assertEqual(run.stdout, "ok\n", run.stderr)
+        self.assertFalse(os.path.exists(out + "-wal"))
+        with open(out, "rb") as f:
+            return f.read()
+
+    def test_made_up(self):
+        if not os.path.exists(SYNTH):
+            self.skipTest("synth_archive is not built")
+        place = os.path.join(self.dir, "made")
+        subprocess.run([SYNTH, place, "7"], check=True, stdout=subprocess.DEVNULL)
+        folder = os.path.join(place, "archive", "local", "x.db")
+        with open(os.path.join(place, "list"), encoding="utf-8") as f:
+            rows = [line.split() for line in f]
+        seen = set()
+        for txid, _, how in rows:
+            with open(os.path.join(place, "ref", txid + ".db"), "rb") as f:
+                want = f.read()
+            got = self.recover(folder, txid)
+            seen.add(how)
+            if how == "whole":
+                self.assertEqual(got, want, f"transaction {txid}")
+            elif how == "growing":  # all that the segment has: a later state, whole
+                self.assertIsInstance(got, bytes, f"transaction {txid}: {got}")
+            else:
+                self.assertIsInstance(got, tuple, f"transaction {txid} is {how}")
+        self.assertEqual(seen, {"whole", "growing", "unsettled"})
+        # Not a word of it depends on which shell it is.
+        if shutil.which("bash"):
+            os.symlink(shutil.which("bash"), os.path.join(self.tools, "bash"))
+            with open(os.path.join(place, "ref", "30.db"), "rb") as f:
+                self.assertEqual(self.recover(folder, 30, "bash"), f.read())
+        # What is there already is left alone, and damage is said.
+        self.assertEqual(self.recover(folder, 0)[0], 1)
+        segment = sorted(glob.glob(folder + "/segment/*-*-*.wal.gz"))[0]
+        with open(segment, "r+b") as f:
+            f.truncate(os.path.getsize(segment) // 2)
+        self.assertIn("is damaged", self.recover(folder, 40 if "0037-" in segment else 21)[1])
+
+    def test_replicated(self):
+        """A living database, long enough for a sealed segment: some of its commits, and the last."""
+        if harness.asof("replicate", "--help").returncode:
+            self.skipTest("no asof replicate yet")
+        db = self.open_db(wal_autocheckpoint=0, synchronous="OFF", page_size=1024)
+        harness.make_counter(db)
+        db.execute("INSERT INTO rows WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+                   "WHERE i < 150) SELECT i, '' FROM n")
+        replicator = self.replicate("--segment-size", "1M")
+        replicator.wait_ready()
+        digests = {}
+        for i in range(1, 61):
+            db.execute("BEGIN")
+            db.execute("UPDATE rows SET text = hex(randomblob(500))")
+            db.execute("UPDATE counter SET n = n + 1")
+            db.execute("COMMIT")
+            digests[i] = self.digest_now()
+            replicator.wait_known()
+            if i % 10 == 0:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        folder = os.path.join(self.archive, "local", "trades.db")
+        harness.wait_for("a sealed segment", lambda: glob.glob(folder + "/segment/*.commits.gz"))
+        self.assertEqual(replicator.stop(), 0, replicator.log())
+        last = harness.asof_json("status", "--archive", self.archive)["databases"][0]["last_txid"]
+        counts = []
+        for txid in range(1, last + 1):
+            got = self.recover(folder, txid)
+            if isinstance(got, tuple):
+                self.assertEqual(counts, [])
+                self.assertIn("no snapshot lies at or before", got[1])
+                continue
+            with open(self.path("seen.db"), "wb") as f:
+                f.write(got)
+            with contextlib.closing(sqlite3.connect(f"file:{self.path('seen.db')}?immutable=1",
+                                                    uri=True)) as seen:
+                counts.append(seen.execute("SELECT n FROM counter").fetchone()[0])
+            if counts[-1]:
+                self.assertEqual(hashlib.sha256(got).hexdigest(), digests[counts[-1]],
+                                 f"transaction {txid}, count {counts[-1]}")
+        self.assertEqual(counts[-1], 60)
+        self.assertGreater(len(set(counts)), 40)  # (the newest segment has no table)
+
+    def digest_now(self):
+        """Of the file that a checkpoint of the database as it is now would leave."""
+        copy_path = self.path("copy.db")
+        for end in ("", "-wal"):
+            shutil.copyfile(self.db_path + end, copy_path + end)
+        with contextlib.closing(sqlite3.connect(copy_path)) as copy:
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with open(copy_path, "rb") as f:
+            return hashlib.sha256(f.read()).hexdigest()
+
+
+if __name__ == "__main__":
+    harness.main()

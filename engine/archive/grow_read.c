@@ -247,8 +247,12 @@ struct window {
 	uint8_t *data;
 	uint64_t offset;
 	size_t len;
+	size_t fill; /* how much is read at once */
 };
+/* Small batches are walked in large reads; large data members are hopped over, not read. */
 #define WINDOW_BYTES (256u << 10)
+#define HOP_BYTES 4096u
+#define HOP_MEMBER_BYTES (16u << 10)
 
 /* `len` bytes at `offset`, or ERR_DAMAGED when they lie behind `end`. */
 static int window_at(struct grow_reader *r, struct window *w, uint64_t offset, size_t len,
@@ -257,7 +261,7 @@ static int window_at(struct grow_reader *r, struct window *w, uint64_t offset, s
 	if (offset > end || len > end - offset)
 		return damaged(r, err, offset, "it ends inside a batch");
 	if (offset < w->offset || offset + len > w->offset + w->len) {
-		size_t want = len > WINDOW_BYTES ? len : WINDOW_BYTES;
+		size_t want = len > w->fill ? len : w->fill;
 		if (want > end - offset)
 			want = (size_t)(end - offset);
 		uint8_t *p = realloc(w->data, want);
@@ -306,6 +310,7 @@ static int next_record(struct grow_reader *r, struct window *w, uint64_t end, ui
 	const uint8_t *p;
 	struct err why = ERR_INIT;
 
+	w->fill = WINDOW_BYTES;
 	for (;;) { /* hop over the data */
 		int rc = window_at(r, w, at, GZ_PAYLOAD_OFFSET + 8, end, &p, err);
 		if (rc < 0)
@@ -317,7 +322,9 @@ static int next_record(struct grow_reader *r, struct window *w, uint64_t end, ui
 		if (len > end - at)
 			return damaged(r, err, at, "it ends inside a data member");
 		at += len;
+		w->fill = len >= HOP_MEMBER_BYTES ? HOP_BYTES : WINDOW_BYTES;
 	}
+	w->fill = WINDOW_BYTES;
 	struct record rec = {.offset = at};
 	cleanup_buf struct buf b = BUF_INIT(RECORD_MAX_BYTES);
 	int rc = record_extent(r, w, at, end, &rec.stored_len, err);

@@ -375,6 +375,7 @@ int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did,
 	rc = find_unsettled(c, objects, n, err);
 	if (rc < 0)
 		return rc;
+	c->stats.unsealed = growing;
 	c->level = growing > BACKLOG_QUICK ? LEVEL_QUICK : LEVEL_GOOD;
 	struct compact_job job = compact_plan(objects, n, JOIN_BYTES);
 	if (job.type == COMPACT_NOTHING)

@@ -40,6 +40,7 @@ struct compact_job compact_plan(const struct history_object *objects, size_t n,
 struct compact_stats {
 	uint64_t sealed_bytes, joined_bytes, coalesced_bytes, base_bytes; /* written */
 	uint64_t jobs;
+	uint64_t unsealed; /* segments that wait to be sealed, as of the last step */
 };
 
 struct compactor;

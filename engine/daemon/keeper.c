@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 
 #define WAIT_US (200 * 1000)
+/* Unsealed segments are large: more of them than this are worth the application's time. */
+#define URGENT_UNSEALED 12u
 #define TABLE_SYNC_US (30 * US_PER_SECOND)
 
 struct keeper {
@@ -45,6 +47,43 @@ static void sync_table(struct keeper *k, uint64_t *last_txid)
 	*last_txid = st.last_txid;
 }
 
+/*
+ * One step, in a thread of its own: whoever is not root can make a thread more patient, never less
+ * again.  At idle priority a machine without idle time would let the backlog grow for ever.
+ */
+struct step {
+	struct keeper *k;
+	struct compactor *c;
+	bool urgent, did;
+	int rc;
+	struct err *err;
+};
+
+static void *step_main(void *arg)
+{
+	struct step *s = arg;
+
+	if (!s->urgent)
+		setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
+	s->rc = compactor_step(s->c, &s->k->stop, &s->did, s->err);
+	return NULL;
+}
+
+static int do_step(struct keeper *k, struct compactor *c, bool *ret_did, struct err *err)
+{
+	struct step s = {.k = k, .c = c, .err = err};
+	struct compact_stats stats;
+	pthread_t thread;
+
+	compactor_get_stats(c, &stats);
+	s.urgent = stats.unsealed > URGENT_UNSEALED;
+	if (pthread_create(&thread, NULL, step_main, &s) != 0)
+		return err_set(err, ERR_NOMEM, 0, "cannot start a thread");
+	pthread_join(thread, NULL);
+	*ret_did = s.did;
+	return s.rc;
+}
+
 static void *keeper_main(void *arg)
 {
 	struct keeper *k = arg;
@@ -52,7 +91,6 @@ static void *keeper_main(void *arg)
 	int64_t synced_us = clock_mono_us(), warned_us = 0;
 	uint64_t synced_txid = 0, seen = UINT64_MAX;
 
-	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
 	while (!k->stop) {
 		struct err why = ERR_INIT;
 		bool did = false;
@@ -62,7 +100,7 @@ static void *keeper_main(void *arg)
 		if (!c)
 			rc = compactor_new(k->recorder->root, k->recorder->name, &c, &why);
 		if (rc == 0 && generation != seen)
-			rc = compactor_step(c, &k->stop, &did, &why);
+			rc = do_step(k, c, &did, &why);
 		if (rc == 0 && !did)
 			seen = generation;
 		if (did)

@@ -270,12 +270,14 @@ static void place_untold(struct entries *es)
 	}
 }
 
-/* Opens every growing segment; drops those that have a sealed one.  False: one is gone, the
- * listing was overtaken. */
-static bool settle_growing(struct history *h)
+/* Opens every growing segment; drops those that have a sealed one.  *ret_current is false when
+ * one is gone: the listing was overtaken.  Fails for a newer format only. */
+static int settle_growing(struct history *h, bool *ret_current, struct err *err)
 {
 	size_t kept = 0;
-	bool current = true;
+	int rc = 0;
+
+	*ret_current = true;
 
 	for (size_t i = 0; i < h->segments.n; i++) {
 		struct entry *e = &h->segments.e[i];
@@ -292,7 +294,9 @@ static bool settle_growing(struct history *h)
 			if (!drop && follow_growing(h, e, &why) < 0) {
 				e->broken = !holds_nothing(h, e);
 				if (resolve_vanished(&why))
-					current = false;
+					*ret_current = false;
+				else if (why.kind == ERR_VERSION)
+					rc = err_copy(err, &why);
 				else if (e->broken)
 					log_error("view", "segment unreadable db=%s: %s", h->name,
 					          why.msg);
@@ -309,7 +313,7 @@ static bool settle_growing(struct history *h)
 	h->segments.n = kept;
 	find_cut_short(h);
 	place_untold(&h->segments);
-	return current;
+	return rc;
 }
 
 static int open_folders(struct history *h, struct err *err)
@@ -332,14 +336,15 @@ int catalog_list(struct history *h, struct err *err)
 {
 	int rc = open_folders(h, err);
 
-	for (int tries = 0; rc == 0 && tries < 3; tries++) {
+	bool current = false;
+	for (int tries = 0; rc == 0 && !current && tries < 3; tries++) {
 		rc = list_folder(h, h->snapshot_fd, OBJECT_SNAPSHOT, &h->snapshots, err);
 		if (rc == 0)
 			rc = list_folder(h, h->segment_fd, OBJECT_SEALED, &h->segments, err);
 		if (rc == 0)
 			rc = list_folder(h, h->coalesced_fd, OBJECT_COALESCED, &h->coalesced, err);
-		if (rc == 0 && settle_growing(h))
-			break;
+		if (rc == 0)
+			rc = settle_growing(h, &current, err);
 	}
 	return rc < 0 ? rc : list_notes(h, err);
 }

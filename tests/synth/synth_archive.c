@@ -2,7 +2,8 @@
 /*
  * Makes an archive of what SQLite itself wrote, and the reference beside it:
  *
- *     synth_archive FOLDER SEED
+ *     synth_archive FOLDER SEED [small]
+ *     synth_archive FOLDER newer         an archive of a format to come: objects of version 2
  *
  *   FOLDER/archive/local/x.db/...     the archive, with objects of every kind
  *   FOLDER/ref/TXID.db                for each txid the file that a checkpoint of SQLite's own WAL,
@@ -31,6 +32,7 @@ struct maker {
 	int dir; /* of the live database */
 	int ref_dir;
 	uint64_t taken; /* frames of the live WAL */
+	bool small;
 };
 
 static int sql(sqlite3 *db, const char *text, bool must)
@@ -125,13 +127,16 @@ static void transaction(struct maker *m)
 
 	if (what < 50) {
 		snprintf(text, sizeof(text),
-		         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
-		         "INSERT OR REPLACE INTO t SELECT abs(random()) %% 400, hex(randomblob(%d)) FROM n",
-		         (int)rng_below(&m->rng, 30) + 1, (int)rng_below(&m->rng, 400) + 1);
+		         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < "
+		         "%d) "
+		         "INSERT OR REPLACE INTO t SELECT abs(random()) %% 400, "
+		         "hex(randomblob(%d)) FROM n",
+		         (int)rng_below(&m->rng, m->small ? 8 : 30) + 1,
+		         (int)rng_below(&m->rng, m->small ? 100 : 400) + 1);
 		run(m, text);
 	} else if (what < 70) {
-		snprintf(text, sizeof(text), "UPDATE t SET b = b || 'x' WHERE a BETWEEN %d AND %d", (int)a,
-		         (int)a + 20);
+		snprintf(text, sizeof(text), "UPDATE t SET b = b || 'x' WHERE a BETWEEN %d AND %d",
+		         (int)a, (int)a + 20);
 		run(m, text);
 	} else if (what < 85) {
 		snprintf(text, sizeof(text), "DELETE FROM t WHERE a %% 5 = %d", (int)a % 5);
@@ -258,6 +263,69 @@ static void tear(struct maker *m)
 	           name);
 }
 
+/* Little enough to be kept for ever. */
+static void make_small(struct maker *m)
+{
+	begin_lineage(m, 512, false);
+	segments(m, 8, true);
+	synth_snapshot(m->s, m->s->n_states - 1, m->s->n_states - 3);
+	uint64_t a = m->s->n_states + 1;
+	segments(m, 4, true);
+	segments(m, 4, true);
+	synth_seal(m->s, a, m->s->n_states, true);
+	synth_coalesce(m->s, 3, a + 2);
+	gap(m);
+	segments(m, 3, true);
+	segments(m, 3, false);
+	begin_lineage(m, 1024, true);
+	segments(m, 5, true);
+	for (unsigned i = 0; i < 3; i++)
+		transaction(m);
+	run(m, "INSERT OR REPLACE INTO t VALUES(1, 'last')");
+	synth_publish(m->s);
+	tear(m);
+}
+
+/* What of a newer object an older reader can tell: its first member. */
+static void put_newer(int dir_fd, const struct object_name *n, const char *magic)
+{
+	struct buf b = BUF_INIT(4096);
+	struct err err = ERR_INIT;
+	uint8_t p[96] = {0};
+	char name[OBJECT_NAME_MAX];
+
+	memcpy(p, magic, 8);
+	store_le32(p + 8, 2);
+	store_le64(p + 16, 4711);
+	memset(p + 24, 0x5a, 64);
+	store_le64(p + 88, hash64(p, 88, gz_bind(4711, 0)));
+	synth_must(gz_put_blob(GZ_HEADER, p, sizeof(p), &b, &err), &err, "header");
+	memset(p, 0xa5, sizeof(p));
+	synth_must(gz_put_blob(GZ_RECORD, p, sizeof(p), &b, &err), &err, "something");
+	object_name_format(n, name);
+	write_whole(dir_fd, name, b.data, b.len);
+	buf_release(&b);
+}
+
+static void make_newer(struct synth *s)
+{
+	struct object_name n = {.type = OBJECT_SNAPSHOT,
+	                        .lineage = 1,
+	                        .first_txid = 2,
+	                        .last_txid = 1,
+	                        .first_us = INT64_C(1705314600000000),
+	                        .last_us = INT64_C(1705314600000000)};
+
+	put_newer(s->snapshot_fd, &n, "asofpack");
+	n.type = OBJECT_SEALED;
+	n.last_txid = 9;
+	n.min_pages = 1;
+	put_newer(s->segment_fd, &n, "asofpack");
+	n.type = OBJECT_GROWING;
+	n.first_txid = 10;
+	put_newer(s->segment_fd, &n, "asofgrow");
+}
+
 static void make(struct maker *m)
 {
 	uint64_t a;
@@ -295,10 +363,12 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 	char path[4096];
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: synth_archive FOLDER SEED\n");
+	if (argc != 3 && argc != 4) {
+		fprintf(stderr, "usage: synth_archive FOLDER SEED [small] | FOLDER newer\n");
 		return 2;
 	}
+	bool newer = strcmp(argv[2], "newer") == 0;
+	m.small = argc == 4;
 	const struct synth_options o = {.seed = strtoull(argv[2], NULL, 10),
 	                                .page_size = 1024,
 	                                .max_pages = 1,
@@ -314,11 +384,18 @@ int main(int argc, char **argv)
 	m.ref_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "%s/archive", argv[1]);
 	m.s = synth_new(path, "x.db", &o);
-	open_live(&m, argv[1]);
-	make(&m);
-	put_list(&m, argv[1]);
-	printf("%zu transactions\n", m.s->n_states);
-	sqlite3_close(m.db);
+	if (newer) {
+		make_newer(m.s);
+	} else {
+		open_live(&m, argv[1]);
+		if (m.small)
+			make_small(&m);
+		else
+			make(&m);
+		put_list(&m, argv[1]);
+		printf("%zu transactions\n", m.s->n_states);
+		sqlite3_close(m.db);
+	}
 	synth_free(m.s);
 	return 0;
 }

@@ -7,6 +7,8 @@
  *   reads evict PATH...                 writes files back and takes them out of the page cache
  *   reads inflate FILE THREADS          inflates the data members of a snapshot, once:
  *                                       what this machine can do with these bytes at best
+ *   reads touch MEGABYTES               uses so much memory once: a virtual machine gets its
+ *                                       memory from the host slowly, when it is first touched
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -113,6 +115,15 @@ static void evict(const char *path)
 	if (fsync(fd) < 0 || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
 		die(path);
 	close(fd);
+}
+
+static void touch(size_t megabytes)
+{
+	for (size_t i = 0; i < megabytes; i++) { /* kept, not freed: the next is another one */
+		volatile char *p = malloc(1u << 20);
+		for (size_t at = 0; p && at < 1u << 20; at += SMALL)
+			p[at] = 1;
+	}
 }
 
 /* ---- inflate ---- */
@@ -234,9 +245,12 @@ int main(int argc, char **argv)
 		printf("{}\n");
 	} else if (argc == 4 && strcmp(argv[1], "inflate") == 0) {
 		inflate(argv[2], (unsigned)strtoul(argv[3], NULL, 10));
+	} else if (argc == 3 && strcmp(argv[1], "touch") == 0) {
+		touch(strtoull(argv[2], NULL, 10));
+		printf("{}\n");
 	} else {
 		fputs("usage: reads random FILE SECONDS SEED | sequential FILE SECONDS | "
-		      "evict PATH... | inflate FILE THREADS\n",
+		      "evict PATH... | inflate FILE THREADS | touch MEGABYTES\n",
 		      stderr);
 		return 2;
 	}

@@ -97,6 +97,9 @@ class Report:
                  megabytes(b["asof"]), {k: megabytes(v) for k, v in b.items()},
                  megabytes(p["wal_bytes"]) + " of WAL", number(ratio), "≤ 0.85",
                  ratio <= 0.85 if ratio else None)
+        shown = {k: "; ".join(f"{name} {v / 1e6:,.1f}" for name, v in sorted(parts.items()) if v > 50000)
+                 for k, parts in p["parts"].items()}
+        self.row("", "of it, in MB", shown["asof"], shown, "", "", "", None)
         if ratio:
             self.bars.append(("P6 archive bytes / Litestream 0.3", ratio, 0.85, False))
 

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -359,8 +360,11 @@ static void create(void)
 	uint8_t b[ORACLE_SIZE];
 	char sql[300];
 	sqlite3_stmt *s;
+	struct stat st;
+	/* (On a database that is there, setting auto_vacuum is a commit.) */
+	if (stat(o.path, &st) == 0 && st.st_size > 0)
+		return;
 	sqlite3 *db = open_database();
-
 	snprintf(sql, sizeof(sql),
 	         "PRAGMA page_size = %u; PRAGMA auto_vacuum = %d;"
 	         "PRAGMA journal_mode = WAL",

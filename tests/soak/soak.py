@@ -217,7 +217,8 @@ class Soak:
             self.figures.update(json.loads(figures[-1]))
         self.figures["judged_s"] = round(time.monotonic() - began, 1)
         if run.returncode or problems or not figures:
-            raise Failure(f"judge: status {run.returncode}; " + "; ".join(problems[:4]) +
+            problems += [s for s in run.stdout.splitlines() if s.startswith("note: ")]
+            raise Failure(f"judge: status {run.returncode}; " + "; ".join(problems[:8]) +
                           " " + run.stderr[-600:])
         if live and self.figures["max_depth"] > 8:
             raise Failure(f"a view has {self.figures['max_depth']} objects over its base")

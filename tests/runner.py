@@ -134,15 +134,16 @@ CASE = [
     (re.compile(r"^\[       OK \] (\S+)"), "passed"),
     (re.compile(r"^\[  FAILED  \] (?:\S+: )?(\w+)$"), "failed"),
     (re.compile(r"^\[  SKIPPED \] (?:\S+: )?(\w+)$"), "skipped"),
-    (re.compile(r"^(test\w* \(.*\)).*?\.\.\. (?:.*\s)?ok$"), "passed"),
-    (re.compile(r"^(test\w* \(.*\)).*?\.\.\. (?:.*\s)?(?:FAIL|ERROR)$"), "failed"),
-    (re.compile(r"^(test\w* \(.*\)).*?\.\.\. (?:.*\s)?(skipped .*)$"), "skipped"),
+    (re.compile(r"^(test\w* \([^)]*\)).*?\.\.\. (?:.*\s)?ok$"), "passed"),
+    (re.compile(r"^(test\w* \([^)]*\)).*?\.\.\. (?:.*\s)?(?:FAIL|ERROR)$"), "failed"),
+    (re.compile(r"^(test\w* \([^)]*\)).*?\.\.\. (?:.*\s)?skipped (.*)$"), "skipped"),
 ]
 
 
 def count_cases(text):
-    """Cases in the output of cmocka or unittest: (passed, failed, skipped names)."""
-    cases = {}
+    """Cases in the output of cmocka or unittest: names of the passed, the failed and the skipped,
+    these with their reason."""
+    cases, reasons = {}, {}
     previous = ""
     for line in text.splitlines():
         # A docstring puts the name of a unittest case on a line of its own.
@@ -152,9 +153,14 @@ def count_cases(text):
             if m:
                 if cases.get(m.group(1)) != "failed":
                     cases[m.group(1)] = outcome
+                if m.re.groups > 1:
+                    reasons[m.group(1)] = m.group(2)
                 break
         previous = line
-    of = lambda outcome: [name for name, o in cases.items() if o == outcome]
+    def of(outcome):
+        return [" ".join(filter(None, (n, reasons.get(n)))) for n, o in cases.items()
+                if o == outcome]
+
     return of("passed"), of("failed"), of("skipped")
 
 
@@ -164,11 +170,10 @@ def judge(job, status, text, timed_out):
     if timed_out:
         job.failed += 1
         job.notes.append(f"timed out after {job.timeout} s")
-    elif status == 77:
-        job.skipped = max(job.skipped, 1)
-        last = [line for line in text.splitlines() if line.strip()]
-        job.notes.append(last[-1] if last else "skipped")
-    elif status != 0 and not job.failed:
+    elif status == 77 and not skipped:
+        job.skipped = 1
+        skipped = [line for line in text.splitlines() if line.strip()][-1:]
+    elif status not in (0, 77) and not job.failed:
         job.failed = 1
         job.notes.append(f"exit status {status}")
     elif status == 0 and job.failed:
@@ -177,9 +182,10 @@ def judge(job, status, text, timed_out):
         job.passed = 1
     job.notes += [f"failed: {name}" for name in failed] + [f"skipped: {name}" for name in skipped]
     # Where everything is meant to be tested, a machine without FUSE is no excuse.
-    if os.environ.get("CI") == "true" and job.skipped and re.search("fuse", text, re.I):
-        job.failed += job.skipped
-        job.skipped = 0
+    missed = [reason for reason in skipped if re.search("no fuse", reason, re.I)]
+    if os.environ.get("CI") == "true" and missed:
+        job.failed += len(missed)
+        job.skipped -= len(missed)
         job.notes.append("a FUSE test was skipped, which CI=true does not allow")
 
 
@@ -296,7 +302,8 @@ def meson_tests(kind):
         suites = [s.split(":")[-1] for s in test["suite"]]
         suite = suites[0] if suites else "meson"
         name = test["name"].removeprefix(suite + " ").replace(", ", "-").replace(" ", "-")
-        yield {**test, "name": name}, suite
+        # Commands are relative to the build's folder.
+        yield {**test, "name": name, "workdir": test["workdir"] or directory(kind)}, suite
 
 
 def e2e_jobs():
@@ -363,18 +370,19 @@ def after_build_jobs(quick):
     yield from check_jobs(quick)
     for test, suite in meson_tests("asan"):
         yield Job(f"{suite}/{test['name']}", test["cmd"], test["timeout"] or 120, test["env"],
-                  serial=not test["is_parallel"], layout=True)
+                  serial=not test["is_parallel"], cwd=test["workdir"], layout=True)
     if not quick:
         for test, suite in meson_tests("tsan"):
             if suite == "unit":
                 yield Job(f"tsan/{test['name']}", test["cmd"], 300,
-                          {**test["env"], "ASOF_TEST_SHORT": "1"}, layout=True)
+                          {**test["env"], "ASOF_TEST_SHORT": "1"}, cwd=test["workdir"],
+                          layout=True)
         for test, suite in meson_tests("release"):
             if suite == "unit":
                 yield Job(f"valgrind/{test['name']}",
                           ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full",
                            "--show-leak-kinds=definite,possible", *test["cmd"]], 300,
-                          {**test["env"], "ASOF_TEST_SHORT": "1"})
+                          {**test["env"], "ASOF_TEST_SHORT": "1"}, cwd=test["workdir"])
         yield from fuzzing_jobs()
     yield from e2e_jobs()
 

@@ -194,14 +194,22 @@ class Reading(unittest.TestCase):
         self.assertEqual(counter_of(copy), self.counter(self.tx(self.mid)))
 
     def test_node(self):
-        if run("node", "-e", "require('node:sqlite')").returncode:
-            self.skipTest("no node with node:sqlite")
-        script = ("const {DatabaseSync} = require('node:sqlite');"
-                  "for (const o of [{}, {readOnly: true}]) {"
-                  " const db = new DatabaseSync(process.argv[1], o);"
-                  " console.log(db.prepare('SELECT n FROM counter').get().n); db.close(); }")
-        out = self.ok("node", "-e", script, self.tx(self.mid)).split()
-        self.assertEqual(out, [str(self.counter(self.tx(self.mid)))] * 2)
+        """Node's own SQLite where it has one, else the module of Debian."""
+        own = ("const {DatabaseSync} = require('node:sqlite');"
+               "for (const o of [{}, {readOnly: true}]) {"
+               " const db = new DatabaseSync(process.argv[1], o);"
+               " console.log(db.prepare('SELECT n FROM counter').get().n); db.close(); }")
+        module = ("const {Database, OPEN_READONLY, OPEN_READWRITE} = require('sqlite3');"
+                  "for (const mode of [OPEN_READONLY, OPEN_READWRITE]) {"
+                  " const db = new Database(process.argv[1], mode);"
+                  " db.get('SELECT n FROM counter', (e, row) => console.log(e || row.n)); }")
+        for script in (own, module) if shutil.which("node") else ():
+            name = script[script.index("require"):script.index(";")]
+            if run("node", "-e", name).returncode == 0:
+                out = self.ok("node", "-e", script, self.tx(self.mid)).split()
+                self.assertEqual(out, [str(self.counter(self.tx(self.mid)))] * 2)
+                return
+        self.skipTest("no node with SQLite")
 
     def test_sqldiff(self):
         if not shutil.which("sqldiff"):

@@ -12,6 +12,7 @@ struct state {
 	const struct history_object *objects;
 	size_t n;
 	const struct history_object *base;
+	uint64_t limit; /* nothing behind it is looked at */
 };
 
 static bool is_fine(const struct history_object *o)
@@ -38,7 +39,7 @@ static const struct history_object *step(const struct state *s, uint64_t pos)
 	for (size_t i = 0; i < s->n; i++) {
 		const struct history_object *o = &s->objects[i];
 		if (!(is_fine(o) || o->type == HISTORY_COALESCED) || o->first_txid > pos + 1 ||
-		    o->last_txid <= pos)
+		    o->last_txid <= pos || o->last_txid > s->limit)
 			continue;
 		if (!best || o->last_txid > best->last_txid)
 			best = o;
@@ -105,8 +106,7 @@ static struct compact_job plan_coalesce(const struct state *s, const struct way 
 	return job;
 }
 
-/* What a base can be made of: the state behind one object of the way, the last that is whole,
- * or where the way is too long the last that is not too far. */
+/* Where the way is too long: the state behind the last object that is whole and not too far. */
 static const struct history_object *base_place(const struct state *s, const struct way *w,
                                                size_t limit)
 {
@@ -118,35 +118,72 @@ static const struct history_object *base_place(const struct state *s, const stru
 	return best;
 }
 
-static struct compact_job plan_base(const struct state *s, const struct way *w)
+/* Segments are written as they come and take less once they are sealed; how much less is known
+ * only then. */
+static uint64_t sealed_bytes(const struct history_object *o)
 {
-	uint64_t fine = 0, widest = 0;
-	const char *reason = NULL;
+	return o->type == HISTORY_GROWING ? o->bytes / 4 : o->bytes;
+}
 
-	const struct history_object *at = base_place(s, w, w->n);
-	if (!at)
-		return (struct compact_job){.type = COMPACT_NOTHING};
-	for (size_t i = 0; i < s->n; i++) {
+/*
+ * The first place where what lies over the base has outgrown it; NULL: there is none.  After a
+ * backlog that place is far behind the newest segment, and another base may follow.
+ */
+static const struct history_object *outgrown(const struct state *s, const struct way *w,
+                                             const char **reason)
+{
+	const struct history_object *best = NULL;
+	uint64_t fine = 0;
+
+	for (size_t i = 0; i < s->n && !best; i++) { /* fine ones are in the order of their txids */
 		const struct history_object *o = &s->objects[i];
-		if (is_fine(o) && o->last_txid > s->base->last_txid &&
-		    o->last_txid <= at->last_txid)
-			fine += o->bytes;
+		if (!is_fine(o) || o->last_txid <= s->base->last_txid)
+			continue;
+		fine += sealed_bytes(o);
+		if (fine > 8 * s->base->bytes && !o->unsettled_end)
+			best = o;
 	}
-	for (size_t i = 0; i < w->n; i++)
-		if (w->o[i]->type == HISTORY_COALESCED && covered(s, w->o[i]) > FAN &&
-		    w->o[i]->bytes > widest)
-			widest = w->o[i]->bytes;
-	if (fine > 8 * s->base->bytes) {
-		reason = "segments since the base are eight times its size";
-	} else if (10 * widest > 3 * s->base->bytes) {
-		reason = "what lies over the base exceeds 30 % of it";
-	} else if (w->n > DEPTH_SOFT) {
-		reason = "too many objects over the base";
-		at = base_place(s, w, DEPTH_SOFT);
+	*reason = "segments since the base are eight times its size";
+	for (size_t i = 0; i < w->n; i++) {
+		const struct history_object *o = w->o[i];
+		if (o->type == HISTORY_COALESCED && !o->unsettled_end &&
+		    o->last_txid > s->base->last_txid && covered(s, o) > FAN &&
+		    10 * o->bytes > 3 * s->base->bytes &&
+		    (!best || o->last_txid < best->last_txid)) {
+			best = o;
+			*reason = "what lies over the base exceeds 30 % of it";
+		}
 	}
-	if (!reason)
-		return (struct compact_job){.type = COMPACT_NOTHING};
+	return best;
+}
+
+static struct compact_job base_job(const struct history_object *at, const char *reason)
+{
 	return (struct compact_job){COMPACT_BASE, at->lineage, 0, at->last_txid, reason};
+}
+
+/*
+ * What lies between two bases is never looked at again, so it must be as shallow as it is to stay
+ * before the next base is made: first coalescing up to that place, then the base.
+ */
+static struct compact_job plan_depth(struct state *s)
+{
+	struct way w;
+	const char *reason;
+
+	find_way(s, &w);
+	const struct history_object *at = outgrown(s, &w, &reason);
+	if (at) {
+		s->limit = at->last_txid;
+		find_way(s, &w);
+	}
+	struct compact_job job = plan_coalesce(s, &w);
+	if (job.type != COMPACT_NOTHING)
+		return job;
+	if (at)
+		return base_job(at, reason);
+	at = w.n > DEPTH_SOFT ? base_place(s, &w, DEPTH_SOFT) : NULL;
+	return at ? base_job(at, "too many objects over the base") : job;
 }
 
 static struct compact_job plan_seal(const struct state *s)
@@ -199,18 +236,12 @@ static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
 
 struct compact_job compact_plan(const struct history_object *objects, size_t n, uint64_t join_bytes)
 {
-	struct state s = {objects, n, newest_base(objects, n)};
+	struct state s = {objects, n, newest_base(objects, n), UINT64_MAX};
 	struct compact_job job = {.type = COMPACT_NOTHING};
-	struct way way;
 
 	if (!s.base)
 		return job; /* the first snapshot is under way: nothing is worth doing before it */
-	find_way(&s, &way);
-	/* Coalescing first: what lies between two bases is never looked at again, so it must be as
-	 * shallow as it is to stay before a new base is made. */
-	job = plan_coalesce(&s, &way);
-	if (job.type == COMPACT_NOTHING)
-		job = plan_base(&s, &way);
+	job = plan_depth(&s);
 	if (job.type == COMPACT_NOTHING)
 		job = plan_seal(&s);
 	if (job.type == COMPACT_NOTHING)

@@ -578,10 +578,12 @@ def report_gaps(s):
 def million(s):
     """A million commits in many small segments: depth and opening time stay."""
     s.asof_options = ["--segment-size", "2M", "-v"]
+    if s.options.nice:
+        s.prefix = ["nice", "-n", str(s.options.nice)]
     s.create()
     s.start()
-    s.run_writer(writers=2, count=s.options.count or 1_000_000, small=99, keys=5000, large=100)
-    time.sleep(5)
+    s.run_writer(writers=2, count=s.options.count or 1_000_000, small=99, keys=5000, large=100,
+                 rate=s.options.rate or 3000, breathe=500)
     s.settle_and_stop(300)
     s.verify("--no-gaps", views=1000)
     report_ratio(s)
@@ -690,7 +692,7 @@ def arguments():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--seconds", type=float, default=0, help="of the load of a long scenario")
     p.add_argument("--count", type=int, default=0, help="commits of real and million")
-    p.add_argument("--rate", type=float, default=0, help="of each writer of real, commits a second")
+    p.add_argument("--rate", type=float, default=0, help="of each writer of real and million, commits a second")
     p.add_argument("--nice", type=int, default=0, help="of asof in real: what a busy machine takes "
                    "from it must not be taken for what it cannot do")
     p.add_argument("--dir", default=tempfile.gettempdir())

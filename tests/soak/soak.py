@@ -585,7 +585,8 @@ def million(s):
     s.run_writer(writers=2, count=s.options.count or 1_000_000, small=99, keys=5000, large=100,
                  rate=s.options.rate or 3000, breathe=500)
     s.settle_and_stop(300)
-    s.verify("--no-gaps", views=1000)
+    s.verify(views=1000)
+    report_gaps(s)
     report_ratio(s)
     first, last = s.figures["open_us"]["first"], s.figures["open_us"]["last"]
     if last > 5 * first + 20000:
@@ -721,7 +722,9 @@ def run_one(options, name, scenario):
     except (OSError, sqlite3.Error, subprocess.SubprocessError, ValueError) as e:
         word, why = "FAIL", f"{type(e).__name__}: {e}"
     finally:
-        log = s.log().splitlines()[-15:] if word == "FAIL" and os.path.exists(s.log_path) else []
+        log = []
+        if word == "FAIL" and os.path.exists(s.log_path):
+            log = [line for line in s.log().splitlines() if " debug " not in line][-15:]
         s.close()
     print(f"{word} {name} {why} ({time.monotonic() - began:.1f} s)", flush=True)
     if options.keep:

@@ -129,7 +129,7 @@ static void test_state(void **state)
 {
 	struct rng r = {test_seed()};
 	struct hash128 h[50], sum = {0, 0}, other = {0, 0};
-	uint8_t page[512];
+	uint8_t page[512] = {0};
 
 	for (unsigned i = 0; i < 50; i++) {
 		store_le64(page, rng_next(&r));

@@ -68,7 +68,7 @@ static void test_any_history(void **state)
 
 		fprintf(stderr, "history %llu\n", (unsigned long long)o.seed);
 		for (unsigned k = 0; k < 3; k++) {
-			synth_random_history(s, 60);
+			synth_random_history(s, getenv("ASOF_TEST_SHORT") ? 20 : 60);
 			if (k % 2)
 				synth_cut(s);
 			upkeep(s, 3);

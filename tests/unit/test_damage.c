@@ -197,7 +197,7 @@ static void test_flips(void **state)
 static void test_flips_sampled(void **state)
 {
 	for (unsigned i = 0; i < 2; i++) {
-		struct place p = new_place(test_seed() + 1 + i, 12);
+		struct place p = new_place(test_seed() + 1 + i, getenv("ASOF_TEST_SHORT") ? 3 : 12);
 		for (unsigned n = 0; n < test_rounds(25); n++) {
 			const char *file = p.files[rng_below(&p.rng, p.n_files)];
 			size_t len;

@@ -497,7 +497,7 @@ struct follow {
 	_Atomic uint64_t durable;
 	_Atomic size_t told;
 	_Atomic bool stop;
-	unsigned rounds;
+	_Atomic unsigned rounds;
 };
 
 static void *follow_main(void *arg)

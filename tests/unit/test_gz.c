@@ -26,7 +26,7 @@ static void test_data_member(void **state)
 	struct rng r = {test_seed()};
 	static uint8_t content[200000], back[200000];
 
-	for (unsigned i = 0; i < 300; i++) {
+	for (unsigned i = 0; i < test_rounds(300); i++) {
 		struct gz_codec *codec;
 		struct buf b = BUF_INIT(SIZE_MAX / 2);
 		struct err err = ERR_INIT;
@@ -195,7 +195,7 @@ static void test_pack(void **state)
 {
 	struct rng r = {test_seed()};
 
-	for (unsigned i = 0; i < 60; i++) {
+	for (unsigned i = 0; i < 10 + test_rounds(50); i++) {
 		static const uint32_t blocks[] = {64, 512, 16384, 65536};
 		struct made m;
 		uint32_t block = blocks[i % 4];
@@ -264,8 +264,13 @@ static void test_flips(void **state)
 		synth_must(buf_append(&mixed, other.file.data, at, &err), &err, "mix");
 		synth_must(buf_append(&mixed, m.file.data + at, m.file.len - at, &err), &err,
 		           "mix");
-		bool same = memcmp(mixed.data, m.file.data, m.file.len) ==
-		            0; /* their heads are alike */
+		bool same = memcmp(mixed.data, m.file.data, m.file.len) == 0; /* heads are alike */
+		bool all_other = mixed.len == other.file.len &&               /* and so are tails */
+		                 memcmp(mixed.data, other.file.data, mixed.len) == 0;
+		if (all_other) {
+			buf_release(&mixed);
+			continue;
+		}
 		if (read_all(&m, mixed.data, mixed.len, &r) != same)
 			synth_die("cut over at %zu, and nobody noticed", at);
 		buf_release(&mixed);

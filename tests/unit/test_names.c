@@ -60,7 +60,7 @@ static void test_round_trip(void **state)
 	struct rng r = {test_seed()};
 	char text[OBJECT_NAME_MAX];
 
-	for (unsigned i = 0; i < 50000; i++) {
+	for (unsigned i = 0; i < test_rounds(20000); i++) {
 		struct object_name n = any_name(&r), back;
 		object_name_format(&n, text);
 		if (!object_name_parse(text, &back) || !same(&n, &back))
@@ -98,7 +98,7 @@ static void test_order(void **state)
 	struct rng r = {test_seed()};
 	char a[OBJECT_NAME_MAX], b[OBJECT_NAME_MAX];
 
-	for (unsigned i = 0; i < 20000; i++) {
+	for (unsigned i = 0; i < test_rounds(20000); i++) {
 		struct object_name n = any_name(&r);
 		if (n.type != OBJECT_SEALED || n.first_txid == TXID_MAX)
 			continue;
@@ -340,7 +340,10 @@ static void test_head(void **state)
 	assert_int_equal(head_read(fd, &back, &err), -ERR_NOT_FOUND);
 	synth_must(head_write(fd, &h, &err), &err, "head_write");
 	synth_must(head_read(fd, &back, &err), &err, "head_read");
-	assert_memory_equal(&h, &back, sizeof(h));
+	assert_true(back.lineage == h.lineage && back.growing_txid == h.growing_txid &&
+	            back.durable_len == h.durable_len && back.last_txid == h.last_txid &&
+	            back.last_us == h.last_us && back.known_until_us == h.known_until_us &&
+	            back.generation == h.generation);
 	cleanup_free uint8_t *b = read_whole(dir, "head", &len);
 	assert_int_equal(len, HEAD_SIZE);
 	for (size_t i = 0; i < len; i++) {

@@ -674,6 +674,33 @@ static void report(void)
 	printf(", \"problems\": %" PRIu64 "}\n", j.problems);
 }
 
+static int list_objects(struct err *err)
+{
+	free(j.objects);
+	j.objects = NULL;
+	j.last_txid = 0;
+	int rc = history_objects(j.history, &j.objects, &j.n_objects, err);
+	for (size_t i = 0; rc == 0 && i < j.n_objects; i++)
+		if (j.objects[i].last_txid > j.last_txid)
+			j.last_txid = j.objects[i].last_txid;
+	return rc;
+}
+
+static bool has_hole(void)
+{
+	const struct history_object *s = first_snapshot(), *o;
+
+	for (uint64_t t = s ? s->last_txid + 1 : UINT64_MAX; t <= j.last_txid;) {
+		if ((o = segment_of(t)))
+			t = o->last_txid + 1;
+		else if (base_at(t))
+			t++;
+		else
+			return true;
+	}
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	enum { LIVE = 256, ACKED, PLAIN, EVERY, VIEWS, NO_GAPS, NO_COUNTER };
@@ -726,12 +753,14 @@ int main(int argc, char **argv)
 	j.root = argv[optind];
 	j.name = argv[optind + 1];
 	if (archive_open(j.root, &ao, &j.archive, &err) < 0 ||
-	    history_get(j.archive, j.name, &j.history, &err) < 0 ||
-	    history_objects(j.history, &j.objects, &j.n_objects, &err) < 0)
+	    history_get(j.archive, j.name, &j.history, &err) < 0 || list_objects(&err) < 0)
 		die(&err, "open");
-	for (size_t i = 0; i < j.n_objects; i++)
-		if (j.objects[i].last_txid > j.last_txid)
-			j.last_txid = j.objects[i].last_txid;
+	/* A writer can begin a segment between a look at its head and one at the folder. */
+	for (int tries = 0; tries < 10 && has_hole(); tries++) {
+		clock_sleep_us(100000);
+		if (list_objects(&err) < 0)
+			die(&err, "list");
+	}
 	count_lineages();
 	walk();
 	if (j.live)

@@ -290,7 +290,7 @@ static int make_base(struct compactor *c, const struct compact_job *job, uint64_
 	if (rc < 0)
 		return rc;
 	const struct moment *m = view_moment(v);
-	rc = snapshot_create(c->snapshot_fd, "base.tmp", m->page_size, LEVEL_QUICK, &w, err);
+	rc = snapshot_create(c->snapshot_fd, "base.tmp", m->page_size, c->level, &w, err);
 	if (rc == 0)
 		rc = write_base(c, v, w, &state, err);
 	if (rc == 0 && !hash128_zero(m->state) && !hash128_equal(m->state, state))

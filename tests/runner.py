@@ -348,7 +348,7 @@ def fuzzing_jobs():
 
 
 def source_folders():
-    for top in ("engine", "fs", "tools", "tests"):
+    for top in ("engine", "fs", "tools"):
         for folder, _, files in os.walk(os.path.join(ROOT, top)):
             if any(f.endswith(".c") for f in files):
                 yield os.path.relpath(folder, ROOT)

@@ -370,7 +370,9 @@ void table_print(const struct table *t, FILE *out)
 		right[i] = t->header[i][0] == '>';
 		width[i] = text_width(t->header[i] + right[i]);
 	}
-	for (size_t i = 0; n && i < t->n_cells; i++) {
+	if (n == 0)
+		return;
+	for (size_t i = 0; i < t->n_cells; i++) {
 		size_t w = text_width(t->cells[i]);
 		if (w > width[i % n])
 			width[i % n] = w;

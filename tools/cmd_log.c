@@ -5,6 +5,7 @@
  */
 #include "tools/cli.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -54,6 +55,7 @@ static int find_tail(const struct log_walk *from, uint64_t first, uint64_t last,
 {
 	if (limit > last - first)
 		limit = last - first + 1;
+	assert(limit > 0);
 	cleanup_free uint64_t *ring = calloc(limit, sizeof(*ring));
 	if (!ring)
 		return err_set(err, ERR_NOMEM, 0, "--limit %" PRIu64 ": out of memory", limit);

@@ -349,7 +349,8 @@ def fuzzing_jobs():
 
 def source_folders():
     for top in ("engine", "fs", "tools"):
-        for folder, _, files in os.walk(os.path.join(ROOT, top)):
+        for folder, dirs, files in os.walk(os.path.join(ROOT, top)):
+            dirs[:] = [d for d in dirs if d != "bench"]
             if any(f.endswith(".c") for f in files):
                 yield os.path.relpath(folder, ROOT)
 

@@ -5,7 +5,6 @@
  */
 #include "tools/cli.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -55,24 +54,25 @@ static int find_tail(const struct log_walk *from, uint64_t first, uint64_t last,
 {
 	if (limit > last - first)
 		limit = last - first + 1;
-	assert(limit > 0);
 	cleanup_free uint64_t *ring = calloc(limit, sizeof(*ring));
 	if (!ring)
 		return err_set(err, ERR_NOMEM, 0, "--limit %" PRIu64 ": out of memory", limit);
 	for (uint64_t span = limit;; span = span > UINT64_MAX / 4 ? UINT64_MAX : 4 * span) {
 		struct log_walk w = *from;
 		struct moment m;
-		uint64_t n = 0;
+		uint64_t n = 0, at = 0;
 		int more;
 
 		w.next_txid = last - first < span ? first : last - span + 1;
 		bool whole = w.next_txid == first;
-		while ((more = walk_next(&w, &m, err)) > 0)
-			ring[n++ % limit] = m.txid;
+		for (; (more = walk_next(&w, &m, err)) > 0; n++) {
+			ring[at] = m.txid;
+			at = at + 1 < limit ? at + 1 : 0;
+		}
 		if (more < 0)
 			return more;
 		if (n >= limit || whole) {
-			*ret = n >= limit ? ring[n % limit] : first;
+			*ret = n >= limit ? ring[at] : first;
 			return 0;
 		}
 	}

@@ -416,7 +416,10 @@ static int open_folders(struct recorder *r, struct err *err)
 		rc = file_open_dir(r->dir_fd, "snapshot", true, &r->snapshot_fd, err);
 	if (rc == 0)
 		rc = file_open_dir(r->dir_fd, "coalesced", true, &r->coalesced_fd, err);
-	return rc < 0 ? err_wrap(err, rc, "archive '%s'", r->root) : 0;
+	/* Those two name it themselves. */
+	if (rc < 0 && root_fd >= 0 && err_kind_of(rc) != ERR_BUSY)
+		return err_wrap(err, rc, "archive '%s'", r->root);
+	return rc;
 }
 
 /* Removes what a crash left half written; the lock is ours. */

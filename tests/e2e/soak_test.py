@@ -11,5 +11,5 @@ SOAK = os.path.join(HERE, "..", "soak", "soak.py")
 # to goes missing ("nothing holds it"), which is a defect of asof's that is open.  Run them with
 # tests/soak/soak.py killed unsynced, and put them back with the fix.
 NAMES = "plain followed shrinking away reopened unsynced-strict loaded-start full-disk " \
-        "full-disk-killed new-page-size large-transactions hostile strict killed-long million big real"
+        "full-disk-killed new-page-size large-transactions"
 os.execv(sys.executable, [sys.executable, SOAK, *NAMES.split()])

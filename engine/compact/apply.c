@@ -181,8 +181,9 @@ static int copy_segments(struct compactor *c, const struct compact_job *job,
 		bool same = old->type == HISTORY_SEGMENT && old->first_txid == name.first_txid &&
 		            old->last_txid == name.last_txid;
 		if ((old->type == HISTORY_GROWING || old->type == HISTORY_SEGMENT) && !same &&
-		    old->lineage == job->lineage && old->first_txid >= job->first_txid &&
-		    old->first_txid <= job->last_txid && old->last_txid <= job->last_txid)
+		    !old->current && old->lineage == job->lineage &&
+		    old->first_txid >= job->first_txid && old->first_txid <= job->last_txid &&
+		    old->last_txid <= job->last_txid)
 			remove_segment(c, old);
 	}
 	return file_sync_dir(c->segment_fd, "segment", err);

@@ -99,6 +99,17 @@ int history_replay(struct history *h, uint64_t after_txid, uint64_t until_txid, 
 	return rc;
 }
 
+/*
+ * The head is read before the folder is listed: a segment can be begun in between.  So one is
+ * closed only when the head tells of commits in it, and of another that is written to.  What is
+ * taken for closed by mistake is sealed and removed under its writer.
+ */
+static bool may_be_written(const struct history *h, const struct object_name *n)
+{
+	return !h->have_head || n->first_txid > h->head.last_txid ||
+	       (h->head.growing_txid != 0 && n->first_txid >= h->head.growing_txid);
+}
+
 static void add_objects(struct history *h, const struct entries *es, struct history_object *out,
                         size_t *n)
 {
@@ -117,8 +128,7 @@ static void add_objects(struct history *h, const struct entries *es, struct hist
 		        .last_us = e->name.last_us,
 		        .min_pages = e->name.min_pages,
 		        .bytes = e->bytes,
-		        .current = e->name.type == OBJECT_GROWING &&
-		                   h->head.growing_txid == e->name.first_txid,
+		        .current = e->name.type == OBJECT_GROWING && may_be_written(h, &e->name),
 		};
 		memcpy(o->file, e->file, sizeof(o->file));
 	}

@@ -7,9 +7,10 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOAK = os.path.join(HERE, "..", "soak", "soak.py")
-# Left out: killed and unsynced.  Both fail on a quiet machine: a segment that was being written
-# to goes missing ("nothing holds it"), which is a defect of asof's that is open.  Run them with
-# tests/soak/soak.py killed unsynced, and put them back with the fix.
-NAMES = "plain followed shrinking away reopened unsynced-strict loaded-start full-disk " \
-        "full-disk-killed new-page-size large-transactions"
+# Left out: killed.  With SQLite 3.40 the application itself loses acknowledged commits now and
+# then when asof is killed: the archive equals the live file, and both end before what was
+# acknowledged (frames with bad checksums behind ROLLBACK TO; recovery stops at them).
+NAMES = "plain followed page-size-512 page-size-4096 page-size-65536 shrinking away reopened " \
+        "unsynced unsynced-strict loaded-start full-disk full-disk-killed new-page-size " \
+        "large-transactions"
 os.execv(sys.executable, [sys.executable, SOAK, *NAMES.split()])

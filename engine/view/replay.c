@@ -84,6 +84,28 @@ static int play_stretch(struct stretch *s, replay_fn *fn, void *ctx, struct err 
 	return 0;
 }
 
+/* An object can be joined into another between listing and opening: look again. */
+static int find_stretch(struct history *h, uint64_t pos, uint64_t until, struct stretch *s,
+                        uint64_t *ret_pos, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	for (int tries = 0; tries < 5; tries++) {
+		*s = (struct stretch){0};
+		if (next_stretch(h, pos, until, s, ret_pos, &why) == 0)
+			return 0;
+		object_unref(take_ptr(s->object));
+		if (why.kind != ERR_NOT_FOUND || why.sys_errno == 0)
+			return err_copy(err, &why);
+		history_relist(h);
+		int rc = history_refresh(h, err);
+		if (rc < 0)
+			return rc;
+	}
+	why.kind = ERR_DAMAGED; /* what the history needs is gone */
+	return err_copy(err, &why);
+}
+
 int history_replay(struct history *h, uint64_t after_txid, uint64_t until_txid, replay_fn *fn,
                    void *ctx, struct err *err)
 {
@@ -91,7 +113,7 @@ int history_replay(struct history *h, uint64_t after_txid, uint64_t until_txid, 
 
 	while (rc == 0 && after_txid < until_txid) {
 		struct stretch s = {0};
-		rc = next_stretch(h, after_txid, until_txid, &s, &after_txid, err);
+		rc = find_stretch(h, after_txid, until_txid, &s, &after_txid, err);
 		if (rc == 0)
 			rc = play_stretch(&s, fn, ctx, err);
 		object_unref(s.object);

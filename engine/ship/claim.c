@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who may write: identity, claims, and where one's own history goes on at the store. */
+#include "engine/archive/head.h"
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/ship/ship_i.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NOTE_MAX 4096
+#define CHECK_US (5 * US_PER_SECOND)
+
+/* ---- identity ---- */
+
+int ship_identity(int dir_fd, char ret[WRITER_ID_SIZE], struct err *err)
+{
+	struct identity_note n;
+	struct err why = ERR_INIT;
+	struct stat st;
+	uint64_t random[2];
+
+	if (fstat(dir_fd, &st) < 0)
+		return err_set(err, ERR_IO, errno, "stat the archive");
+	if (identity_note_get(dir_fd, &n, &why) == 0 && n.dev == (uint64_t)st.st_dev &&
+	    n.ino == (uint64_t)st.st_ino) {
+		memcpy(ret, n.id, WRITER_ID_SIZE);
+		return 0;
+	}
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return err_set(err, ERR_IO, errno, "get random bytes");
+	why = (struct err)ERR_INIT;
+	n = (struct identity_note){.dev = (uint64_t)st.st_dev, .ino = (uint64_t)st.st_ino};
+	snprintf(n.id, sizeof(n.id), "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+	memcpy(ret, n.id, WRITER_ID_SIZE);
+	/* A recorder that opens the folder just now removes what looks half written. */
+	int rc = identity_note_put(dir_fd, &n, &why);
+	for (int i = 0; i < 3 && rc < 0 && why.sys_errno == ENOENT; i++) {
+		clock_sleep_us(10000);
+		why = (struct err)ERR_INIT;
+		rc = identity_note_put(dir_fd, &n, &why);
+	}
+	return rc < 0 ? err_copy(err, &why) : 0;
+}
+
+/* ---- the writer's note ---- */
+
+int ship_read_writer(struct shipper *s, uint32_t lineage, struct writer_note *ret, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX + 1);
+	char file[40];
+
+	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);
+	int rc = ship_get(s, file, NOTE_MAX, &b, err);
+	return rc < 0 ? rc : writer_note_parse(file, &b, ret, err);
+}
+
+static int refuse(struct shipper *s, const struct writer_note *w, struct err *err)
+{
+	char since[TIME_STR_MAX];
+
+	time_format(w->since_us, since);
+	return err_set(err, ERR_REFUSED, 0,
+	               "'%s' at %s is written by another asof, on %s since %s (stop that one; then "
+	               "asof replicate --take-over)",
+	               s->name, s->url, w->host, since);
+}
+
+int ship_fenced(struct shipper *s, const char *file, struct err *err)
+{
+	pthread_mutex_lock(&s->lock);
+	s->status.fenced = true;
+	pthread_mutex_unlock(&s->lock);
+	return err_set(err, ERR_REFUSED, 0,
+	               "another asof writes '%s' at %s now: it was first at '%s', nothing more is "
+	               "sent there (capture goes on; stop one of the two)",
+	               s->name, s->url, file);
+}
+
+int ship_writer_text(struct shipper *s, uint32_t lineage, struct buf *ret, struct err *err)
+{
+	struct writer_note n = {.lineage = lineage, .since_us = clock_now_us()};
+
+	memcpy(n.id, s->id, sizeof(n.id));
+	if (gethostname(n.host, sizeof(n.host) - 1) < 0 || !n.host[0])
+		snprintf(n.host, sizeof(n.host), "an unnamed host");
+	return writer_note_format(&n, ret, err);
+}
+
+static int check_claim(struct shipper *s, uint32_t lineage, struct err *err)
+{
+	struct writer_note there;
+
+	int rc = ship_read_writer(s, lineage, &there, err);
+	if (rc == 0 && strcmp(there.id, s->id) != 0)
+		rc = refuse(s, &there, err);
+	return rc;
+}
+
+int ship_claim(struct shipper *s, uint32_t lineage, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX);
+	char file[40];
+	struct err why = ERR_INIT;
+
+	if (s->lineage >= lineage)
+		return 0;
+	int rc = ship_writer_text(s, lineage, &b, err);
+	if (rc < 0)
+		return rc;
+	if (s->options.no_create) {
+		rc = check_claim(s, lineage, &why);
+		if (rc < 0 && why.kind != ERR_NOT_FOUND)
+			return err_copy(err, &why);
+	}
+	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);
+	why = (struct err)ERR_INIT;
+	rc = ship_put_bytes(s, file, b.data, b.len, STORE_CREATE, &why);
+	if (rc < 0 && why.kind == ERR_EXISTS)
+		rc = check_claim(s, lineage, err);
+	else if (rc < 0)
+		return err_copy(err, &why);
+	if (rc == 0)
+		s->lineage = s->has.writer_lineage = lineage;
+	return rc;
+}
+
+/* Without create-only puts: whoever else writes shows by a newer lineage, or at the next key. */
+int ship_check_writer(struct shipper *s, struct err *err)
+{
+	struct writer_note there;
+	struct err why = ERR_INIT;
+	int64_t now_us = clock_mono_us();
+
+	if (!s->options.no_create || (s->checked_us && now_us - s->checked_us < CHECK_US))
+		return 0;
+	for (uint32_t lineage = s->lineage; lineage <= s->lineage + 1 && lineage; lineage++) {
+		if (ship_read_writer(s, lineage, &there, &why) == 0) {
+			if (strcmp(there.id, s->id) != 0)
+				return ship_fenced(s, "its writer's note", err);
+		} else if (why.kind != ERR_NOT_FOUND) {
+			return err_copy(err, &why);
+		}
+		why = (struct err)ERR_INIT;
+	}
+	s->checked_us = now_us;
+	return 0;
+}
+
+/* ---- where the store's history ends ---- */
+
+int ship_find_end(struct shipper *s, struct ship_end *ret, struct err *err)
+{
+	const struct contents *c = &s->has;
+	struct level0_info info;
+
+	*ret = (struct ship_end){.lineage = c->lineage};
+	if (c->snapshot_txid) { /* a fuzzy one is no state before what follows its redo */
+		ret->last_txid = c->snapshot_first - 1;
+		ret->last_us = ret->last_txid == c->snapshot_txid ? c->snapshot_us : 0;
+	}
+	for (size_t i = 0; i < c->n_sealed; i++)
+		if (c->sealed[i].last_txid >= ret->last_txid) {
+			ret->last_txid = c->sealed[i].last_txid;
+			ret->last_us = c->sealed[i].last_us;
+			ret->lineage = c->sealed[i].lineage;
+		}
+	if (c->n_level0 == 0)
+		return 0;
+	const struct level0 *l = &c->level0[c->n_level0 - 1];
+	if (l->first_txid <= ret->last_txid && l->bytes > GROW_HEADER_SIZE &&
+	    contents_covers(c, l->lineage, l->first_txid, l->first_txid))
+		return 0;
+	int rc = level0_read(s, l->lineage, l->first_txid, &info, err);
+	if (rc < 0)
+		return rc;
+	if (info.goes_on) { /* a gap; its far edge is a snapshot */
+		if (ret->last_txid < info.goes_on - 1)
+			*ret = (struct ship_end){.lineage = l->lineage,
+			                         .last_txid = info.goes_on - 1};
+		return 0;
+	}
+	if (info.closes) {
+		ret->closed = c->writer_lineage <= l->lineage;
+		if (ret->last_txid < l->first_txid)
+			*ret = (struct ship_end){.lineage = l->lineage,
+			                         .last_txid = l->first_txid - 1,
+			                         .closed = ret->closed};
+		return 0;
+	}
+	*ret = (struct ship_end){.lineage = l->lineage,
+	                         .last_txid = info.last.txid,
+	                         .last_us = info.last.time_us,
+	                         .is_level0 = true,
+	                         .first_txid = l->first_txid};
+	return 0;
+}
+
+/* ---- beginning ---- */
+
+static int diverged(struct shipper *s, uint64_t txid, struct err *err)
+{
+	return err_set(err, ERR_REFUSED, 0,
+	               "'%s' at %s is another history: transaction %" PRIu64
+	               " there is not that of the archive (send to another destination, or take it "
+	               "over: asof replicate --take-over)",
+	               s->name, s->url, txid);
+}
+
+/* What is there ends as ours goes on. */
+int ship_check_end(struct shipper *s, const struct ship_end *end, struct err *err)
+{
+	struct level0_info info;
+	struct commit c;
+	struct err why = ERR_INIT;
+	bool same = true;
+	struct history_status st;
+
+	int rc = history_get_status(s->history, &st, err);
+	if (rc < 0)
+		return rc;
+	uint64_t newest = st.told_txid > st.last_txid ? st.told_txid : st.last_txid;
+	if (end->last_txid > newest)
+		return err_set(err, ERR_REFUSED, 0,
+		               "'%s' at %s holds transactions up to %" PRIu64
+		               ", the archive up to %" PRIu64
+		               " (bring them here: asof copy; then asof replicate --take-over)",
+		               s->name, s->url, end->last_txid, newest);
+	if (end->is_level0) {
+		rc = level0_is_ours(s, end->lineage, end->first_txid, &same, &info, err);
+	} else if (end->last_us && history_commit(s->history, end->last_txid, &c, &why) == 0) {
+		same = c.time_us == end->last_us;
+	}
+	return rc < 0 ? rc : same ? 0 : diverged(s, end->last_txid, err);
+}
+
+static int check_source(struct shipper *s, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX + 1);
+	struct source_note ours, theirs;
+	struct err why = ERR_INIT;
+
+	int rc = source_note_get(s->dir_fd, &ours, err);
+	if (rc < 0)
+		return rc;
+	if (ship_get(s, "source", NOTE_MAX, &b, &why) < 0)
+		return why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
+	rc = buf_append(&b, "", 1, err);
+	if (rc < 0)
+		return rc;
+	if (source_note_parse((char *)b.data, b.len - 1, &theirs, &why) < 0)
+		return err_wrap(err, err_copy(err, &why), "%s", s->url);
+	if (theirs.id != ours.id)
+		return err_set(err, ERR_REFUSED, 0,
+		               "%s keeps the history of another database under the name '%s' (send "
+		               "to another bucket or prefix)",
+		               s->url, s->name);
+	return 0;
+}
+
+/* The newest base, behind which everything is there, or the first segment that is not sealed, as
+ * what is older goes there sealed.  Without either the first segment. */
+uint64_t ship_first(const struct shipper *s)
+{
+	uint64_t base = 0, growing = UINT64_MAX, segment = UINT64_MAX;
+
+	for (size_t i = 0; i < s->n_objects; i++) {
+		const struct history_object *o = &s->objects[i];
+		if (o->type == HISTORY_SNAPSHOT && o->first_txid > base)
+			base = o->first_txid;
+		if (o->type == HISTORY_GROWING && o->last_txid >= o->first_txid &&
+		    o->first_txid < growing)
+			growing = o->first_txid;
+		if (o->type == HISTORY_SEGMENT && o->first_txid < segment)
+			segment = o->first_txid;
+	}
+	if (base == 0 && segment < growing)
+		return segment;
+	if (base == 0)
+		return growing == UINT64_MAX ? 0 : growing;
+	return base < growing ? base : growing;
+}
+
+int ship_begin(struct shipper *s, struct err *err)
+{
+	struct writer_note w;
+	struct ship_end end;
+
+	s->known = false;
+	int rc = contents_list(s, err);
+	if (rc == 0 && s->has.writer_lineage)
+		rc = ship_read_writer(s, s->has.writer_lineage, &w, err);
+	if (rc == 0 && s->has.writer_lineage && strcmp(w.id, s->id) != 0)
+		rc = refuse(s, &w, err);
+	s->lineage = s->has.writer_lineage;
+	if (rc == 0 && s->has.objects)
+		rc = check_source(s, err);
+	if (rc == 0)
+		rc = ship_find_end(s, &end, err);
+	if (rc == 0 && end.closed)
+		rc = ship_fenced(s, "what closes its lineage", err);
+	if (rc == 0 && end.last_txid)
+		rc = ship_check_end(s, &end, err);
+	if (rc < 0)
+		return rc;
+	s->next_txid = end.last_txid ? end.last_txid + 1 : ship_first(s);
+	s->known = true;
+	s->objects_due = true;
+	s->seen_notes = 0;
+	pthread_mutex_lock(&s->lock);
+	s->status.fenced = false;
+	s->status.replicated_txid = end.last_txid;
+	s->status.replicated_us = end.last_us;
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}

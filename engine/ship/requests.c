@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/ship/ship_i.h"
+
+#include <stdio.h>
+
+void ship_key(const struct shipper *s, const char *file, char out[SHIP_KEY_MAX])
+{
+	snprintf(out, SHIP_KEY_MAX, "local/%s/%s", s->name, file);
+}
+
+int ship_stopped(const struct shipper *s, struct err *err)
+{
+	return s->options.stop && *s->options.stop ? err_set(err, ERR_CANCELLED, 0, "stopped") : 0;
+}
+
+static void count(struct shipper *s, enum store_verb verb, uint64_t sent, uint64_t received)
+{
+	pthread_mutex_lock(&s->lock);
+	s->status.requests[verb]++;
+	s->status.sent_bytes += sent;
+	s->status.received_bytes += received;
+	pthread_mutex_unlock(&s->lock);
+}
+
+int ship_put(struct shipper *s, const char *file, struct source *body, uint64_t bytes,
+             unsigned flags, struct err *err)
+{
+	char key[SHIP_KEY_MAX];
+
+	int rc = ship_stopped(s, err);
+	if (rc < 0)
+		return rc;
+	ship_key(s, file, key);
+	count(s, STORE_PUT, bytes, 0);
+	return store_put(s->options.store, key, body, bytes,
+	                 s->options.no_create ? flags & ~(unsigned)STORE_CREATE : flags, err);
+}
+
+int ship_put_bytes(struct shipper *s, const char *file, const void *p, size_t len, unsigned flags,
+                   struct err *err)
+{
+	char key[SHIP_KEY_MAX];
+
+	int rc = ship_stopped(s, err);
+	if (rc < 0)
+		return rc;
+	ship_key(s, file, key);
+	count(s, STORE_PUT, len, 0);
+	return store_put_bytes(s->options.store, key, p, len,
+	                       s->options.no_create ? flags & ~(unsigned)STORE_CREATE : flags, err);
+}
+
+int ship_get(struct shipper *s, const char *file, size_t max_bytes, struct buf *ret,
+             struct err *err)
+{
+	char key[SHIP_KEY_MAX];
+
+	int rc = ship_stopped(s, err);
+	if (rc < 0)
+		return rc;
+	ship_key(s, file, key);
+	rc = store_get(s->options.store, key, max_bytes, ret, err);
+	count(s, STORE_GET, 0, rc == 0 ? ret->len : 0);
+	return rc;
+}
+
+int ship_remove(struct shipper *s, const char *file, struct err *err)
+{
+	char key[SHIP_KEY_MAX];
+
+	int rc = ship_stopped(s, err);
+	if (rc < 0)
+		return rc;
+	ship_key(s, file, key);
+	count(s, STORE_DELETE, 0, 0);
+	return store_remove(s->options.store, key, err);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Replication: the history of one database, brought to a store (a bucket, a server) as it grows.
+ *
+ *   level 0   what was captured since the last time, as a small whole segment in the format of a
+ *             growing one, key local/NAME/segment/LLLLLLLL-FIRST.wal.gz, put with STORE_CREATE
+ *   the rest  sealed segments with their tables, snapshots, coalesced objects, notes: as they lie
+ *             in the archive, under the same names
+ *
+ *  (1) Replicated through N: the store acknowledged everything from where its history begins up to
+ *      N.  What is new goes to one key at a time, that of the next transaction, as level 0, and only
+ *      by creating it.  All else repeats what lies within that prefix, or before where it begins.
+ *      So two writers meet at one key, and what the store holds is the past of one history, whoever
+ *      dies whenever.  An empty destination begins with the newest base; what is older follows, from
+ *      the newest to the oldest, as sealed segments.
+ *  (2) One writer: LLLLLLLL.writer names who writes a lineage, put once.  Another is REFUSED.
+ *      ship_take_over() closes the old lineage at its next key (with a header that nothing follows)
+ *      and begins a child; the old writer meets that key and stops, for good (`fenced`).
+ *  (3) What a put met (EXISTS) counts as our own when it holds the very commits of the archive:
+ *      a put whose answer was lost, in this process or in one that was killed.
+ *  (4) Nothing is asked on the hot path: no list, no head.  One listing when it begins to ship,
+ *      none while there is nothing new, and no other request then either.
+ *  (5) Memory: 8 bytes for each object at the store, a few buffers while it works; objects are
+ *      streams.  Disk: one level 0 segment at a time, without a name, in TMPDIR.
+ *  (6) Level 0 that a stored sealed segment covers is deleted when it has been covered for
+ *      `grace_us`.  Nothing else is deleted, and nobody needs it deleted: where that is denied,
+ *      it stays.
+ *  (7) What is sent is at most 2.2 times the compressed WAL: level 0 and sealed segments are each
+ *      sent once; what can be made anew from them (coalesced objects, later bases) goes as far as
+ *      a fifth of that allows, the newest first.  A joined segment is not sent where its parts are.
+ *  (8) Damage in the archive is not spread: objects are read in full before they are sent.
+ *
+ * A shipper is used by one thread at a time, but ship_status_get().
+ */
+#ifndef ASOF_SHIP_SHIP_H
+#define ASOF_SHIP_SHIP_H
+
+#include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
+#include "engine/base/err.h"
+#include "engine/store/store.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SHIP_GRACE_US (3600 * US_PER_SECOND)
+
+struct ship_options {
+	const char *archive; /* directory */
+	const char *name;    /* of the database in it */
+	const char *url;     /* of the destination: which state file is its own */
+	struct store *store; /* outlives the shipper */
+	int64_t grace_us;    /* of covered level 0; 0: the default */
+	/* The store has no create-only puts: instead the next key, and the writer's note every few
+	 * seconds, are read before a put.  Two writers may both win for that long. */
+	bool no_create;
+	const _Atomic bool *stop; /* may be NULL; CANCELLED once it is true */
+};
+
+struct shipper;
+
+int shipper_new(const struct ship_options *options, struct shipper **ret, struct err *err) MUST_USE;
+void shipper_free(struct shipper *s);
+/*
+ * Ships what there is, and returns when there is nothing left, or after a while: *ret_more.  An
+ * error leaves it where it was; the next step goes on.  REFUSED: another writer, or another
+ * history; see ship_status.fenced.
+ */
+int shipper_step(struct shipper *s, bool *ret_more, struct err *err) MUST_USE;
+/* Gives back what only work needs; the next step takes it again.  *ret_us: until something is due
+ * to be deleted, INT64_MAX: nothing. */
+void shipper_rest(struct shipper *s, int64_t *ret_us);
+
+/*
+ * What is known of one destination of one database, kept in the file shipped-XXXXXXXX beside the
+ * local history, where others (asof wait, status, stats) read it.  Counters are of requests that
+ * were made for this database since `since_us`, over restarts.
+ */
+struct ship_status {
+	uint64_t replicated_txid; /* 0: nothing */
+	int64_t replicated_us;    /* its time */
+	uint64_t tip_txid;        /* of the archive, as of the last step */
+	int64_t tip_us;
+	int64_t at_us;  /* of the last step that came to its end */
+	bool fenced;    /* another writer took over: nothing is shipped any more */
+	bool no_delete; /* deletion was denied */
+	uint64_t requests[STORE_N_VERBS];
+	uint64_t sent_bytes, received_bytes;
+	uint64_t level0_bytes, object_bytes; /* of sent_bytes */
+	uint64_t level0_put, objects_put, deleted;
+	uint64_t stored_objects, stored_bytes; /* of this database, at the store */
+	uint64_t damaged;                      /* objects that were not sent */
+	uint64_t complete_hash; /* of what lay in the archive when all of it had been sent */
+	int64_t since_us;
+	int64_t trouble_us; /* since when it fails; 0: it does not */
+	char trouble[300];
+	char url[300];
+};
+void ship_status_get(struct shipper *s, struct ship_status *ret);
+/* NOT_FOUND: nothing was ever shipped there. */
+int ship_status_read(const char *archive, const char *name, const char *url,
+                     struct ship_status *ret, struct err *err) MUST_USE;
+
+/* Of all destinations of one database.  What `fn` returns, if not 0, ends it and is returned. */
+int ship_status_each(const char *archive, const char *name,
+                     int (*fn)(void *ctx, const struct ship_status *s), void *ctx);
+
+/*
+ * Makes this archive the one that writes the history of `name` at the store.  Beforehand the
+ * archive holds that history up to its newest transaction (asof copy brings it), else REFUSED, saying so.
+ * Afterwards both have a new lineage, in which the next capture begins.  Nobody may be capturing
+ * into the archive meanwhile (BUSY).  *ret_from: who wrote before.
+ */
+int ship_take_over(const struct ship_options *options, char ret_from[200],
+                   struct err *err) MUST_USE;
+
+DEFINE_CLEANUP(struct shipper, shipper_free);
+#define cleanup_shipper CLEANUP(shipper_free_p)
+
+#endif

@@ -68,6 +68,12 @@ struct grow_writer;
  * writer was there first. */
 int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size, int level,
                 struct grow_writer **ret, struct err *err) MUST_USE;
+/* The same in a file without a name, which it takes over whatever happens, and never syncs: for a
+ * segment that is made whole at once and goes elsewhere. */
+int grow_create_unnamed(int fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size,
+                        int level, struct grow_writer **ret, struct err *err) MUST_USE;
+/* Its file, which becomes the caller's: all of it was written. */
+int grow_writer_take_fd(struct grow_writer *w);
 /*
  * Takes up a growing segment again: verifies its records, and the data behind `durable_len` (of
  * which a crash may have left the record and not what it tells of), cuts what invariant (2) cuts,
@@ -95,6 +101,8 @@ uint64_t grow_length(const struct grow_writer *w); /* up to the last record that
 uint64_t grow_content_len(const struct grow_writer *w);
 uint64_t grow_frames(const struct grow_writer *w); /* appended so far */
 const struct grow_info *grow_writer_info(const struct grow_writer *w);
+/* Between batches: gives its buffers back; they are made again when needed. */
+void grow_rest(struct grow_writer *w);
 void grow_writer_free(struct grow_writer *w);
 
 /* ---- reading: any thread ---- */

@@ -482,6 +482,15 @@ struct member_load {
 	size_t content_len;
 };
 
+static int check_member(void *ctx, const uint8_t *raw, size_t len, struct err *err)
+{
+	const struct member_load *l = ctx;
+
+	if (hash64(raw, len, gz_bind(l->r->info.id, l->m.offset)) != l->m.hash)
+		return damaged(l->r, err, l->m.offset, "bytes do not match their hash");
+	return 0;
+}
+
 static int load_member(void *ctx, void **ret_data, size_t *ret_len, struct err *err)
 {
 	struct member_load *l = ctx;
@@ -491,11 +500,10 @@ static int load_member(void *ctx, void **ret_data, size_t *ret_len, struct err *
 
 	if (!raw || !content)
 		return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", r->src->name);
-	int rc = r->src->pread(r->src, raw, (size_t)l->m.len, l->m.offset, err);
+	int rc = source_read_checked(r->src, raw, (size_t)l->m.len, l->m.offset, check_member, l,
+	                             err);
 	if (rc < 0)
 		return rc;
-	if (hash64(raw, (size_t)l->m.len, gz_bind(r->info.id, l->m.offset)) != l->m.hash)
-		return damaged(r, err, l->m.offset, "bytes do not match their hash");
 	if (gz_get_data(raw, (size_t)l->m.len, content, l->content_len, &why) < 0)
 		return damaged(r, err, l->m.offset, why.msg);
 	*ret_data = take_ptr(content);

@@ -9,6 +9,12 @@
 
 /* What is encoded but not yet written is written when it passes this. */
 #define WRITE_BYTES (1u << 20)
+/*
+ * So much that is durable leaves the page cache at once: written once and read once, when it is
+ * sealed, it would push out what the application reads.  And pages that come back keep being the
+ * same few: with new ones all the time a third of the whole cost of capture went into them.
+ */
+#define DROP_BYTES (1u << 20)
 
 struct grow_writer {
 	struct grow_info info;
@@ -19,7 +25,8 @@ struct grow_writer {
 	uint64_t closed_length; /* behind the last record that closes */
 	uint64_t content_len;   /* with what is in the batch under way */
 	uint64_t n_frames;
-	uint64_t offset; /* file bytes with what is in `out` */
+	uint64_t offset;  /* file bytes with what is in `out` */
+	uint64_t dropped; /* so far they were taken out of the page cache */
 	struct wal_cksum chain;
 	struct commit last;
 	bool in_commit; /* frames without their commit yet */
@@ -96,12 +103,11 @@ static struct grow_writer *writer_new(int level, struct err *err)
 	struct grow_writer *w = calloc(1, sizeof(*w));
 	if (w) {
 		w->fd = -1;
-		w->run = malloc(GROW_RUN_FRAMES * sizeof(*w->run));
 		w->block.max_bytes = GROW_BLOCK_BYTES;
 		w->out.max_bytes = WRITE_BYTES + RECORD_MAX_BYTES + 2 * GROW_BLOCK_BYTES;
 		w->members.max_bytes = w->commits.max_bytes = RECORD_MAX_BYTES;
 	}
-	if (!w || !w->run || gz_codec_new(level, &w->codec, err) < 0) {
+	if (!w || gz_codec_new(level, &w->codec, err) < 0) {
 		grow_writer_free(w);
 		err_set(err, ERR_NOMEM, 0, "no memory for a segment writer");
 		return NULL;
@@ -119,16 +125,14 @@ static void start_batch(struct grow_writer *w)
 	w->last = w->tail.last;
 }
 
-int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size, int level,
-                struct grow_writer **ret, struct err *err)
+/* An id and salts of its own; the header is in `w->out`. */
+static int begin(struct grow_writer *w, uint32_t lineage, uint64_t first_txid, uint32_t page_size,
+                 uint64_t *ret_hash, struct err *err)
 {
-	cleanup_grow_writer struct grow_writer *w = writer_new(level, err);
 	struct object_name n = {
 	        .type = OBJECT_GROWING, .lineage = lineage, .first_txid = first_txid};
-	uint64_t random[2], hash;
+	uint64_t random[2];
 
-	if (!w)
-		return -ERR_NOMEM;
 	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return err_set(err, ERR_IO, errno, "get random bytes");
 	w->info = (struct grow_info){
@@ -140,15 +144,49 @@ int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page
 	        .salt2 = (uint32_t)(random[1] >> 32),
 	};
 	object_name_format(&n, w->name);
-	int rc = file_open(dir_fd, w->name, O_RDWR | O_CREAT | O_EXCL, 0600, &w->fd, err);
+	return grow_header_put(&w->info, &w->out, ret_hash, err);
+}
+
+int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size, int level,
+                struct grow_writer **ret, struct err *err)
+{
+	cleanup_grow_writer struct grow_writer *w = writer_new(level, err);
+	uint64_t hash;
+
+	if (!w)
+		return -ERR_NOMEM;
+	int rc = begin(w, lineage, first_txid, page_size, &hash, err);
 	if (rc == 0)
-		rc = grow_header_put(&w->info, &w->out, &hash, err);
+		rc = file_open(dir_fd, w->name, O_RDWR | O_CREAT | O_EXCL, 0600, &w->fd, err);
 	if (rc == 0)
 		rc = file_pwrite(w->fd, w->out.data, w->out.len, 0, w->name, err);
 	if (rc == 0) /* so that a file longer than its header has a whole one */
 		rc = file_datasync(w->fd, w->name, err);
 	if (rc == 0)
 		rc = file_sync_dir(dir_fd, w->name, err);
+	if (rc < 0)
+		return rc;
+	buf_clear(&w->out);
+	grow_tail_init(&w->tail, &w->info, hash);
+	start_batch(w);
+	*ret = take_ptr(w);
+	return 0;
+}
+
+int grow_create_unnamed(int fd, uint32_t lineage, uint64_t first_txid, uint32_t page_size,
+                        int level, struct grow_writer **ret, struct err *err)
+{
+	cleanup_grow_writer struct grow_writer *w = writer_new(level, err);
+	uint64_t hash;
+
+	if (!w) {
+		close(fd);
+		return -ERR_NOMEM;
+	}
+	w->fd = fd;
+	int rc = begin(w, lineage, first_txid, page_size, &hash, err);
+	if (rc == 0)
+		rc = file_pwrite(w->fd, w->out.data, w->out.len, 0, w->name, err);
 	if (rc < 0)
 		return rc;
 	buf_clear(&w->out);
@@ -198,9 +236,21 @@ int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
 	return 0;
 }
 
+int grow_writer_take_fd(struct grow_writer *w)
+{
+	int fd = w->fd;
+
+	w->fd = -1;
+	return fd;
+}
+
 static int write_out(struct grow_writer *w, struct err *err)
 {
-	int rc = file_pwrite(w->fd, w->out.data, w->out.len, w->offset - w->out.len, w->name, err);
+	uint64_t at = w->offset - w->out.len;
+	int rc = file_pwrite(w->fd, w->out.data, w->out.len, at, w->name, err);
+
+	if (rc == 0 && w->out.len >= WRITE_BYTES) /* more is to come before the sync */
+		file_start_writing(w->fd, at, w->out.len);
 	buf_clear(&w->out);
 	return rc;
 }
@@ -269,6 +319,8 @@ int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const 
 	struct wal_frame_header h = {pgno, n_truncate, w->info.salt1, w->info.salt2, {0, 0}};
 	int rc = 0;
 
+	if (!w->run && !(w->run = malloc(GROW_RUN_FRAMES * sizeof(*w->run))))
+		return err_set(err, ERR_NOMEM, 0, "no memory for a segment writer");
 	if (w->content_len == 0)
 		rc = put_wal_header(w, err);
 	if (rc < 0)
@@ -387,7 +439,13 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, boo
 
 int grow_sync(struct grow_writer *w, struct err *err)
 {
-	return file_datasync(w->fd, w->name, err);
+	int rc = file_datasync(w->fd, w->name, err);
+
+	if (rc == 0 && w->tail.length - w->dropped >= DROP_BYTES) {
+		file_drop_cached(w->fd, w->dropped, w->tail.length - w->dropped);
+		w->dropped = w->tail.length & ~(uint64_t)0xffff; /* a page that both share */
+	}
+	return rc;
 }
 
 uint64_t grow_length(const struct grow_writer *w)
@@ -408,6 +466,18 @@ uint64_t grow_frames(const struct grow_writer *w)
 const struct grow_info *grow_writer_info(const struct grow_writer *w)
 {
 	return &w->info;
+}
+
+void grow_rest(struct grow_writer *w)
+{
+	if (w->n_run || w->n_commits || w->block.len || w->out.len)
+		return;
+	buf_release(&w->block);
+	buf_release(&w->out);
+	buf_release(&w->members);
+	buf_release(&w->commits);
+	free(w->run);
+	w->run = NULL;
 }
 
 void grow_writer_free(struct grow_writer *w)

@@ -40,6 +40,8 @@ bool cache_has(struct cache *c, struct cache_key key);
 
 #include "engine/base/cleanup.h"
 DEFINE_CLEANUP(struct cache_entry, cache_put);
+DEFINE_CLEANUP(struct cache, cache_free);
+#define cleanup_cache CLEANUP(cache_free_p)
 #define cleanup_cache_entry CLEANUP(cache_put_p)
 
 #endif

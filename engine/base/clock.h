@@ -53,6 +53,10 @@ enum time_zone { TIME_ZONE_UTC, TIME_ZONE_LOCAL };
  */
 int time_parse(const char *text, int64_t now_us, enum time_zone zone, int64_t *ret_us,
                bool *ret_relative, struct err *err) MUST_USE;
+struct zone;
+/* The same in any zone of zone.h (NULL: UTC), an hour that it repeats or skips included. */
+int time_parse_in(const char *text, int64_t now_us, const struct zone *zone, int64_t *ret_us,
+                  bool *ret_relative, struct err *err) MUST_USE;
 /* Reads exactly what time_format_compact() writes. */
 int time_parse_compact(const char *text, size_t len, int64_t *ret_us) MUST_USE;
 

@@ -36,6 +36,7 @@
 	X(DENIED, "denied", 1, EACCES, false)           /* permissions */                           \
 	X(READ_ONLY, "read-only", 1, EROFS, false)      /* read-only filesystem */                  \
 	X(UNAVAILABLE, "unavailable", 5, EIO, true)     /* a destination does not answer */         \
+	X(SQL, "sql", 1, EIO, false)                    /* SQLite does not take the statement */    \
 	X(CANCELLED, "cancelled", 1, EINTR, false)      /* asked to stop */
 /* clang-format on */
 

@@ -95,6 +95,18 @@ int file_datasync(int fd, const char *path, struct err *err)
 	return 0;
 }
 
+void file_start_writing(int fd, uint64_t offset, size_t len)
+{
+	int ignored = sync_file_range(fd, (off64_t)offset, (off64_t)len, SYNC_FILE_RANGE_WRITE);
+	(void)ignored;
+}
+
+void file_drop_cached(int fd, uint64_t offset, uint64_t len)
+{
+	int ignored = posix_fadvise(fd, (off_t)offset, (off_t)len, POSIX_FADV_DONTNEED);
+	(void)ignored;
+}
+
 int file_sync_dir(int dir_fd, const char *path, struct err *err)
 {
 	if (fsync(dir_fd) < 0)
@@ -145,6 +157,61 @@ int file_get(int dir_fd, const char *name, size_t max_bytes, char **ret, size_t 
 		return rc;
 	data[*ret_len] = '\0';
 	*ret = take_ptr(data);
+	return 0;
+}
+
+static bool is_unsupported(int e)
+{
+	return e == EINVAL || e == ENOSYS || e == EOPNOTSUPP || e == EPERM;
+}
+
+static int rename_by_claim(int dir_fd, const char *from, const char *to)
+{
+	int fd = openat(dir_fd, to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -1;
+	close(fd);
+	return renameat(dir_fd, from, dir_fd, to);
+}
+
+int file_rename_new(int dir_fd, const char *from, const char *to, struct err *err)
+{
+	int failed = renameat2(dir_fd, from, dir_fd, to, RENAME_NOREPLACE);
+
+	if (failed && is_unsupported(errno)) {
+		failed = linkat(dir_fd, from, dir_fd, to, 0);
+		if (!failed)
+			failed = unlinkat(dir_fd, from, 0);
+		else if (is_unsupported(errno))
+			failed = rename_by_claim(dir_fd, from, to);
+	}
+	if (!failed)
+		return 0;
+	return err_set(err, errno == EEXIST ? ERR_EXISTS : ERR_IO, errno, "rename '%s' to '%s'",
+	               from, to);
+}
+
+int file_open_unlinked(uint64_t reserve_bytes, int *ret_fd, struct err *err)
+{
+	const char *dir = getenv("TMPDIR");
+	char name[4096];
+
+	dir = dir && *dir ? dir : "/var/tmp";
+	cleanup_fd int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+		snprintf(name, sizeof(name), "%s/asof-XXXXXX", dir);
+		fd = mkostemp(name, O_CLOEXEC);
+		if (fd >= 0)
+			unlink(name);
+	}
+	if (fd < 0)
+		return err_set(err, ERR_IO, errno, "make a temporary file in '%s'", dir);
+	int failed = reserve_bytes ? posix_fallocate(fd, 0, (off_t)reserve_bytes) : 0;
+	if (failed)
+		return err_set(err, ERR_IO, failed, "take %llu bytes in '%s'",
+		               (unsigned long long)reserve_bytes, dir);
+	*ret_fd = take_fd(&fd);
 	return 0;
 }
 

@@ -28,6 +28,11 @@ int file_pwrite(int fd, const void *p, size_t len, uint64_t offset, const char *
                 struct err *err) MUST_USE;
 int file_size(int fd, uint64_t *ret_bytes, const char *path, struct err *err) MUST_USE;
 int file_datasync(int fd, const char *path, struct err *err) MUST_USE;
+/* Has the disk begin with those bytes, so that a later file_datasync() waits for less.  Promises
+ * nothing. */
+void file_start_writing(int fd, uint64_t offset, size_t len);
+/* Takes those bytes out of the page cache where they are on the disk already.  Promises nothing. */
+void file_drop_cached(int fd, uint64_t offset, uint64_t len);
 /* Makes the names in a directory durable. */
 int file_sync_dir(int dir_fd, const char *path, struct err *err) MUST_USE;
 
@@ -40,6 +45,17 @@ int file_put(int dir_fd, const char *name, const void *p, size_t len, struct err
  * free() it.  Missing: ERR_NOT_FOUND. */
 int file_get(int dir_fd, const char *name, size_t max_bytes, char **ret, size_t *ret_len,
              struct err *err) MUST_USE;
+
+/*
+ * Gives a file another name that nobody has yet, else ERR_EXISTS; of many who ask for one name one
+ * gets it.  Where the filesystem has neither RENAME_NOREPLACE nor hard links an empty file holds
+ * the name for a moment.
+ */
+int file_rename_new(int dir_fd, const char *from, const char *to, struct err *err) MUST_USE;
+
+/* A new file without a name in $TMPDIR or /var/tmp, for reading and writing, with so many bytes of
+ * space taken. */
+int file_open_unlinked(uint64_t reserve_bytes, int *ret_fd, struct err *err) MUST_USE;
 
 /* mkdir -p with mode 0700; existing folders are left alone. */
 int file_make_dirs(const char *path, struct err *err) MUST_USE;

@@ -2,6 +2,7 @@
 #include "engine/base/source.h"
 
 #include "engine/base/file.h"
+#include "engine/base/log.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -29,25 +30,105 @@ static void file_source_free(struct source *s)
 	free(s);
 }
 
+int source_open_fd(int fd, const char *label, struct source **ret, struct err *err)
+{
+	struct file_source *f = calloc(1, sizeof(*f));
+	char *name = strdup(label);
+
+	if (!f || !name) {
+		close(fd);
+		free(f);
+		free(name);
+		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", label);
+	}
+	f->base = (struct source){.pread = file_source_pread,
+	                          .size = file_source_size,
+	                          .free = file_source_free,
+	                          .name = name};
+	f->fd = fd;
+	*ret = &f->base;
+	return 0;
+}
+
 int source_open_file(int dir_fd, const char *path, const char *label, struct source **ret,
                      struct err *err)
 {
-	cleanup_fd int fd = -1;
+	int fd;
 
 	int rc = file_open(dir_fd, path, O_RDONLY, 0, &fd, err);
-	if (rc < 0)
-		return rc;
-	struct file_source *f = calloc(1, sizeof(*f));
-	char *name = strdup(label ? label : path);
-	if (!f || !name) {
-		free(f);
-		free(name);
-		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", path);
-	}
-	f->base = (struct source){file_source_pread, file_source_size, file_source_free, name};
-	f->fd = take_fd(&fd);
-	*ret = &f->base;
+	return rc < 0 ? rc : source_open_fd(fd, label ? label : path, ret, err);
+}
+
+struct bytes_source {
+	struct source base;
+	const uint8_t *p;
+	size_t len;
+};
+
+static int bytes_source_pread(struct source *s, void *buf, size_t len, uint64_t offset,
+                              struct err *err)
+{
+	const struct bytes_source *b = (const struct bytes_source *)s;
+
+	if (offset > b->len || len > b->len - offset)
+		return err_set(err, ERR_DAMAGED, 0, "'%s' ends at %zu, before byte %llu", s->name,
+		               b->len, (unsigned long long)(offset + len));
+	if (len)
+		memcpy(buf, b->p + offset, len);
 	return 0;
+}
+
+static int bytes_source_size(struct source *s, uint64_t *ret_bytes, struct err *err)
+{
+	*ret_bytes = ((const struct bytes_source *)s)->len;
+	return 0;
+}
+
+static void bytes_source_free(struct source *s)
+{
+	free(s->name);
+	free(s);
+}
+
+int source_open_bytes(const void *p, size_t len, const char *label, struct source **ret,
+                      struct err *err)
+{
+	struct bytes_source *b = calloc(1, sizeof(*b));
+	char *name = strdup(label);
+
+	if (!b || !name) {
+		free(b);
+		free(name);
+		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", label);
+	}
+	b->base = (struct source){.pread = bytes_source_pread,
+	                          .size = bytes_source_size,
+	                          .free = bytes_source_free,
+	                          .name = name};
+	b->p = p;
+	b->len = len;
+	*ret = &b->base;
+	return 0;
+}
+
+int source_read_checked(struct source *s, void *buf, size_t len, uint64_t offset,
+                        source_check_fn *check, void *ctx, struct err *err)
+{
+	struct err first = ERR_INIT;
+
+	int rc = s->pread(s, buf, len, offset, &first);
+	rc = rc ? rc : check(ctx, buf, len, &first);
+	for (unsigned attempt = 1; rc < 0 && s->pread_again; attempt++) {
+		struct err why = ERR_INIT;
+		int again = s->pread_again(s, attempt, buf, len, offset, &why);
+		if (again == 0 && check(ctx, buf, len, &why) == 0) {
+			log_warn("source", "read from elsewhere: %s", first.msg);
+			return 0;
+		}
+		if (why.kind == ERR_REFUSED || why.kind == ERR_CANCELLED)
+			break;
+	}
+	return rc < 0 ? err_copy(err, &first) : 0;
 }
 
 void source_free(struct source *s)

@@ -4,8 +4,7 @@
  *
  * A recursive descent over a cursor `p` that the small readers move.  Every form ends in one
  * of three: a moment, or a civil time with an offset, or a civil time whose offset the zone
- * must give.  Only the last touches anything outside this file, through zone_offset(): the
- * one place to extend when zones get names.
+ * must give.  Only the last touches anything outside this file, through zone_offset().
  *
  * '-' may stand for ':', and '-' also begins a zone west of Greenwich.  The rule: within a
  * time of day that has not got its seconds yet, "-NN" that is followed by neither a digit nor
@@ -13,6 +12,8 @@
  * 10:30-05, 10-30-0500, 10-30-05:00 and 10-30-00-05 have zones.
  */
 #include "engine/base/clock.h"
+
+#include "engine/base/zone.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -110,9 +111,22 @@ done:
 	return hours <= ZONE_MAX_HOURS && minutes < 60;
 }
 
-/* What the local zone's clocks are ahead of UTC at a moment, in microseconds. */
-static int64_t zone_offset(int64_t time_us)
+/* Of a TIME that names none: UTC, the C library's local one, or one of zone.h. */
+struct where {
+	enum time_zone zone;
+	const struct zone *named; /* NULL: `zone` */
+};
+
+static bool is_utc(const struct where *w)
 {
+	return !w->named && w->zone == TIME_ZONE_UTC;
+}
+
+/* What its clocks are ahead of UTC at a moment, in microseconds. */
+static int64_t zone_offset(const struct where *w, int64_t time_us)
+{
+	if (w->named)
+		return zone_offset_s(w->named, time_us) * US_PER_SECOND;
 	int64_t seconds = time_us / US_PER_SECOND - (time_us % US_PER_SECOND < 0);
 	time_t t = (time_t)seconds;
 	struct tm tm;
@@ -138,18 +152,19 @@ static void describe_reading(int64_t civil_us, int64_t offset_us, char *out, siz
  * Every offset in force within a day either way is tried, hour by hour, since no zone changes
  * twice within one: a reading holds if its own offset is the one in force then.
  */
-static int local_to_us(const char *text, int64_t civil_us, int64_t *ret_us, struct err *err)
+static int local_to_us(const char *text, const struct where *w, int64_t civil_us, int64_t *ret_us,
+                       struct err *err)
 {
 	int64_t held[2], first = 0, last = 0;
 	size_t n_held = 0;
 	char a[96], b[96];
 
 	for (int hour = -26; hour <= 26; hour++) {
-		int64_t offset = zone_offset(civil_us + hour * US_PER_HOUR);
+		int64_t offset = zone_offset(w, civil_us + hour * US_PER_HOUR);
 		if (hour == -26)
 			first = offset;
 		last = offset;
-		if (zone_offset(civil_us - offset) != offset)
+		if (zone_offset(w, civil_us - offset) != offset)
 			continue;
 		if (n_held == 0 || (n_held == 1 && held[0] != offset))
 			held[n_held++] = offset;
@@ -218,7 +233,7 @@ static bool read_compact_clock(const char **p, struct civil *c)
 }
 
 static int finish(const char *text, const struct civil *c, struct zone_word word,
-                  enum time_zone zone, int64_t *ret_us, struct err *err)
+                  const struct where *w, int64_t *ret_us, struct err *err)
 {
 	struct civil back;
 	int64_t us;
@@ -233,8 +248,8 @@ static int finish(const char *text, const struct civil *c, struct zone_word word
 		               c->day);
 	if (word.given) {
 		us -= word.offset_minutes * US_PER_MINUTE;
-	} else if (zone == TIME_ZONE_LOCAL) {
-		int rc = local_to_us(text, us, &us, err);
+	} else if (!is_utc(w)) {
+		int rc = local_to_us(text, w, us, &us, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -245,7 +260,7 @@ static int finish(const char *text, const struct civil *c, struct zone_word word
 	return 0;
 }
 
-static int parse_date(const char *text, enum time_zone zone, int64_t *ret_us, struct err *err)
+static int parse_date(const char *text, const struct where *w, int64_t *ret_us, struct err *err)
 {
 	const char *p = text;
 	struct civil c = {0};
@@ -265,14 +280,14 @@ static int parse_date(const char *text, enum time_zone zone, int64_t *ret_us, st
 	}
 	if (!read_zone(&p, &word) || *p)
 		return bad(text, err);
-	return finish(text, &c, word, zone, ret_us, err);
+	return finish(text, &c, word, w, ret_us, err);
 }
 
 /* ---- relative and epoch ---- */
 
 /* "today", "yesterday 14:30", "yesterday 14:30+02:00"; `p` is behind the word. */
 static int parse_day_word(const char *text, const char *p, int days_back, int64_t now_us,
-                          enum time_zone zone, int64_t *ret_us, struct err *err)
+                          const struct where *w, int64_t *ret_us, struct err *err)
 {
 	struct civil clock = {0}, day;
 	struct zone_word word = {0};
@@ -287,14 +302,14 @@ static int parse_day_word(const char *text, const char *p, int days_back, int64_
 		return bad(text, err);
 	if (word.given)
 		offset = word.offset_minutes * US_PER_MINUTE;
-	else if (zone == TIME_ZONE_LOCAL)
-		offset = zone_offset(now_us);
+	else if (!is_utc(w))
+		offset = zone_offset(w, now_us);
 	civil_from_us(now_us + offset - days_back * US_PER_DAY, &day);
 	day.hour = clock.hour;
 	day.minute = clock.minute;
 	day.second = clock.second;
 	day.us = clock.us;
-	return finish(text, &day, word, zone, ret_us, err);
+	return finish(text, &day, word, w, ret_us, err);
 }
 
 static bool read_count(const char **p, int64_t *ret)
@@ -399,8 +414,8 @@ static bool begins(const char *text, const char *word)
 	return strncasecmp(text, word, len) == 0 && (!text[len] || text[len] == ' ');
 }
 
-int time_parse(const char *text, int64_t now_us, enum time_zone zone, int64_t *ret_us,
-               bool *ret_relative, struct err *err)
+static int parse(const char *text, int64_t now_us, const struct where *w, int64_t *ret_us,
+                 bool *ret_relative, struct err *err)
 {
 	bool relative = true;
 	int rc;
@@ -409,17 +424,33 @@ int time_parse(const char *text, int64_t now_us, enum time_zone zone, int64_t *r
 		*ret_us = now_us;
 		rc = 0;
 	} else if (begins(text, "today")) {
-		rc = parse_day_word(text, text + 5, 0, now_us, zone, ret_us, err);
+		rc = parse_day_word(text, text + 5, 0, now_us, w, ret_us, err);
 	} else if (begins(text, "yesterday")) {
-		rc = parse_day_word(text, text + 9, 1, now_us, zone, ret_us, err);
+		rc = parse_day_word(text, text + 9, 1, now_us, w, ret_us, err);
 	} else if (text[0] == '-') {
 		rc = parse_minus(text, now_us, ret_us, err);
 	} else if (!parse_ago(text, now_us, ret_us, &rc, err)) {
 		relative = false;
 		rc = text[0] == '@' ? parse_epoch(text, ret_us, err)
-		                    : parse_date(text, zone, ret_us, err);
+		                    : parse_date(text, w, ret_us, err);
 	}
 	if (rc == 0 && ret_relative)
 		*ret_relative = relative;
 	return rc;
+}
+
+int time_parse(const char *text, int64_t now_us, enum time_zone zone, int64_t *ret_us,
+               bool *ret_relative, struct err *err)
+{
+	const struct where w = {.zone = zone};
+
+	return parse(text, now_us, &w, ret_us, ret_relative, err);
+}
+
+int time_parse_in(const char *text, int64_t now_us, const struct zone *zone, int64_t *ret_us,
+                  bool *ret_relative, struct err *err)
+{
+	const struct where w = {.zone = TIME_ZONE_UTC, .named = zone};
+
+	return parse(text, now_us, &w, ret_us, ret_relative, err);
 }

@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <string.h>
 
+#define REPLACING_MAX_S 30
 #define BUSY_TIMEOUT_MS 100
 #define ENABLE_WAL_TIMEOUT_MS 2000
 #define SHM_REGION_BYTES 32768
@@ -213,14 +214,24 @@ static bool same_inode(const char *path, const struct stat *ours)
 	return stat(path, &st) == 0 && st.st_dev == ours->st_dev && st.st_ino == ours->st_ino;
 }
 
+static bool files_in_place(const struct attachment *at)
+{
+	return same_inode(at->path, &at->db_stat) && same_inode(at->wal_path, &at->wal_stat) &&
+	       same_inode(at->shm_path, &at->shm_stat);
+}
+
+bool capture_in_place(const struct capture *c)
+{
+	return files_in_place(&c->at);
+}
+
 /* SQLite opened by name what we opened by name: the same, or did someone step between? */
 static int check_same_files(struct attachment *at, struct err *err)
 {
 	int moved = 0;
 
 	sqlite3_file_control(at->lock_db, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
-	if (moved || !same_inode(at->path, &at->db_stat) ||
-	    !same_inode(at->wal_path, &at->wal_stat) || !same_inode(at->shm_path, &at->shm_stat))
+	if (moved || !files_in_place(at))
 		return err_set(err, ERR_BUSY, 0, "%s: was replaced while asof attached", at->path);
 	return 0;
 }
@@ -236,11 +247,26 @@ static int attach_names(struct capture *c, struct attachment *at, struct err *er
 	return 0;
 }
 
+/* A future time counts as now: clocks are set back. */
+static int wait_for_replacement(const char *path, struct err *err)
+{
+	char name[PATH_MAX];
+	struct stat st;
+
+	if (snprintf(name, sizeof(name), "%s" CAPTURE_REPLACING_SUFFIX, path) >=
+	            (int)sizeof(name) ||
+	    lstat(name, &st) < 0 || time(NULL) - st.st_mtim.tv_sec > REPLACING_MAX_S)
+		return 0;
+	return err_set(err, ERR_BUSY, 0, "%s: is being replaced by a restore", path);
+}
+
 static int attach_steps(struct capture *c, struct attachment *at, struct err *err)
 {
 	struct db_header header;
 	int rc = attach_names(c, at, err);
 
+	if (rc == 0)
+		rc = wait_for_replacement(at->path, err);
 	if (rc == 0)
 		rc = open_database(at->path, &at->db_fd, err);
 	if (rc == 0)

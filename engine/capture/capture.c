@@ -53,9 +53,12 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
+#include "engine/base/lock.h"
 #include "engine/base/log.h"
 #include "engine/capture/internal.h"
 
+#include <assert.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -74,6 +77,7 @@
 #define ATTACH_WAIT_MAX_US (500 * MS)
 #define REPLACED_WAIT_US (250 * MS)
 #define NICE_CAPTURE (-10)
+#define SLICE_NS 100000
 #define WARN_EVERY_US (60 * US_PER_SECOND)
 
 const char *capture_break_name(enum capture_break why)
@@ -116,6 +120,11 @@ static void note_captured(struct capture *c, const struct look *look)
 		return;
 	c->caught_up_us = look->mono_us;
 	c->delivered_since_caught_up = false;
+	/* Another file at the path may have commits of before the look: nothing is known then. */
+	if (!capture_in_place(c)) {
+		c->watch.dir_changed = true;
+		return;
+	}
 	c->sink.on_caught_up(c->sink.ctx, look->before_us);
 }
 
@@ -265,25 +274,33 @@ static void waiting_for(struct capture *c, const char *what)
 static void resume(struct capture *c)
 {
 	struct look look;
-	int64_t until_us = clock_mono_us() + US_PER_SECOND;
 
-	c->progress_us = clock_mono_us();
-	c->not_before_us = 0;
-	while (!c->due.set) {
-		capture_take_mark(c);
-		if (capture_look(c, &look)) {
-			enum proof proof = capture_prove_resume(c, &look);
-			if (proof == PROOF_HOLDS)
-				log_info(LOG_MODULE, "going on db=%s frame=%llu", c->path,
-				         (unsigned long long)c->pos.frame);
-			if (proof != PROOF_AGAIN)
-				return;
-		} else
-			capture_provoke_recovery(c);
-		if (clock_mono_us() > until_us)
-			capture_break_due(c, CAPTURE_GAP, "the WAL cannot be read");
-		clock_sleep_us(MS);
+	c->resuming = false;
+	if (c->due.set)
+		return;
+	capture_take_mark(c);
+	if (capture_look(c, &look)) {
+		enum proof proof = capture_prove_resume(c, &look);
+		if (proof == PROOF_HOLDS)
+			log_info(LOG_MODULE, "going on db=%s frame=%llu", c->path,
+			         (unsigned long long)c->pos.frame);
+		if (proof != PROOF_AGAIN)
+			return;
+	} else {
+		capture_provoke_recovery(c);
 	}
+	if (clock_mono_us() > c->resume_until_us)
+		capture_break_due(c, CAPTURE_GAP, "the WAL cannot be read");
+	c->resuming = !c->due.set;
+	c->wait_us = MS;
+}
+
+static void begin_to_resume(struct capture *c)
+{
+	c->progress_us = clock_mono_us();
+	c->resume_until_us = c->progress_us + US_PER_SECOND;
+	c->not_before_us = 0;
+	resume(c);
 }
 
 /* Errors that waiting cannot mend, unless the database was attached before. */
@@ -301,23 +318,24 @@ static bool hopeless(const struct capture *c, int rc)
 	}
 }
 
-static int attach_or_wait(struct capture *c, int64_t *wait_us, struct err *err)
+static int attach_or_wait(struct capture *c, struct err *err)
 {
 	struct err why = ERR_INIT;
 	int rc = capture_attach(c, &why);
 
 	if (rc == 0) {
-		*wait_us = ATTACH_WAIT_MIN_US;
+		c->attach_wait_us = ATTACH_WAIT_MIN_US;
 		c->warned_us = 0;
 		log_info(LOG_MODULE, "attached db=%s page_size=%u", c->path, c->page_size);
-		resume(c);
+		begin_to_resume(c);
 		return 0;
 	}
 	if (hopeless(c, rc))
 		return err_copy(err, &why);
 	waiting_for(c, why.msg);
-	watch_sleep(c, *wait_us);
-	*wait_us = *wait_us * 2 > ATTACH_WAIT_MAX_US ? ATTACH_WAIT_MAX_US : *wait_us * 2;
+	c->wait_us = c->attach_wait_us;
+	c->attach_wait_us =
+	        c->wait_us * 2 > ATTACH_WAIT_MAX_US ? ATTACH_WAIT_MAX_US : c->wait_us * 2;
 	return 0;
 }
 
@@ -364,7 +382,7 @@ static void check_files(struct capture *c, int64_t now_us)
 		capture_break_due(c, why, "%s", reason);
 		log_warn(LOG_MODULE, "detaching db=%s reason=\"%s\"", c->path, reason);
 		leave(c);
-		watch_sleep(c, REPLACED_WAIT_US); /* several files are being moved */
+		c->wait_us = REPLACED_WAIT_US; /* several files are being moved */
 	}
 }
 
@@ -378,7 +396,7 @@ static bool guard(struct capture *c)
 		         "detaching: another process wants the database exclusively db=%s",
 		         c->path);
 		leave(c);
-		watch_sleep(c, ATTACH_WAIT_MIN_US);
+		c->wait_us = ATTACH_WAIT_MIN_US;
 		return false;
 	}
 	if (now_us - c->slow_look_us >= SLOW_LOOK_US || c->watch.dir_changed) {
@@ -420,52 +438,140 @@ static int run_attached(struct capture *c, struct err *err)
 		return rc;
 	publish_status(c);
 	release_buffer(c);
-	watch_wait(c);
+	c->wait_us = watch_next(c);
 	return 0;
 }
 
 /* What is committed by now still goes out. */
-static int last_ticks(struct capture *c, struct err *err)
+static int last_step(struct capture *c, bool *ret_ended, struct err *err)
 {
-	int64_t until_us = clock_mono_us() + STOP_BUDGET_US;
-	uint64_t first = c->ticks_begun + 1;
+	int64_t now_us = clock_mono_us();
 
-	while (clock_mono_us() < until_us) {
-		int rc = tick(c, err);
-		if (rc)
-			return rc;
-		if (!c->target_pending && !c->due.set && c->accepted_tick >= first)
-			return 0;
-		clock_sleep_us(MS);
+	*ret_ended = !c->at.lock_db;
+	if (*ret_ended)
+		return 0;
+	c->wait_us = MS;
+	if (c->resuming) {
+		resume(c);
+		return 0;
 	}
-	log_warn(LOG_MODULE, "stopping with commits not yet captured db=%s", c->path);
+	if (!c->last_until_us) {
+		c->last_until_us = now_us + STOP_BUDGET_US;
+		c->last_tick = c->ticks_begun + 1;
+	}
+	int rc = tick(c, err);
+	if (rc)
+		return rc;
+	*ret_ended = !c->target_pending && !c->due.set && c->accepted_tick >= c->last_tick;
+	if (!*ret_ended && now_us > c->last_until_us) {
+		log_warn(LOG_MODULE, "stopping with commits not yet captured db=%s", c->path);
+		*ret_ended = true;
+	}
 	return 0;
 }
 
-int capture_run(struct capture *c, struct err *err)
+/*
+ * Since Linux 6.12 a thread that asks for short slices may preempt those with longer ones when it
+ * wakes, without privilege and without more processor time.  Older kernels ignore it.
+ */
+static void ask_short_slices(void)
 {
-	int64_t wait_us = ATTACH_WAIT_MIN_US;
-	int rc = 0;
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime_ns, deadline, period;
+	} attr;
+	static_assert(sizeof(attr) == 48, "struct sched_attr, version 0");
 
+	if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0 && attr.policy == 0) {
+		attr.flags = 0;
+		attr.runtime_ns = SLICE_NS;
+		syscall(SYS_sched_setattr, 0, &attr, 0);
+	}
+}
+
+void capture_thread_begin(void)
+{
 	prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); /* of this thread only */
 	/*
 	 * It does little, but on time: where the processors are all taken, coming late to a
 	 * reset is what makes a gap.  Refused to those without the privilege; no matter.
 	 */
 	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE_CAPTURE);
-	while (rc == 0 && !c->stopping) {
-		if (!c->at.lock_db)
-			rc = attach_or_wait(c, &wait_us, err);
-		else
-			rc = run_attached(c, err);
-	}
-	if (rc == 0 && c->at.lock_db)
-		rc = last_ticks(c, err);
+	ask_short_slices();
+}
+
+/*
+ * In FLOAT lateness loses commits, and there alone.  Niceness counts only among the threads of one
+ * group of the scheduler, be it a service's or a session's: beside a dozen busy ones capture came
+ * 40 to 90 ms late.  Real time does not wait for groups.  It is for those moments only: such a
+ * thread wakes up where the application runs, and not where a processor is free; but while it
+ * floats the application is in the fsyncs of a checkpoint.  Refused to those without the
+ * privilege; no matter.
+ */
+void capture_hurry(bool on)
+{
+	const struct sched_param first = {.sched_priority = 1}, none = {0};
+	bool is = (sched_getscheduler(0) & ~SCHED_RESET_ON_FORK) == SCHED_RR;
+
+	if (is == on)
+		return;
+	if (sched_setscheduler(0, (on ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK,
+	                       on ? &first : &none) == 0 &&
+	    !on)
+		ask_short_slices();
+}
+
+static bool floats(const struct capture *c)
+{
+	return c->at.lock_db && !c->mark && !c->parked;
+}
+
+static void finish(struct capture *c)
+{
 	if (c->at.lock_db)
 		leave(c);
 	LOCK_SCOPE(&c->lock);
 	c->finished = true;
 	pthread_cond_broadcast(&c->changed);
+}
+
+int capture_step(struct capture *c, int64_t *ret_wait_us, struct err *err)
+{
+	bool ended = false;
+	int rc = 0;
+
+	c->wait_us = 0;
+	c->watch.take_events = false;
+	capture_hurry(floats(c)); /* the thread may be another one than before */
+	if (c->stopping)
+		rc = last_step(c, &ended, err);
+	else if (!c->at.lock_db)
+		rc = attach_or_wait(c, err);
+	else if (c->resuming)
+		resume(c);
+	else
+		rc = run_attached(c, err);
+	if (rc || ended)
+		finish(c);
+	capture_hurry(floats(c));
+	*ret_wait_us = ended ? CAPTURE_ENDED : c->wait_us;
+	return rc;
+}
+
+int capture_run(struct capture *c, struct err *err)
+{
+	int64_t wait_us = 0;
+	int rc = 0;
+
+	capture_thread_begin();
+	while (rc == 0 && wait_us != CAPTURE_ENDED) {
+		rc = capture_step(c, &wait_us, err);
+		if (rc == 0 && wait_us > 0)
+			watch_sleep(c, wait_us);
+	}
 	return rc;
 }
 
@@ -493,10 +599,10 @@ static void end_read(struct capture *c)
 static int begin_read(struct capture *c, uint64_t epoch, struct err *err)
 {
 	LOCK_SCOPE(&c->lock);
-	while (!c->attached && !c->finished && c->epoch == epoch)
-		pthread_cond_wait(&c->changed, &c->lock);
 	if (c->finished || c->epoch != epoch)
 		return cancelled(c, err);
+	if (!c->attached)
+		return err_set(err, ERR_BUSY, 0, "capture %s: detached at the moment", c->path);
 	c->readers++;
 	return 0;
 }
@@ -519,23 +625,31 @@ int capture_read_pages(struct capture *c, uint64_t epoch, uint32_t first_pgno, u
 	return rc;
 }
 
-int capture_barrier(struct capture *c, uint64_t epoch, struct err *err)
+uint64_t capture_barrier_begin(struct capture *c)
+{
+	pthread_mutex_lock(&c->lock);
+	uint64_t ticket = c->ticks_begun + 1;
+	pthread_mutex_unlock(&c->lock);
+	watch_wake(&c->watch);
+	return ticket;
+}
+
+int capture_barrier(struct capture *c, uint64_t epoch, uint64_t ticket, struct err *err)
 {
 	LOCK_SCOPE(&c->lock);
-	uint64_t ticket = c->ticks_begun + 1;
-	watch_wake(&c->watch);
-	while (!c->finished && c->epoch == epoch && c->accepted_tick < ticket)
-		pthread_cond_wait(&c->changed, &c->lock);
 	if (c->finished || c->epoch != epoch)
 		return cancelled(c, err);
-	return 0;
+	return c->accepted_tick >= ticket
+	               ? 0
+	               : err_set(err, ERR_BUSY, 0, "capture %s: not yet", c->path);
 }
 
 void capture_request_break(struct capture *c, const char *reason)
 {
-	LOCK_SCOPE(&c->lock);
+	pthread_mutex_lock(&c->lock);
 	c->break_requested = true;
 	snprintf(c->request_reason, sizeof(c->request_reason), "%s", reason);
+	pthread_mutex_unlock(&c->lock);
 	watch_wake(&c->watch);
 }
 
@@ -589,13 +703,15 @@ int capture_open(const char *db_path, const struct capture_options *options,
 		return err_set(err, ERR_NOMEM, 0, "capture %s: no memory", db_path);
 	c->watch.inotify_fd = c->watch.wake_fd = -1;
 	c->at.db_fd = c->at.wal_fd = c->at.shm_fd = -1;
-	pthread_mutex_init(&c->lock, NULL);
+	lock_init_inherit(&c->lock);
 	pthread_cond_init(&c->changed, NULL);
 	c->options = *options;
 	c->sink = *sink;
 	c->wal_cap_bytes = options->wal_cap_bytes ? options->wal_cap_bytes : WAL_CAP_DEFAULT;
 	c->batch_bytes = options->batch_bytes ? options->batch_bytes : BATCH_DEFAULT;
 	c->epoch = c->status.epoch = 1;
+	c->one_processor = sysconf(_SC_NPROCESSORS_ONLN) == 1;
+	c->attach_wait_us = ATTACH_WAIT_MIN_US;
 	if (options->resume) {
 		c->pos = *options->resume;
 		c->have_pos = true;
@@ -604,7 +720,7 @@ int capture_open(const char *db_path, const struct capture_options *options,
 	}
 	rc = absolute_path(db_path, &c->path, err);
 	if (rc == 0)
-		rc = watch_open(&c->watch, options->hub, err);
+		rc = watch_open(&c->watch, options, err);
 	if (rc == 0)
 		*ret = take_ptr(c);
 	return rc;

@@ -9,9 +9,9 @@
  * *break* is announced before the next frame.  See capture.c for protocol, states and
  * proofs.
  *
- * Threads.  capture_run() is called by one thread and calls the sink from it.  The other
- * functions may be called from any thread while it runs.  One capture per database file
- * and process.  No other code in the process may open the database, its -wal or its -shm:
+ * Threads.  capture_step() is called by one thread at a time, not always by the same one, and
+ * calls the sink from it; capture_run() is a loop over it.  The other functions may be called
+ * from any thread meanwhile.  One capture per database file and process.  No other code in the process may open the database, its -wal or its -shm:
  * closing a descriptor would drop SQLite's locks.
  */
 #ifndef ASOF_CAPTURE_CAPTURE_H
@@ -22,6 +22,13 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/*
+ * DATABASE.asof-restore.swap: whoever made it is putting another file in the database's place,
+ * -wal first.  Capture does not attach beside it for its first 30 s; one older than that was left
+ * by somebody who died.
+ */
+#define CAPTURE_REPLACING_SUFFIX ".asof-restore.swap"
 
 /* Where in the source everything up to it was handed over. */
 struct capture_position {
@@ -76,7 +83,7 @@ struct capture_sink {
 	 */
 	int (*on_batch)(void *ctx, const struct capture_batch *batch, struct err *err);
 	/* Everything committed before `known_until_us` has been handed over.  At least once a
-	 * second while attached and caught up; cheap. */
+	 * second while attached and caught up (every two, where nobody has written for long). */
 	void (*on_caught_up)(void *ctx, int64_t known_until_us);
 };
 
@@ -96,7 +103,11 @@ struct capture_options {
 	const struct capture_position *resume; /* NULL: start with CAPTURE_FIRST */
 	uint32_t resume_page_size;             /* page size at that position */
 	struct capture_hub *hub;               /* NULL: an inotify instance of its own */
-	uint32_t test_poll_ms;                 /* tests only: never hold a lock, look this seldom */
+	/* With `hub` and capture_step(): called, from any thread, when the next step shall come
+	 * at once.  NULL: capture_run() sleeps on a descriptor. */
+	void (*wake)(void *ctx);
+	void *wake_ctx;
+	uint32_t test_poll_ms; /* tests only: never hold a lock, look this seldom */
 };
 
 struct capture;
@@ -118,23 +129,34 @@ int capture_open(const char *db_path, const struct capture_options *options,
  */
 int capture_run(struct capture *c, struct err *err) MUST_USE;
 
-/* Any thread, any time, also from a signal handler. */
+/*
+ * A part of that: one look, some milliseconds at most (attaching may take 100).  *ret_wait_us:
+ * when to call it again, unless options->wake comes before; CAPTURE_ENDED: it is over, as
+ * capture_run() would have returned 0.  An error ends it, too.
+ */
+#define CAPTURE_ENDED (-1)
+int capture_step(struct capture *c, int64_t *ret_wait_us, struct err *err) MUST_USE;
+/* Makes the calling thread one that is on time: its timers, priority and slices. */
+void capture_thread_begin(void);
+
+/* Any thread, any time, also from a signal handler unless there is options->wake. */
 void capture_stop(struct capture *c);
 
 /*
  * Reads `n_pages` pages of the main file as they lie there now (they may be torn or old
  * where frames since the break say otherwise).  *ret_n is less at the end of the file.
- * ERR_CANCELLED when `epoch` is no longer the present one.  Waits while capture is detached
- * and may yet come back without a break.
+ * ERR_CANCELLED when `epoch` is no longer the present one.  ERR_BUSY while capture is detached
+ * and may yet come back without a break: ask again later.
  */
 int capture_read_pages(struct capture *c, uint64_t epoch, uint32_t first_pgno, uint32_t n_pages,
                        uint32_t page_size, void *buf, uint32_t *ret_n, struct err *err) MUST_USE;
 
 /*
- * Returns once every frame that was committed before the call has been accepted by the
- * sink.  ERR_CANCELLED when `epoch` ended or capture was stopped.
+ * Whether every frame that was committed before capture_barrier_begin() gave `ticket` has been
+ * accepted by the sink: 0.  ERR_BUSY: not yet.  ERR_CANCELLED: `epoch` ended, or capture did.
  */
-int capture_barrier(struct capture *c, uint64_t epoch, struct err *err) MUST_USE;
+uint64_t capture_barrier_begin(struct capture *c);
+int capture_barrier(struct capture *c, uint64_t epoch, uint64_t ticket, struct err *err) MUST_USE;
 
 /* Asks for a break (CAPTURE_GAP, `reason`) at the next tick: the sink lost something. */
 void capture_request_break(struct capture *c, const char *reason);
@@ -146,6 +168,7 @@ struct capture_status {
 	uint64_t commits;        /* handed over since capture_open() */
 	uint64_t proven_by_lock; /* WAL generations whose start was proven so */
 	uint64_t proven_by_count;
+	uint64_t late_batches;     /* of commits that a reset had nearly hidden */
 	uint64_t breaks;           /* announced, CAPTURE_FIRST left out */
 	uint64_t bad_frame_cksums; /* published frames with bad checksums, accepted */
 	uint64_t wal_frames;
@@ -154,7 +177,7 @@ struct capture_status {
 };
 void capture_get_status(struct capture *c, struct capture_status *ret);
 
-/* Joins nothing: capture_run() must have returned. */
+/* Nobody may be in capture_run() or capture_step(). */
 void capture_free(struct capture *c);
 
 #endif

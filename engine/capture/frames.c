@@ -17,6 +17,8 @@
 #include "engine/base/log.h"
 #include "engine/capture/internal.h"
 
+#include <string.h>
+
 #define DELIVER_BUDGET_US (10 * MS)
 #define BATCH_BYTES_MIN 4096
 
@@ -243,6 +245,69 @@ static void accepted(struct capture *c)
 	LOCK_SCOPE(&c->lock);
 	c->status.commits += c->batch_commits;
 	c->status.bad_frame_cksums += c->batch_bad;
+}
+
+/*
+ * How many frames of the buffer's `n` continue the old generation at pos, up to its `wanted`th
+ * commit; what a reset has overwritten by now has other salts, or is torn, and ends the chain.
+ */
+static uint64_t tail_frames(struct capture *c, uint64_t n, uint32_t wanted,
+                            struct wal_cksum *ret_chain)
+{
+	size_t frame_bytes = (size_t)wal_frame_size(c->page_size);
+	struct wal_cksum chain = c->pos.cksum;
+	uint64_t keep = 0;
+
+	c->batch_bad = 0;
+	c->batch_commits = 0;
+	for (uint64_t i = 0; i < n && c->batch_commits < wanted; i++) {
+		const uint8_t *frame = c->buf + i * frame_bytes;
+		if (!chain_frame(c, frame, &chain))
+			break;
+		if (!load_be32(frame + 4))
+			continue;
+		keep = i + 1;
+		*ret_chain = chain;
+		c->batch_commits++;
+	}
+	return keep;
+}
+
+enum proof capture_take_tail(struct capture *c, const struct look *look, uint32_t wanted,
+                             struct err *err)
+{
+	size_t frame_bytes = (size_t)wal_frame_size(c->page_size), got;
+	struct wal_cksum chain = c->pos.cksum;
+
+	if (file_pread_some(c->at.wal_fd, c->buf, c->buf_bytes,
+	                    wal_frame_offset(c->pos.frame + 1, c->page_size), &got, c->at.wal_path,
+	                    NULL))
+		return PROOF_BROKEN;
+	uint64_t n = tail_frames(c, got / frame_bytes, wanted, &chain);
+	if (n == 0)
+		return PROOF_BROKEN;
+	memcpy(c->batch_header, c->buf + (n - 1) * frame_bytes, sizeof(c->batch_header));
+	c->batch = (struct capture_batch){
+	        .frames = c->buf,
+	        .n_frames = (size_t)n,
+	        .page_size = c->page_size,
+	        .ends_commit = true,
+	        .observed_us = look->after_us,
+	        .not_before_us = c->not_before_us,
+	        .after = {.salt1 = c->pos.salt1,
+	                  .salt2 = c->pos.salt2,
+	                  .frame = c->pos.frame + n,
+	                  .cksum = chain,
+	                  .change = c->pos.change + c->batch_commits},
+	};
+	int rc = c->sink.on_batch(c->sink.ctx, &c->batch, err);
+	if (rc == 0) {
+		accepted(c);
+		LOCK_SCOPE(&c->lock);
+		c->status.late_batches++;
+	}
+	/* A full sink is asked again, if there is something left by then; errors come again. */
+	return PROOF_AGAIN;
 }
 
 int capture_deliver(struct capture *c, struct err *err)

@@ -72,7 +72,10 @@ struct watch {
 	struct capture_hub *hub;          /* or NULL: */
 	atomic_bool hub_written, hub_dir; /* raised by the hub's thread */
 	int inotify_fd;                   /* -1: not to be had, then there is only the clock */
-	int wake_fd;                      /* eventfd */
+	int wake_fd;                      /* eventfd; -1: `wake` is called */
+	void (*wake)(void *ctx);
+	void *wake_ctx;
+	bool take_events; /* the wait to come ends with an event */
 	int wal_wd, db_wd, dir_wd;
 	int64_t event_us;   /* monotonic, last sign of writing */
 	int64_t backoff_us; /* wait between looks after it */
@@ -88,6 +91,7 @@ struct capture {
 	struct capture_sink sink;
 	uint64_t wal_cap_bytes;
 	size_t batch_bytes;
+	bool one_processor; /* which the others get only while this thread sleeps */
 
 	/* ---- shared between threads, under `lock` unless atomic ---- */
 	pthread_mutex_t lock;
@@ -102,7 +106,13 @@ struct capture {
 	struct capture_status status;
 	atomic_bool stopping;
 
-	/* ---- the rest belongs to the thread of capture_run() ---- */
+	/* ---- the rest belongs to the thread of capture_step() ---- */
+	int64_t wait_us; /* until the next step, as far as this one knows */
+	int64_t attach_wait_us;
+	bool resuming; /* attached, and not yet known whether that continues the position */
+	int64_t resume_until_us;
+	int64_t last_until_us; /* stopping: how long what is left may take; 0 not begun */
+	uint64_t last_tick;
 	struct attachment at;
 	bool was_attached;
 	dev_t last_dev;
@@ -171,6 +181,8 @@ void capture_detach(struct capture *c);
 int capture_inspect(const char *path, struct db_header *ret, struct err *err) MUST_USE;
 /* A recovery of the wal-index is due: lets SQLite do it on a connection of its own. */
 void capture_provoke_recovery(struct capture *c);
+/* The files attached to lie at their paths at this moment. */
+bool capture_in_place(const struct capture *c);
 /*
  * The files at the paths are no longer those attached to, or their bytes were replaced.
  * 0 all is well; 1 a break is due in this attachment; 2 attach anew.  `why` and `reason`
@@ -180,6 +192,10 @@ enum identity { SAME_FILE, SAME_FILE_NEW_BYTES, OTHER_FILE };
 enum identity capture_identity(struct capture *c, enum capture_break *why, const char **reason);
 
 /* ---- locks.c ---- */
+/* Whether the calling thread goes ahead of all others. */
+void capture_hurry(bool on);
+/* For moments in which another process has to do something first. */
+void capture_yield(const struct capture *c);
 bool capture_look(struct capture *c, struct look *ret) MUST_USE; /* false: torn */
 bool capture_salts_are(const struct capture *c, uint32_t salt1, uint32_t salt2);
 bool capture_take_mark(struct capture *c);
@@ -223,22 +239,30 @@ bool capture_read_wal_header(const struct capture *c, struct wal_header *ret);
 /* Commits in frames 1..n of the present generation. */
 enum proof capture_count_commits(struct capture *c, const struct wal_index *index,
                                  uint32_t *ret_commits);
+/*
+ * The WAL was reset once since pos, and commits before the reset were missed: hands over those
+ * of the `wanted` that still lie behind pos, where the new generation has not come to yet.
+ * AGAIN: look again, pos may have moved; BROKEN: nothing is left of them.
+ */
+enum proof capture_take_tail(struct capture *c, const struct look *look, uint32_t wanted,
+                             struct err *err);
 /* Hands frames up to c->target to the sink, for some milliseconds at most. */
 int capture_deliver(struct capture *c, struct err *err) MUST_USE;
 
 /* ---- watch.c ---- */
-int watch_open(struct watch *w, struct capture_hub *hub, struct err *err) MUST_USE;
+int watch_open(struct watch *w, const struct capture_options *options, struct err *err) MUST_USE;
 void watch_close(struct watch *w);
 void watch_attach(struct capture *c);
 void watch_detach(struct capture *c);
-void watch_wake(const struct watch *w); /* async-signal-safe */
+void watch_wake(const struct watch *w); /* async-signal-safe without `wake` */
 void watch_note_commits(struct capture *c, uint64_t n_commits, int64_t now_us);
 /* Commits come so quickly that they are polled for. */
 bool watch_is_fast(const struct capture *c, int64_t now_us);
 /* Before a look: takes events in, and finds out whether a writer is at work. */
 void watch_before_look(struct capture *c);
-/* After it: sleeps until the next one is due. */
-void watch_wait(struct capture *c);
+/* After it: how long until the next one is due. */
+int64_t watch_next(struct capture *c);
+/* Sleeps, unless woken. */
 void watch_sleep(struct capture *c, int64_t us);
 
 /* ---- hub.c ---- */

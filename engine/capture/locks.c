@@ -22,6 +22,7 @@
 #define SHM_READ(i) (3 + (i))
 #define READ_MARKS 5
 #define TORN_RETRIES 40
+#define YIELD_US 20
 
 static void copy_words(uint8_t *to, const volatile uint32_t *from, size_t bytes)
 {
@@ -30,6 +31,14 @@ static void copy_words(uint8_t *to, const volatile uint32_t *from, size_t bytes)
 		memcpy(to + 4 * i, &v, 4);
 	}
 	__sync_synchronize();
+}
+
+void capture_yield(const struct capture *c)
+{
+	if (c->one_processor)
+		clock_sleep_us(YIELD_US);
+	else
+		sched_yield();
 }
 
 bool capture_look(struct capture *c, struct look *ret)
@@ -50,7 +59,7 @@ bool capture_look(struct capture *c, struct look *ret)
 			c->torn_since_us = 0;
 			return true;
 		}
-		sched_yield(); /* the writer needs nanoseconds, unless it has no processor */
+		capture_yield(c); /* the writer needs nanoseconds, unless it has no processor */
 	}
 	capture_allow_recovery(c);
 	if (!c->torn_since_us)
@@ -144,7 +153,7 @@ void capture_drop_park(struct capture *c)
  */
 void capture_bar_recovery(struct capture *c)
 {
-	if (c->no_recovery || c->options.test_poll_ms)
+	if (c->no_recovery)
 		return;
 	c->no_recovery = shm_lock_shared(c, SHM_RECOVER);
 	c->change_exact = false;

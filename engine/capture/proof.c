@@ -14,6 +14,13 @@
  * commits are counted (the RECOVER lock, SHARED).  Where that lock was not held, one could
  * hide commits only if as many as pos.change happened since the last look: more than a
  * machine can make in that time, or the count is not accepted.
+ *
+ * Too few commits in the present generation: some came between the last look and the reset.
+ * Their frames still lie in the file where the new generation has not come to yet.  What
+ * continues the checksum chain at pos was written by commits or by transactions that did not
+ * end; commits come first in it, in order.  salt1 grows by one at each reset, so where it grew
+ * by one no generation lies between, and the first (grown - present) commits of that chain are
+ * those that were missed.  Only with recoveries barred, else the count says too little.
  */
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
@@ -111,6 +118,17 @@ static enum proof prove_same_salts(struct capture *c, const struct wal_index *in
 	return PROOF_BROKEN;
 }
 
+/* The missed commits of the generation before, where they can still be had. */
+static enum proof take_missed(struct capture *c, const struct look *look, uint32_t n_missed)
+{
+	struct err ignored = ERR_INIT;
+
+	if (!c->change_exact || look->index.salt1 != c->pos.salt1 + 1 || n_missed > INT32_MAX ||
+	    c->pos.frame == 0)
+		return PROOF_BROKEN;
+	return capture_take_tail(c, look, n_missed, &ignored);
+}
+
 static enum proof prove_by_count(struct capture *c, const struct look *look)
 {
 	const struct wal_index *index = &look->index;
@@ -125,10 +143,13 @@ static enum proof prove_by_count(struct capture *c, const struct look *look)
 		                  "the WAL was reset while frames waited to be captured");
 		return PROOF_BROKEN;
 	}
+	if (commits != grown && take_missed(c, look, grown - commits) == PROOF_AGAIN)
+		return PROOF_AGAIN;
 	if (commits != grown) {
 		capture_break_due(c, CAPTURE_GAP,
-		                  "the WAL was reset unseen: %u commits in it, %d made since",
-		                  commits, (int32_t)grown);
+		                  "the WAL was reset unseen: %u commits in it, %d made since, "
+		                  "%lld ms after the last look",
+		                  commits, (int32_t)grown, (long long)(window_us / MS));
 		return PROOF_BROKEN;
 	}
 	if (!c->change_exact && (int64_t)c->pos.change <= window_us / COMMIT_US_MIN + COUNT_SLACK) {

@@ -7,8 +7,6 @@
 #include "engine/base/log.h"
 #include "engine/capture/internal.h"
 
-#include <sched.h>
-
 #define SPIN_US 150
 #define STRICT_SPIN_US (20 * MS)
 #define NO_MARK_US (10 * MS)
@@ -76,7 +74,7 @@ static void park_soon(struct capture *c, int64_t spin_us)
 		if (look.index.n_backfill == look.index.max_frame && park(c))
 			return;
 		if (c->options.strict)
-			sched_yield(); /* it lasts: the application may have this one core */
+			capture_yield(c); /* it lasts: the application may have this one core */
 	}
 }
 
@@ -85,6 +83,7 @@ static void let_go_of_mark(struct capture *c)
 {
 	struct look look;
 
+	capture_hurry(true);
 	capture_bar_recovery(c);
 	if (!capture_look(c, &look) || !capture_is_captured(c, &look.index))
 		return; /* first things first */

@@ -9,7 +9,9 @@
  * the ones taken in, and it is safe to sleep.  Otherwise look again, ever more slowly.
  *
  * Commits that come in quick succession are polled for by the clock alone: events would cost
- * both sides more than they tell.
+ * both sides more than they tell.  So are those that come steadily, some tens a second: an event
+ * wakes us out of the application's write(), which pays for that; a clock that ticks every 2 ms
+ * is paid by us alone.
  */
 #include "engine/base/clock.h"
 #include "engine/capture/internal.h"
@@ -23,20 +25,31 @@
 #define HOT_US 50
 #define FAST_GAP_US (5 * MS)
 #define GAP_MAX_US (100 * MS)
+#define STEADY_GAP_US (50 * MS)
+#define STEADY_US (4 * STEADY_GAP_US)
+#define STEADY_POLL_US (2 * MS)
+#define STEADY_FLOAT_US 200 /* the reset is near */
 #define POLL_US (1 * MS)
+/* Nobody has written for long: events will tell, and a thousand of these make a load. */
+#define IDLE_US (20 * US_PER_SECOND)
+#define IDLE_LOOK_US (1900 * MS)
 
-int watch_open(struct watch *w, struct capture_hub *hub, struct err *err)
+int watch_open(struct watch *w, const struct capture_options *options, struct err *err)
 {
-	w->hub = hub;
+	w->hub = options->hub;
+	w->wake = options->wake;
+	w->wake_ctx = options->wake_ctx;
 	w->inotify_fd = w->wake_fd = -1;
 	w->wal_wd = w->db_wd = w->dir_wd = -1;
 	w->gap_us = GAP_MAX_US;
 	w->backoff_us = BACKOFF_MIN_US;
+	if (w->wake)
+		return 0;
 	w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->wake_fd < 0)
 		return err_set(err, ERR_IO, errno, "capture: eventfd");
 	/* Where the system has no more instances to give, polling must do. */
-	if (!hub)
+	if (!w->hub)
 		w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	return 0;
 }
@@ -143,6 +156,11 @@ void watch_attach(struct capture *c)
 void watch_wake(const struct watch *w)
 {
 	uint64_t one = 1;
+
+	if (w->wake) {
+		w->wake(w->wake_ctx);
+		return;
+	}
 	ssize_t n = write(w->wake_fd, &one, sizeof(one));
 	(void)n; /* full: it is awake already */
 }
@@ -201,6 +219,11 @@ bool watch_is_fast(const struct capture *c, int64_t now_us)
 	return now_us - c->active_us < ACTIVE_US && c->watch.gap_us < FAST_GAP_US;
 }
 
+static bool is_steady(const struct capture *c, int64_t now_us)
+{
+	return now_us - c->active_us < STEADY_US && c->watch.gap_us < STEADY_GAP_US;
+}
+
 void watch_before_look(struct capture *c)
 {
 	struct watch *w = &c->watch;
@@ -208,7 +231,7 @@ void watch_before_look(struct capture *c)
 	int64_t event_us = w->event_us;
 
 	w->quiet = false;
-	if (watch_is_fast(c, clock_mono_us())) {
+	if (is_steady(c, clock_mono_us())) {
 		ignore_writes(c);
 		return;
 	}
@@ -222,7 +245,7 @@ void watch_before_look(struct capture *c)
 	w->quiet = (was_quiet && w->event_us == event_us) || !capture_write_locked(c);
 }
 
-static void wait_for(struct capture *c, int64_t us, bool events)
+void watch_sleep(struct capture *c, int64_t us)
 {
 	struct watch *w = &c->watch;
 	struct pollfd fds[2] = {{.fd = w->wake_fd, .events = POLLIN},
@@ -230,18 +253,12 @@ static void wait_for(struct capture *c, int64_t us, bool events)
 	struct timespec ts = {.tv_sec = us / US_PER_SECOND, .tv_nsec = us % US_PER_SECOND * 1000};
 
 	if (us > 0)
-		ppoll(fds, events && w->inotify_fd >= 0 ? 2 : 1, &ts, NULL);
+		ppoll(fds, w->take_events && w->inotify_fd >= 0 ? 2 : 1, &ts, NULL);
 	if (fds[0].revents) {
 		uint64_t count;
 		ssize_t n = read(w->wake_fd, &count, sizeof(count));
 		(void)n;
 	}
-}
-
-void watch_sleep(struct capture *c, int64_t us)
-{
-	if (!c->stopping)
-		wait_for(c, us, false);
 }
 
 /* Commits come quickly: how long until a look is worth it. */
@@ -283,52 +300,41 @@ static int64_t unsettled_wait_us(struct capture *c, int64_t now_us)
 	return us;
 }
 
-void watch_wait(struct capture *c)
+int64_t watch_next(struct capture *c)
 {
 	struct watch *w = &c->watch;
 	int64_t now_us = clock_mono_us();
 
-	if (c->stopping)
-		return;
-	if (c->options.test_poll_ms) {
-		wait_for(c, c->options.test_poll_ms * MS, false);
-		return;
-	}
-	if (c->target_pending) {
-		if (c->sink_busy)
-			wait_for(c, POLL_US, false);
-		return;
-	}
-	if (c->due.set || !c->captured) {
-		wait_for(c, c->due.set ? POLL_US : BACKOFF_MIN_US * 2, false);
-		return;
-	}
-	if (c->options.strict && c->mark && checkpoint_runs(c)) {
-		wait_for(c, HOT_US, false); /* PARK can be had at its end only */
-		return;
-	}
-	if (watch_is_fast(c, now_us)) {
-		wait_for(c, fast_wait_us(c), false);
-		return;
-	}
+	w->take_events = false;
+	if (c->options.test_poll_ms)
+		return c->options.test_poll_ms * MS;
+	if (c->target_pending)
+		return c->sink_busy ? POLL_US : 0;
+	if (c->due.set || !c->captured)
+		return c->due.set ? POLL_US : BACKOFF_MIN_US * 2;
+	if (c->options.strict && c->mark && checkpoint_runs(c))
+		return HOT_US; /* PARK can be had at its end only */
+	if (watch_is_fast(c, now_us))
+		return fast_wait_us(c);
 	if (c->foreign_since_us) {
-		wait_for(c, FOREIGN_LOCK_LOOK_US, true);
-		return;
+		w->take_events = true;
+		return FOREIGN_LOCK_LOOK_US;
 	}
 	bool settled = c->mark || c->parked;
+	if (is_steady(c, now_us))
+		return settled ? STEADY_POLL_US : STEADY_FLOAT_US;
 	if (w->quiet && settled) {
-		int64_t us = c->slow_look_us + SLOW_LOOK_US - now_us;
-		wait_for(c, us < MS ? MS : us, true);
-		return;
+		bool idle = now_us - w->event_us > IDLE_US;
+		int64_t us = c->slow_look_us + (idle ? IDLE_LOOK_US : SLOW_LOOK_US) - now_us;
+		w->take_events = true;
+		return us < MS ? MS : us;
 	}
 	if (!has_events(w)) {
 		int64_t since_us = now_us - w->event_us;
-		wait_for(c,
-		         since_us < ACTIVE_US       ? POLL_US
-		         : since_us < US_PER_SECOND ? 10 * MS
-		                                    : 100 * MS,
-		         false);
-		return;
+		return since_us < ACTIVE_US       ? POLL_US
+		       : since_us < US_PER_SECOND ? 10 * MS
+		                                  : 100 * MS;
 	}
-	wait_for(c, unsettled_wait_us(c, now_us), w->quiet || now_us - w->event_us > ACTIVE_US);
+	w->take_events = w->quiet || now_us - w->event_us > ACTIVE_US;
+	return unsettled_wait_us(c, now_us);
 }

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/archive/names.h"
 #include "engine/archive/sealed.h"
-#include "engine/archive/snapshot.h"
-#include "engine/base/bitset.h"
+#include "engine/archive/upkeep.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/compact/compact.h"
-#include "engine/sqlite/format.h"
-#include "engine/view/span.h"
+#include "engine/compact/make.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -25,7 +23,8 @@ struct compactor {
 	struct archive *archive;
 	struct history *history;
 	char *name;
-	int segment_fd, coalesced_fd, snapshot_fd;
+	uint64_t patience;
+	int dir_fd, segment_fd, coalesced_fd, snapshot_fd;
 	int level;
 	const _Atomic bool *stop;
 	struct compact_stats stats;
@@ -48,12 +47,14 @@ int compactor_new(const char *root, const char *name, struct compactor **ret, st
 
 	if (!c)
 		return err_set(err, ERR_NOMEM, 0, "no memory");
-	c->segment_fd = c->coalesced_fd = c->snapshot_fd = -1;
+	c->dir_fd = c->segment_fd = c->coalesced_fd = c->snapshot_fd = -1;
 	c->name = strdup(name);
 	int rc = c->name ? archive_open(root, &o, &c->archive, err)
 	                 : err_set(err, ERR_NOMEM, 0, "no memory");
 	if (rc == 0)
 		rc = history_get(c->archive, name, &c->history, err);
+	if (rc == 0)
+		rc = open_folder(root, name, ".", &c->dir_fd, err);
 	if (rc == 0)
 		rc = open_folder(root, name, "segment", &c->segment_fd, err);
 	if (rc == 0)
@@ -75,8 +76,8 @@ void compactor_free(struct compactor *c)
 	if (c->history)
 		history_put(c->history);
 	archive_free(c->archive);
-	const int fds[] = {c->segment_fd, c->coalesced_fd, c->snapshot_fd};
-	for (size_t i = 0; i < 3; i++)
+	const int fds[] = {c->dir_fd, c->segment_fd, c->coalesced_fd, c->snapshot_fd};
+	for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
 	free(c->name);
@@ -189,119 +190,38 @@ static int copy_segments(struct compactor *c, const struct compact_job *job,
 	return file_sync_dir(c->segment_fd, "segment", err);
 }
 
-/* ---- coalescing: the newest page of each ---- */
+/* ---- coalescing, a new base ---- */
 
-static int coalesce_pages(struct compactor *c, struct view *span, const struct bitset *pages,
-                          struct sealed_writer *w, struct err *err)
+/* The time of the first commit of a span: an object begins there. */
+static int first_time(struct compactor *c, const struct compact_job *job,
+                      const struct history_object *objects, size_t n, int64_t *ret, struct err *err)
 {
-	const struct moment *m = view_moment(span);
-	cleanup_free uint8_t *page = malloc(m->page_size);
-	uint32_t last = 0;
-	int rc = 0;
+	struct commit first;
 
-	if (!page)
-		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
-	for (uint32_t p = m->n_pages; p > 0 && last == 0; p--)
-		if (bitset_has(pages, p))
-			last = p;
-	if (last == 0)
-		return err_set(err, ERR_NOT_FOUND, 0, "nothing to coalesce");
-	for (uint32_t p = 1; p <= last && rc == 0; p++) {
-		if (!bitset_has(pages, p))
-			continue;
-		rc = view_page(span, p, page, err);
-		if (rc == 0)
-			rc = sealed_frame(w, p, p == last ? m->n_pages : 0, page, err);
-		if (rc == 0)
-			rc = stopped(c, err);
+	for (size_t i = 0; i < n; i++) {
+		if (objects[i].type != HISTORY_SNAPSHOT &&
+		    objects[i].first_txid == job->first_txid) {
+			*ret = objects[i].first_us;
+			return 0;
+		}
 	}
+	int rc = history_commit(c->history, job->first_txid, &first, err);
+	*ret = first.time_us;
 	return rc;
 }
 
-static int coalesce(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes,
+static int coalesce(struct compactor *c, const struct compact_job *job,
+                    const struct history_object *objects, size_t n, uint64_t *ret_bytes,
                     struct err *err)
 {
-	cleanup_sealed_writer struct sealed_writer *w = NULL;
-	cleanup_view struct view *span = NULL;
-	struct bitset pages = {0};
-	struct commit first, last;
+	const struct make_options o = {c->history, c->coalesced_fd, LEVEL_GOOD, c->stop};
 	struct object_name name;
-	struct sealed_options o = {
-	        .kind = SEALED_COALESCED,
-	        .lineage = job->lineage,
-	        .first_txid = job->first_txid,
-	        .level = LEVEL_GOOD,
-	};
+	int64_t first_us;
 
-	int rc = history_commit(c->history, job->first_txid, &first, err);
-	if (rc == 0)
-		rc = history_commit(c->history, job->last_txid, &last, err);
-	if (rc == 0)
-		rc = span_open(c->history, job->first_txid - 1, job->last_txid, &span, err);
-	if (rc == 0)
-		rc = span_pages(span, &pages, &o.min_pages, err);
-	if (rc == 0) {
-		o.page_size = view_moment(span)->page_size;
-		o.first_us = first.time_us;
-		rc = new_salts(&o, err);
-	}
-	if (rc == 0)
-		rc = sealed_create(c->coalesced_fd, &o, &w, err);
-	if (rc == 0)
-		rc = coalesce_pages(c, span, &pages, w, err);
-	if (rc == 0)
-		rc = sealed_commit(w, &last, err);
-	if (rc == 0)
-		rc = sealed_finish(w, &name, ret_bytes, err);
-	bitset_release(&pages);
-	return rc;
-}
-
-/* ---- a new base ---- */
-
-static int write_base(struct compactor *c, struct view *v, struct snapshot_writer *w,
-                      struct hash128 *ret_state, struct err *err)
-{
-	const struct moment *m = view_moment(v);
-	cleanup_free uint8_t *page = malloc(m->page_size);
-	int rc = 0;
-
-	if (!page)
-		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
-	for (uint32_t p = 1; p <= m->n_pages && rc == 0; p++) {
-		rc = view_page(v, p, page, err);
-		if (rc == 0 && p != lock_page(m->page_size))
-			state_add(ret_state, page_hash(p, page, m->page_size));
-		if (rc == 0)
-			rc = snapshot_append(w, page, m->page_size, err);
-		if (rc == 0)
-			rc = stopped(c, err);
-	}
-	return rc;
-}
-
-static int make_base(struct compactor *c, const struct compact_job *job, uint64_t *ret_bytes,
-                     struct err *err)
-{
-	cleanup_snapshot_writer struct snapshot_writer *w = NULL;
-	cleanup_view struct view *v = NULL;
-	struct hash128 state = {0, 0};
-
-	int rc = view_open(c->history, job->last_txid, &v, err);
-	if (rc < 0)
-		return rc;
-	const struct moment *m = view_moment(v);
-	rc = snapshot_create(c->snapshot_fd, "base.tmp", m->page_size, c->level, &w, err);
-	if (rc == 0)
-		rc = write_base(c, v, w, &state, err);
-	if (rc == 0 && !hash128_zero(m->state) && !hash128_equal(m->state, state))
-		rc = err_set(err, ERR_DAMAGED, 0,
-		             "the image of '%s' at transaction %" PRIu64
-		             " does not match its state checksum",
-		             c->name, m->txid);
-	struct snapshot_info info = {m->page_size, m->lineage, m->n_pages,       m->txid,
-	                             m->txid,      m->time_us, m->not_before_us, state};
-	return rc < 0 ? rc : snapshot_finish(w, &info, ret_bytes, err);
+	int rc = first_time(c, job, objects, n, &first_us, err);
+	return rc < 0 ? rc
+	              : make_coalesced(&o, job->first_txid - 1, job->last_txid, first_us, false,
+	                               &name, ret_bytes, err);
 }
 
 static int apply(struct compactor *c, const struct compact_job *job,
@@ -318,11 +238,13 @@ static int apply(struct compactor *c, const struct compact_job *job,
 		sum = job->type == COMPACT_SEAL ? &c->stats.sealed_bytes : &c->stats.joined_bytes;
 		break;
 	case COMPACT_COALESCE:
-		rc = coalesce(c, job, &bytes, err);
+		rc = coalesce(c, job, objects, n, &bytes, err);
 		sum = &c->stats.coalesced_bytes;
 		break;
 	case COMPACT_BASE:
-		rc = make_base(c, job, &bytes, err);
+		rc = make_base(
+		        &(struct make_options){c->history, c->snapshot_fd, c->level, c->stop},
+		        job->last_txid, &bytes, err);
 		sum = &c->stats.base_bytes;
 		break;
 	case COMPACT_NOTHING:
@@ -339,12 +261,28 @@ static int apply(struct compactor *c, const struct compact_job *job,
 	return 0;
 }
 
-/* In a gap a segment can end with a commit that cannot be viewed: no base is made there. */
+/* Whether a base can be made behind an object: in a gap a segment can end with a commit that
+ * cannot be viewed, and what retention thinned has few that can. */
+static int find_unsettled_end(struct compactor *c, struct history_object *o, uint64_t thinned,
+                              struct err *err)
+{
+	struct err why = ERR_INIT;
+	struct commit last;
+	struct moment m;
+
+	if (o->last_txid <= thinned) {
+		o->unsettled_end = history_tx(c->history, o->last_txid, &m, &why) < 0;
+		return why.kind == ERR_NONE || why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
+	}
+	int rc = history_commit(c->history, o->last_txid, &last, err);
+	o->unsettled_end = rc == 0 && last.flags & COMMIT_UNSETTLED;
+	return rc;
+}
+
 static int find_unsettled(struct compactor *c, struct history_object *objects, size_t n,
-                          struct err *err)
+                          uint64_t thinned, struct err *err)
 {
 	uint64_t base = 0;
-	struct commit last;
 	int rc = 0;
 
 	for (size_t i = 0; i < n; i++)
@@ -355,28 +293,50 @@ static int find_unsettled(struct compactor *c, struct history_object *objects, s
 		if (o->type == HISTORY_SNAPSHOT || o->current || o->last_txid <= base ||
 		    o->last_txid < o->first_txid)
 			continue;
-		rc = history_commit(c->history, o->last_txid, &last, err);
-		o->unsettled_end = rc == 0 && last.flags & COMMIT_UNSETTLED;
+		rc = find_unsettled_end(c, o, thinned, err);
 	}
 	return rc;
 }
 
-int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did, struct err *err)
+void compactor_set_patience(struct compactor *c, uint64_t unsealed)
+{
+	c->patience = unsealed;
+}
+
+/* Segments that retention is about to delete are not worth any work. */
+static size_t drop_thinned(struct history_object *objects, size_t n, uint64_t thinned)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const struct history_object *o = &objects[i];
+		bool fine = o->type == HISTORY_SEGMENT || o->type == HISTORY_GROWING;
+		if (!fine || o->current || o->last_txid > thinned || o->last_txid < o->first_txid)
+			objects[kept++] = *o;
+	}
+	return kept;
+}
+
+static int step(struct compactor *c, bool *ret_did, struct err *err)
 {
 	cleanup_free struct history_object *objects = NULL;
 	size_t n, growing = 0;
 
-	*ret_did = false;
-	c->stop = stop;
+	history_relist(c->history); /* retention may have been at work: no head tells of it */
 	int rc = history_objects(c->history, &objects, &n, err);
 	if (rc < 0)
 		return rc;
+	uint64_t thinned = history_thinned(c->history);
+	n = drop_thinned(objects, n, thinned);
 	for (size_t i = 0; i < n; i++)
 		growing += objects[i].type == HISTORY_GROWING;
-	rc = find_unsettled(c, objects, n, err);
+	c->stats.unsealed = growing;
+	c->stats.deferred = c->patience > 0 && growing <= c->patience;
+	if (c->stats.deferred)
+		return 0;
+	rc = find_unsettled(c, objects, n, thinned, err);
 	if (rc < 0)
 		return rc;
-	c->stats.unsealed = growing;
 	c->level = growing > BACKLOG_QUICK ? LEVEL_QUICK : LEVEL_GOOD;
 	struct compact_job job = compact_plan(objects, n, JOIN_BYTES);
 	if (job.type == COMPACT_NOTHING)
@@ -385,4 +345,14 @@ int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did,
 	history_relist(c->history); /* or the same job would come up again */
 	*ret_did = rc == 0;
 	return rc;
+}
+
+int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did, struct err *err)
+{
+	cleanup_fd int lock = -1;
+
+	*ret_did = false;
+	c->stop = stop;
+	int rc = upkeep_lock(c->dir_fd, c->name, 0, &lock, err);
+	return rc < 0 ? rc : step(c, ret_did, err);
 }

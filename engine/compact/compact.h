@@ -41,13 +41,18 @@ struct compact_stats {
 	uint64_t sealed_bytes, joined_bytes, coalesced_bytes, base_bytes; /* written */
 	uint64_t jobs;
 	uint64_t unsealed; /* segments that wait to be sealed, as of the last step */
+	bool deferred;     /* the last step left it at that, see compactor_set_patience() */
 };
 
 struct compactor;
 /* Writes into the same archive that `root` names; opens it for itself. */
 int compactor_new(const char *root, const char *name, struct compactor **ret,
                   struct err *err) MUST_USE;
-/* Does the next job.  *ret_did: there was one.  `stop` may become true at any time. */
+/* With at most so many segments unsealed (the one written to is among them) the steps to come do
+ * nothing; 0: they always do. */
+void compactor_set_patience(struct compactor *c, uint64_t unsealed);
+/* Does the next job.  *ret_did: there was one.  `stop` may become true at any time.  BUSY: retention
+ * is at work in this history; try again later. */
 int compactor_step(struct compactor *c, const _Atomic bool *stop, bool *ret_did,
                    struct err *err) MUST_USE;
 void compactor_get_stats(const struct compactor *c, struct compact_stats *ret);

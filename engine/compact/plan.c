@@ -7,6 +7,7 @@
 #define DEPTH_SOFT 6u
 #define JOIN_COUNT 8u
 #define JOIN_MAX_BYTES (48u << 20)
+#define JOIN_MAX_US (24 * 3600 * INT64_C(1000000))
 
 struct state {
 	const struct history_object *objects;
@@ -97,7 +98,8 @@ static struct compact_job plan_coalesce(const struct state *s, const struct way 
 	 * base; not more of them at once, or moments in the middle of a backlog stay deep. */
 	size_t ones = 0;
 	for (size_t i = 0; i < w->n && w->o[i]->lineage == w->o[0]->lineage; i++) {
-		if (w->o[i]->type != HISTORY_COALESCED || covered(s, w->o[i]) > FAN || ++ones < FAN)
+		if (w->o[i]->type != HISTORY_COALESCED || covered(s, w->o[i]) > FAN ||
+		    ++ones < FAN || w->o[i]->unsettled_end)
 			continue;
 		job = (struct compact_job){COMPACT_COALESCE, w->o[0]->lineage, w->o[0]->first_txid,
 		                           w->o[i]->last_txid, "three coalesced objects in a row"};
@@ -202,6 +204,21 @@ static struct compact_job plan_seal(const struct state *s)
 	                            oldest->last_txid, "closed segment"};
 }
 
+/* What is larger than all that follows it in the run was joined before: it is left out, or it
+ * would be written again each time. */
+static const struct history_object *join_first(const struct history_object *first,
+                                               const struct history_object *last, size_t *run,
+                                               uint64_t bytes)
+{
+	for (const struct history_object *o = first; o < last; o++) {
+		if (o->type != HISTORY_SEGMENT || 2 * o->bytes <= bytes)
+			return o;
+		bytes -= o->bytes;
+		--*run;
+	}
+	return last;
+}
+
 static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
 {
 	const struct history_object *first = NULL, *last = NULL;
@@ -212,26 +229,28 @@ static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
 		const struct history_object *o = &s->objects[i];
 		if (o->type != HISTORY_SEGMENT)
 			continue;
-		bool fits = last && o->lineage == last->lineage &&
+		/* Retention deletes segments as a whole: one day of them is enough. */
+		bool fits = first && o->lineage == last->lineage &&
 		            o->first_txid == last->last_txid + 1 && o->bytes < join_bytes &&
-		            bytes + o->bytes <= JOIN_MAX_BYTES;
+		            bytes + o->bytes <= JOIN_MAX_BYTES &&
+		            o->last_us - first->first_us <= JOIN_MAX_US;
 		if (!fits) {
-			if (run >= JOIN_COUNT)
-				break;
 			first = o->bytes < join_bytes ? o : NULL;
 			run = first ? 1 : 0;
 			bytes = o->bytes;
-			last = first;
+			last = o;
 			continue;
 		}
 		last = o;
 		run++;
 		bytes += o->bytes;
+		size_t count = run;
+		const struct history_object *from = join_first(first, last, &count, bytes);
+		if (count >= JOIN_COUNT)
+			return (struct compact_job){COMPACT_JOIN, from->lineage, from->first_txid,
+			                            last->last_txid, "small segments in a row"};
 	}
-	if (run < JOIN_COUNT)
-		return (struct compact_job){.type = COMPACT_NOTHING};
-	return (struct compact_job){COMPACT_JOIN, first->lineage, first->first_txid,
-	                            last->last_txid, "small segments in a row"};
+	return (struct compact_job){.type = COMPACT_NOTHING};
 }
 
 struct compact_job compact_plan(const struct history_object *objects, size_t n, uint64_t join_bytes)

@@ -71,6 +71,14 @@ void overlay_clear(struct overlay *o)
 	o->max_pgno = 0;
 }
 
+void overlay_release(struct overlay *o)
+{
+	if (o->used)
+		return;
+	free(o->slots);
+	*o = (struct overlay){0};
+}
+
 struct hash128 encode_hash(struct recorder *r, uint32_t pgno)
 {
 	struct hash128 h;
@@ -232,13 +240,37 @@ static int apply_overlay(struct recorder *r, struct err *err)
 	return 0;
 }
 
+/*
+ * A view looks into every segment behind its base that was not coalesced yet.  Where sealing does
+ * not keep up, segments that were asked to be short grow on to the usual size instead: what one
+ * knows to be behind gets no deeper.
+ */
+static bool is_long_enough(const struct recorder *r)
+{
+	uint64_t bytes = grow_content_len(r->w);
+
+	return bytes >= r->segment_bytes &&
+	       (r->unsealed < UNSEALED_SOFT_MAX || bytes >= SEGMENT_BYTES_DEFAULT);
+}
+
+static void count_sync(struct recorder *r, int64_t took_us)
+{
+	LOCK_SCOPE(&r->lock);
+	r->status.syncs++;
+	r->status.sync_us += took_us;
+}
+
 int encode_flush(struct recorder *r, bool closes, struct err *err)
 {
+	int64_t began_us = clock_mono_us();
+
 	if (!r->w)
 		return 0;
 	int rc = grow_end_batch(r->w, &r->pos, closes, err);
 	if (rc == 0)
 		rc = grow_sync(r->w, err);
+	if (rc == 0)
+		count_sync(r, clock_mono_us() - began_us);
 	if (rc == 0)
 		rc = apply_overlay(r, err);
 	if (rc < 0)
@@ -251,13 +283,14 @@ int encode_flush(struct recorder *r, bool closes, struct err *err)
 		r->durable_len = grow_length(r->w);
 	}
 	rc = recorder_publish(r, false, err);
-	if (rc == 0 && closes && grow_content_len(r->w) >= r->segment_bytes)
+	if (rc == 0 && closes && is_long_enough(r))
 		encode_cut(r);
 	return rc;
 }
 
 void encode_cut(struct recorder *r)
 {
+	r->unsealed += r->w && r->kept;
 	grow_writer_free(r->w);
 	r->w = NULL;
 	r->growing_txid = 0;
@@ -266,8 +299,10 @@ void encode_cut(struct recorder *r)
 void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty)
 {
 	if (r->w && !dirty && !r->mid_commit_applied && grow_content_len(r->w) > 0 &&
-	    now_us - r->segment_began_us > SEGMENT_AGE_US)
+	    now_us - r->segment_began_us > SEGMENT_AGE_US) {
 		encode_cut(r);
+		r->changes++; /* it can be sealed now */
+	}
 }
 
 /* True: pieces of a commit are gone with it. */

@@ -8,7 +8,8 @@
 #include <inttypes.h>
 
 #define RETRY_US 500000
-#define SEGMENT_BYTES_DEFAULT (64u << 20)
+/* After so long without news memory is given back. */
+#define REST_US (2 * US_PER_SECOND)
 
 /* ---- the head ---- */
 
@@ -25,17 +26,31 @@ int recorder_publish(struct recorder *r, bool changed, struct err *err)
 	r->head.generation = r->changes;
 	int rc = head_write(r->head_fd, &r->head, err);
 	pthread_mutex_lock(&r->lock);
+	bool news = changed || r->durable.txid != r->status.last_txid;
 	r->status.commits += r->durable.txid - r->status.last_txid;
 	r->status.last_txid = r->durable.txid;
 	r->status.last_us = r->durable.time_us;
+	r->status.known_until_us = r->known_until_us;
+	for (int i = 0; news && i < RECORDER_LISTENERS; i++)
+		if (r->on_news[i])
+			r->on_news[i](r->on_news_ctx[i], changed);
 	pthread_mutex_unlock(&r->lock);
 	return rc;
 }
 
-/* The keeper runs at low priority: it takes no lock that the worker needs. */
+/* The keeper runs at low priority: it takes no lock that the worker needs for long. */
 void recorder_changed(struct recorder *r)
 {
 	r->changes++;
+	pool_wake(r->task);
+}
+
+void recorder_on_news(struct recorder *r, enum recorder_listener who, recorder_news_fn *fn,
+                      void *ctx)
+{
+	LOCK_SCOPE(&r->lock);
+	r->on_news[who] = fn;
+	r->on_news_ctx[who] = ctx;
 }
 
 uint64_t recorder_generation(struct recorder *r)
@@ -45,14 +60,26 @@ uint64_t recorder_generation(struct recorder *r)
 
 /* ---- the queue ---- */
 
-void recorder_push(struct recorder *r, struct item *it)
+/* Under r->lock. */
+static void append(struct recorder *r, struct item *it)
 {
-	LOCK_SCOPE(&r->lock);
 	*r->last_next = it;
 	r->last_next = &it->next;
+	r->newest = it;
+	r->items_queued++;
 	r->queued_bytes += it->bytes;
+	r->status.taken_bytes += it->bytes;
+	r->pools->queued_bytes += it->bytes;
 	r->status.queued_bytes = r->queued_bytes;
-	pthread_cond_signal(&r->more);
+	r->was_long = r->was_long || r->queued_bytes > GROUP_BYTES / 2;
+}
+
+void recorder_push(struct recorder *r, struct item *it)
+{
+	pthread_mutex_lock(&r->lock);
+	append(r, it);
+	pthread_mutex_unlock(&r->lock);
+	pool_wake(r->task);
 }
 
 static struct item *item_new(enum item_type type, size_t bytes)
@@ -82,15 +109,20 @@ static int on_break(void *ctx, enum capture_break why, const char *reason, uint3
 	return 0;
 }
 
+/* The bounds of pools.h. */
+static bool has_room(struct recorder *r, size_t bytes)
+{
+	LOCK_SCOPE(&r->lock);
+	return r->queued_bytes == 0 || (r->queued_bytes + bytes <= QUEUE_BYTES &&
+	                                r->pools->queued_bytes + bytes <= r->pools->queue_bytes);
+}
+
 static int on_batch(void *ctx, const struct capture_batch *b, struct err *err)
 {
 	struct recorder *r = ctx;
 	size_t bytes = b->n_frames * (size_t)wal_frame_size(b->page_size);
 
-	pthread_mutex_lock(&r->lock);
-	bool full = r->queued_bytes > 0 && r->queued_bytes + bytes > QUEUE_BYTES;
-	pthread_mutex_unlock(&r->lock);
-	struct item *it = full ? NULL : item_new(ITEM_BATCH, bytes);
+	struct item *it = has_room(r, bytes) ? item_new(ITEM_BATCH, bytes) : NULL;
 	if (!it)
 		return err_set(err, ERR_BUSY, 0, "the queue is full");
 	it->n_frames = b->n_frames;
@@ -105,36 +137,65 @@ static int on_batch(void *ctx, const struct capture_batch *b, struct err *err)
 	return 0;
 }
 
+/*
+ * An idle database says so twice a second.  With nothing queued and nobody at work the head is
+ * written here and now: handing that over would cost more than doing it.
+ */
+static bool known_at_once(struct recorder *r, int64_t known_until_us)
+{
+	pthread_mutex_lock(&r->lock);
+	/* `group` is the worker's: asked for only when there is none. */
+	bool idle = !r->at_work && r->resting && !r->first && !r->ending && !r->group;
+	r->at_work = r->at_work || idle;
+	pthread_mutex_unlock(&r->lock);
+	if (!idle)
+		return false;
+	struct err ignored = ERR_INIT; /* told again within a second */
+	r->known_until_us = known_until_us;
+	encode_cut_old(r, known_until_us, false);
+	int rc = recorder_publish(r, false, &ignored);
+	(void)rc;
+	pthread_mutex_lock(&r->lock);
+	r->at_work = false;
+	bool wanted = r->first || r->wanted;
+	r->wanted = false;
+	pthread_mutex_unlock(&r->lock);
+	if (wanted)
+		pool_wake(r->task);
+	return true;
+}
+
 static void on_caught_up(void *ctx, int64_t known_until_us)
 {
 	struct recorder *r = ctx;
-	struct item *it = item_new(ITEM_KNOWN, 0);
 
+	if (known_at_once(r, known_until_us))
+		return;
+	pthread_mutex_lock(&r->lock);
+	bool told = r->first && r->newest->type == ITEM_KNOWN;
+	if (told)
+		r->newest->known_until_us = known_until_us;
+	pthread_mutex_unlock(&r->lock);
+	struct item *it = told ? NULL : item_new(ITEM_KNOWN, 0);
 	if (!it)
 		return; /* told again within a second */
 	it->known_until_us = known_until_us;
 	recorder_push(r, it);
 }
 
-static void wait_for_items(struct recorder *r)
+const struct capture_sink *recorder_sink(struct recorder *r)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec += 1;
-	pthread_cond_timedwait(&r->more, &r->lock, &ts);
+	r->sink = (struct capture_sink){r, on_break, on_batch, on_caught_up};
+	return &r->sink;
 }
 
-/* Takes the items of one group: those that one fsync shall cover.  NULL: none came for a
- * second, or the recorder is stopping and none is left. */
+/* Takes the items of one group: those that one fsync shall cover.  NULL: there are none. */
 static struct item *take_group(struct recorder *r)
 {
 	struct item *first, **end;
 	size_t bytes = 0;
 	LOCK_SCOPE(&r->lock);
 
-	if (!r->first && !r->stopping)
-		wait_for_items(r);
 	first = r->first;
 	end = &r->first;
 	while (*end && bytes < GROUP_BYTES) {
@@ -148,17 +209,21 @@ static struct item *take_group(struct recorder *r)
 	return first;
 }
 
-static void free_group(struct recorder *r, struct item *first)
+static void free_items(struct recorder *r, struct item *first)
 {
-	while (first) {
+	size_t bytes = 0, n = 0;
+
+	for (; first; n++) {
 		struct item *it = first;
 		first = it->next;
-		pthread_mutex_lock(&r->lock);
-		r->queued_bytes -= it->bytes;
-		r->status.queued_bytes = r->queued_bytes;
-		pthread_mutex_unlock(&r->lock);
+		bytes += it->bytes;
 		free(it);
 	}
+	LOCK_SCOPE(&r->lock);
+	r->items_done += n;
+	r->queued_bytes -= bytes;
+	r->pools->queued_bytes -= bytes;
+	r->status.queued_bytes = r->queued_bytes;
 }
 
 /* ---- the worker ---- */
@@ -267,405 +332,182 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 static bool gave_up(struct recorder *r)
 {
 	LOCK_SCOPE(&r->lock);
-	return r->stopping && r->give_up_us && clock_mono_us() > r->give_up_us;
-}
-
-static bool is_stopping(struct recorder *r)
-{
-	LOCK_SCOPE(&r->lock);
-	return r->stopping && !r->first;
+	return r->ending && clock_mono_us() > r->give_up_us;
 }
 
 static void set_trouble(struct recorder *r, const char *text)
 {
 	LOCK_SCOPE(&r->lock);
+	r->status.sync_errors += text[0] != 0;
 	snprintf(r->status.trouble, sizeof(r->status.trouble), "%.199s", text);
 }
 
-/* Invariant (2) of recorder.h. */
-static int process_until_done(struct recorder *r, struct item *group)
+/* Invariant (2) of recorder.h: what cannot be written is kept, and tried again. */
+static int64_t in_trouble(struct recorder *r, const struct err *why)
 {
-	int64_t warned_us = 0;
-	struct item *at = group;
+	int64_t now_us = clock_mono_us();
 
-	for (;;) {
-		struct err why = ERR_INIT;
-		if (process_group(r, at, &at, &why) == 0)
-			break;
-		encode_take_back(r);
-		if (warned_us == 0 || clock_mono_us() - warned_us > 60 * US_PER_SECOND) {
-			log_error("recorder", "archive cannot be written, trying again db=%s: %s",
-			          r->name, why.msg);
-			warned_us = clock_mono_us();
-		}
-		set_trouble(r, why.msg);
-		if (gave_up(r))
-			return -ERR_IO;
-		clock_sleep_us(RETRY_US);
+	encode_take_back(r);
+	if (r->trouble_us == 0 || now_us - r->trouble_us > 60 * US_PER_SECOND) {
+		log_error("recorder", "archive cannot be written, trying again db=%s: %s", r->name,
+		          why->msg);
+		r->trouble_us = now_us;
 	}
-	if (warned_us) {
-		log_info("recorder", "archive is written again db=%s", r->name);
-		set_trouble(r, "");
-	}
-	return 0;
-}
-
-static void *worker_main(void *arg)
-{
-	struct recorder *r = arg;
-	struct err why = ERR_INIT;
-
-	if (table_recover(r, &why) < 0)
-		log_error("recorder", "page table db=%s: %s", r->name, why.msg);
-	for (;;) {
-		struct item *group = take_group(r);
-		if (!group && is_stopping(r))
-			break;
-		if (!group && r->head.generation == r->changes)
-			continue;
-		int rc = process_until_done(r, group);
-		free_group(r, group);
-		if (rc < 0)
-			break;
-	}
+	set_trouble(r, why->msg);
+	if (!gave_up(r))
+		return RETRY_US;
 	settle_cancel(r);
-	return NULL;
+	return POOL_WHEN_WOKEN;
 }
 
-/* ---- opening ---- */
-
-static int take_lock(struct recorder *r, struct err *err)
+static void out_of_trouble(struct recorder *r)
 {
-	char text[64];
-	struct err why = ERR_INIT;
-
-	int rc = file_open(r->dir_fd, "lock", O_RDWR | O_CREAT, 0600, &r->lock_fd, err);
-	if (rc < 0)
-		return rc;
-	if (file_lock(r->lock_fd, "lock", &why) < 0) {
-		size_t n = 0;
-		int ignored =
-		        file_pread_some(r->lock_fd, text, sizeof(text) - 1, 0, &n, "lock", NULL);
-		(void)ignored;
-		text[n] = '\0';
-		text[strcspn(text, "\n")] = '\0';
-		if (why.kind != ERR_BUSY)
-			return err_copy(err, &why);
-		return err_set(err, ERR_BUSY, 0,
-		               "archive '%s' is already being written for '%s' by %s (stop that "
-		               "one first)",
-		               r->root, r->name, n ? text : "another asof");
-	}
-	int len = snprintf(text, sizeof(text), "process %d\n", (int)getpid());
-	if (ftruncate(r->lock_fd, 0) < 0)
-		return err_set(err, ERR_IO, errno, "write 'lock'");
-	return file_pwrite(r->lock_fd, text, (size_t)len, 0, "lock", err);
-}
-
-static int check_source(struct recorder *r, const struct recorder_options *o, struct err *err)
-{
-	struct source_note n = {0};
-	struct err why = ERR_INIT;
-
-	if (strlen(o->source_path) >= sizeof(n.path))
-		return err_set(err, ERR_USAGE, 0, "the path '%.60s…' is too long", o->source_path);
-	int rc = source_note_get(r->dir_fd, &n, &why);
-	if (rc < 0 && why.kind != ERR_NOT_FOUND)
-		return err_copy(err, &why);
-	if (rc == 0 && strcmp(n.path, o->source_path) == 0)
-		return 0;
-	if (rc == 0 && !o->adopt)
-		return err_set(err, ERR_REFUSED, 0,
-		               "archive '%s' keeps '%s' as the name of %s, not of %s (give another "
-		               "--name, or "
-		               "--adopt to continue its history)",
-		               r->root, r->name, n.path, o->source_path);
-	while (n.id == 0)
-		n.id = (uint32_t)hash64(&(int64_t){clock_now_us()}, 8, (uint64_t)getpid());
-	snprintf(n.path, sizeof(n.path), "%s", o->source_path);
-	return source_note_put(r->dir_fd, &n, err);
-}
-
-static int open_root(const char *root, int *ret_fd, struct err *err)
-{
-	struct err why = ERR_INIT;
-
-	int rc = file_open_dir(AT_FDCWD, root, true, ret_fd, &why);
-	if (rc < 0 && (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR))
-		return err_set(
-		        err, ERR_NOT_FOUND, 0,
-		        "archive '%s': the directory above it does not exist (create it first)",
-		        root);
-	return rc < 0 ? err_copy(err, &why) : 0;
-}
-
-static int open_folders(struct recorder *r, struct err *err)
-{
-	cleanup_fd int root_fd = -1, local_fd = -1;
-
-	int rc = open_root(r->root, &root_fd, err);
-	if (rc == 0)
-		rc = file_open_dir(root_fd, "local", true, &local_fd, err);
-	if (rc == 0)
-		rc = file_open_dir(local_fd, r->name, true, &r->dir_fd, err);
-	if (rc == 0)
-		rc = take_lock(r, err);
-	if (rc == 0)
-		rc = file_open_dir(r->dir_fd, "segment", true, &r->segment_fd, err);
-	if (rc == 0)
-		rc = file_open_dir(r->dir_fd, "snapshot", true, &r->snapshot_fd, err);
-	if (rc == 0)
-		rc = file_open_dir(r->dir_fd, "coalesced", true, &r->coalesced_fd, err);
-	/* Those two name it themselves. */
-	if (rc < 0 && root_fd >= 0 && err_kind_of(rc) != ERR_BUSY)
-		return err_wrap(err, rc, "archive '%s'", r->root);
-	return rc;
-}
-
-/* Removes what a crash left half written; the lock is ours. */
-static void remove_temporaries(int dir_fd)
-{
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	cleanup_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *d;
-
-	while (dir && (d = readdir(dir))) {
-		size_t n = strlen(d->d_name);
-		if (n > 4 && strcmp(d->d_name + n - 4, ".tmp") == 0)
-			unlinkat(dir_fd, d->d_name, 0);
-	}
-}
-
-/* The newest fine object decides where to go on. */
-static int recover_last(struct recorder *r, struct err *err)
-{
-	cleanup_free struct history_object *objects = NULL;
-	const struct history_object *newest = NULL, *snapshot = NULL;
-	size_t n;
-	uint64_t frames;
-
-	int rc = history_objects(r->history, &objects, &n, err);
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < n; i++) {
-		const struct history_object *o = &objects[i];
-		if (o->type == HISTORY_SNAPSHOT &&
-		    (!snapshot || o->last_txid > snapshot->last_txid))
-			snapshot = o;
-		/* One that holds nothing yet says nothing of what came before it. */
-		if ((o->type == HISTORY_GROWING || o->type == HISTORY_SEGMENT) &&
-		    o->last_txid >= o->first_txid &&
-		    (!newest || o->first_txid > newest->first_txid))
-			newest = o;
-	}
-	if (newest) {
-		rc = history_commit(r->history, newest->last_txid, &r->last, err);
-		if (rc == 0)
-			rc = history_object_frames(r->history, newest, &frames, &r->page_size,
-			                           &r->pos, err);
-		r->settled = !(r->last.flags & COMMIT_UNSETTLED);
-	}
-	if (rc == 0 && snapshot && snapshot->last_txid >= r->last.txid) {
-		struct moment m;
-		rc = history_tx(r->history, snapshot->last_txid, &m, err);
-		r->settled = rc == 0;
-		if (rc == 0 && snapshot->last_txid > r->last.txid) {
-			r->last = (struct commit){
-			        .txid = m.txid, .time_us = m.time_us, .n_pages = m.n_pages};
-			r->pos = (struct source_position){0};
-			r->page_size = m.page_size;
-		}
-		r->last.state = m.state;
-		r->last.flags = 0;
-	}
-	if (!snapshot)
-		r->settled = false;
-	r->durable = r->last;
-	r->durable_pos = r->pos;
-	r->durable_settled = r->settled;
-	return rc;
-}
-
-/* Takes the newest growing segment up again, so that small restarts do not leave small files. */
-static int recover_growing(struct recorder *r, struct err *err)
-{
-	cleanup_free struct history_object *objects = NULL;
-	const struct history_object *g = NULL;
-	size_t n;
-
-	int rc = history_objects(r->history, &objects, &n, err);
-	for (size_t i = 0; rc == 0 && i < n; i++)
-		if (objects[i].type == HISTORY_GROWING &&
-		    (!g || objects[i].first_txid > g->first_txid))
-			g = &objects[i];
-	if (rc < 0 || !g || g->lineage != r->lineage)
-		return rc;
-	bool holds_last = g->last_txid == r->last.txid && r->last.txid >= g->first_txid;
-	bool empty = g->first_txid == r->last.txid + 1;
-	if (!holds_last && !empty)
-		return 0;
-	r->growing_txid = g->first_txid;
-	r->durable_len = r->head.growing_txid == g->first_txid ? r->head.durable_len : 0;
-	struct commit last;
-	struct source_position pos;
-	rc = grow_resume(r->segment_fd, g->file, r->durable_len, r->level, &r->w, &last, &pos, err);
-	if (rc < 0 && empty && r->durable_len <= 200) { /* not even its header was whole */
-		unlinkat(r->segment_fd, g->file, 0);
-		r->growing_txid = r->durable_len = 0;
-		return 0;
-	}
-	if (rc < 0)
-		return rc;
-	r->durable_len = grow_length(r->w);
-	if (last.txid >= g->first_txid) { /* perhaps more than the head knew of */
-		bool same = last.txid == r->last.txid && !(r->last.flags & COMMIT_UNSETTLED);
-		if (!same) /* (a snapshot can have settled it) */
-			r->settled = !(last.flags & COMMIT_UNSETTLED) && r->settled;
-		if (!same || hash128_zero(r->last.state))
-			r->last = last;
-		r->last.last_frame = last.last_frame;
-		r->pos = pos;
-	} else {
-		r->last.last_frame = 0;
-	}
-	r->durable = r->last;
-	r->durable_pos = r->pos;
-	r->durable_settled = r->settled;
-	return 0;
-}
-
-/* A gap that was open when asof ended: it begins behind the last settled commit. */
-static void recover_gap(struct recorder *r)
-{
-	struct commit c = r->last;
-	struct moment first;
-
-	if (r->settled || history_first(r->history, &first, NULL) < 0)
+	if (!r->trouble_us)
 		return;
-	while ((c.flags & COMMIT_UNSETTLED) && c.txid > first.txid)
-		if (history_commit(r->history, c.txid - 1, &c, NULL) < 0)
-			break;
-	r->gap_open = true;
-	r->gap.before_txid = c.txid;
-	r->gap.before_us = c.time_us;
-	snprintf(r->gap.reason, sizeof(r->gap.reason), "stopped before it was healed");
+	r->trouble_us = 0;
+	log_info("recorder", "archive is written again db=%s", r->name);
+	set_trouble(r, "");
 }
 
-static int recover(struct recorder *r, struct err *err)
+/* Nothing came for a while: what can be had again is given back. */
+static void rest(struct recorder *r)
+{
+	if (r->w)
+		grow_rest(r->w);
+	overlay_release(&r->overlay);
+	if (!r->mid_commit_applied)
+		bitset_release(&r->grown);
+	recorder_close_archive(r);
+	LOCK_SCOPE(&r->lock);
+	if (r->was_long || !r->rested_once)
+		r->pools->memory_freed = true;
+	r->was_long = false;
+	r->rested_once = r->resting = true;
+}
+
+static int64_t without_work(struct recorder *r)
 {
 	struct err why = ERR_INIT;
 
-	int rc = file_open(r->dir_fd, HEAD_NAME, O_RDWR | O_CREAT, 0600, &r->head_fd, err);
-	if (rc < 0)
-		return rc;
-	if (head_read(r->head_fd, &r->head, &why) < 0) {
-		if (why.kind == ERR_VERSION)
-			return err_copy(err, &why);
-		r->head = (struct head){0};
+	pthread_mutex_lock(&r->lock);
+	bool ending = r->ending;
+	pthread_mutex_unlock(&r->lock);
+	if (ending) {
+		settle_cancel(r);
+		r->ended = true;
+		return POOL_WHEN_WOKEN;
 	}
-	rc = archive_open(r->root, NULL, &r->archive, err);
-	if (rc == 0)
-		rc = history_get(r->archive, r->name, &r->history, err);
-	if (rc < 0)
-		return rc;
-	/* What was fsynced and not yet told of is ours to tell. */
-	struct head told = r->head;
-	r->changes = told.generation;
-	struct history_status st;
-	rc = history_get_status(r->history, &st, err);
-	if (rc == 0)
-		rc = recover_last(r, err);
-	if (rc < 0)
-		return rc;
-	r->lineage = st.lineage;
-	r->known_until_us = told.known_until_us;
-	rc = recover_growing(r, err);
-	if (rc < 0)
-		return rc;
-	recover_gap(r);
-	return recorder_publish(r, true, err);
+	if (r->head.generation != r->changes && recorder_publish(r, false, &why) < 0)
+		return RETRY_US;
+	int64_t us = r->worked_us + REST_US - clock_mono_us();
+	if (us > 0)
+		return us;
+	rest(r);
+	return POOL_WHEN_WOKEN;
 }
 
-int recorder_open(const struct recorder_options *o, struct recorder **ret, struct err *err)
+/* More than that it is known how far everything is captured. */
+static bool is_work(const struct item *group)
 {
-	struct recorder *r = calloc(1, sizeof(*r));
+	for (; group; group = group->next)
+		if (group->type != ITEM_KNOWN)
+			return true;
+	return false;
+}
 
-	if (!r)
-		return err_set(err, ERR_NOMEM, 0, "no memory");
-	r->dir_fd = r->segment_fd = r->snapshot_fd = r->coalesced_fd = r->lock_fd = r->head_fd = -1;
-	r->scan.spool_fd = -1;
-	r->last_next = &r->first;
-	r->segment_bytes = o->segment_bytes ? o->segment_bytes : SEGMENT_BYTES_DEFAULT;
-	r->level = o->level;
-	r->sink = (struct capture_sink){r, on_break, on_batch, on_caught_up};
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_mutex_init(&r->table_lock, NULL);
-	pthread_cond_init(&r->more, NULL);
-	r->root = strdup(o->archive);
-	r->name = strdup(o->name);
-	int rc = r->root && r->name ? db_name_check(o->name, err)
-	                            : err_set(err, ERR_NOMEM, 0, "no memory");
-	if (rc == 0)
-		rc = open_folders(r, err);
-	if (rc == 0)
-		rc = check_source(r, o, err);
-	if (rc == 0) {
-		remove_temporaries(r->dir_fd);
-		remove_temporaries(r->segment_fd);
-		remove_temporaries(r->snapshot_fd);
-		remove_temporaries(r->coalesced_fd);
-		rc = recover(r, err);
-	}
+static int64_t with_group(struct recorder *r)
+{
+	struct err why = ERR_INIT;
+
+	int rc = process_group(r, r->group_at, &r->group_at, &why);
+	if (is_work(r->group))
+		r->worked_us = clock_mono_us();
 	if (rc < 0) {
-		recorder_free(r);
-		return rc;
+		int64_t wait_us = in_trouble(r, &why);
+		r->ended = wait_us == POOL_WHEN_WOKEN;
+		return wait_us;
 	}
-	r->status.settled = r->settled;
-	r->status.last_txid = r->last.txid;
-	*ret = r;
+	out_of_trouble(r);
+	free_items(r, take_ptr(r->group));
 	return 0;
 }
 
-bool recorder_resume(const struct recorder *r, struct capture_position *ret_pos,
-                     uint32_t *ret_page_size)
+static int64_t work(struct recorder *r)
 {
-	if (!r->settled || r->pos.frame == 0)
-		return false;
-	*ret_pos = (struct capture_position){r->pos.salt1, r->pos.salt2, r->pos.frame, r->pos.cksum,
-	                                     r->pos.change};
-	*ret_page_size = r->page_size;
-	return true;
+	struct err why = ERR_INIT;
+
+	if (!r->began) {
+		r->began = true;
+		r->worked_us = clock_mono_us();
+		if (table_recover(r, &why) < 0)
+			log_error("recorder", "page table db=%s: %s", r->name, why.msg);
+	}
+	if (!r->group)
+		r->group = r->group_at = take_group(r);
+	return r->group ? with_group(r) : without_work(r);
 }
 
-const struct capture_sink *recorder_sink(struct recorder *r)
+static int64_t recorder_step(void *ctx)
 {
-	return &r->sink;
+	struct recorder *r = ctx;
+
+	pthread_mutex_lock(&r->lock);
+	bool taken = r->at_work || r->ended; /* known_at_once(): it wakes us when it is done */
+	r->wanted = taken;
+	r->at_work = true;
+	r->resting = r->resting && !r->first && !r->ending;
+	pthread_mutex_unlock(&r->lock);
+	if (taken)
+		return POOL_WHEN_WOKEN;
+	int64_t wait_us = work(r);
+	pthread_mutex_lock(&r->lock);
+	r->at_work = false;
+	pthread_mutex_unlock(&r->lock);
+	return wait_us;
 }
+
+/* ---- start and end ---- */
 
 int recorder_start(struct recorder *r, struct capture *c, struct err *err)
 {
 	r->capture = c;
-	if (pthread_create(&r->worker, NULL, worker_main, r) != 0)
-		return err_set(err, ERR_NOMEM, 0, "cannot start a thread");
-	r->started = true;
-	return 0;
+	return pool_add(r->pools->record, recorder_step, r, &r->task, err);
 }
 
-int recorder_stop(struct recorder *r, int64_t timeout_us, struct err *err)
+void recorder_end(struct recorder *r, int64_t timeout_us)
 {
-	if (!r->started)
-		return 0;
+	if (!r->task)
+		return;
 	pthread_mutex_lock(&r->lock);
-	r->stopping = true;
+	r->ending = true;
 	r->give_up_us = clock_mono_us() + timeout_us;
-	pthread_cond_signal(&r->more);
 	pthread_mutex_unlock(&r->lock);
-	pthread_join(r->worker, NULL);
-	r->started = false;
+	pool_wake(r->task);
+}
+
+bool recorder_ended(const struct recorder *r)
+{
+	return !r->task || r->ended;
+}
+
+int recorder_result(struct recorder *r, struct err *err)
+{
 	if (r->status.trouble[0])
 		return err_set(err, ERR_IO, 0, "the last commits were not captured: %s",
 		               r->status.trouble);
-	return r->settled ? table_sync(r, r->durable.txid, err) : 0;
+	return r->settled && r->task ? table_sync(r, r->durable.txid, err) : 0;
+}
+
+uint64_t recorder_queued(struct recorder *r)
+{
+	LOCK_SCOPE(&r->lock);
+	return r->items_queued;
+}
+
+bool recorder_durable(struct recorder *r, uint64_t items)
+{
+	LOCK_SCOPE(&r->lock);
+	return r->items_done >= items && r->status.settled;
 }
 
 void recorder_get_status(struct recorder *r, struct recorder_status *ret)
@@ -678,22 +520,25 @@ void recorder_free(struct recorder *r)
 {
 	if (!r)
 		return;
-	free_group(r, r->first);
+	pool_remove(r->task);
+	settle_cancel(r);
+	free_items(r, r->group);
+	free_items(r, r->first);
 	grow_writer_free(r->w);
 	page_table_free(r->table);
-	if (r->history)
-		history_put(r->history);
-	archive_free(r->archive);
-	free(r->overlay.slots);
+	recorder_close_archive(r);
+	overlay_release(&r->overlay);
 	bitset_release(&r->grown);
 	bitset_release(&r->framed);
 	free(r->page_one);
-	const int fds[] = {r->dir_fd,       r->segment_fd, r->snapshot_fd,
-	                   r->coalesced_fd, r->lock_fd,    r->head_fd};
+	const int fds[] = {r->dir_fd, r->segment_fd, r->lock_fd, r->head_fd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	pthread_mutex_destroy(&r->lock);
+	pthread_mutex_destroy(&r->table_lock);
 	free(r->root);
 	free(r->name);
+	free(r->source_path);
 	free(r);
 }

@@ -9,14 +9,20 @@
 #include "engine/archive/page_table.h"
 #include "engine/archive/snapshot.h"
 #include "engine/base/bitset.h"
+#include "engine/daemon/pools.h"
 #include "engine/daemon/recorder.h"
 #include "engine/view/replay.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define QUEUE_BYTES (16u << 20) /* frames waiting at most */
-#define GROUP_BYTES (4u << 20)  /* frames written with one fsync at most */
+/*
+ * Each fdatasync() costs a journal commit and a flush of the disk, whatever it carries; beside
+ * writers that go flat out 4 MiB at a time could not follow them, 16 MiB can.  The queue holds
+ * what comes meanwhile.
+ */
+#define QUEUE_BYTES (64u << 20) /* frames waiting at most */
+#define GROUP_BYTES (16u << 20) /* frames written with one fsync at most */
 
 enum item_type { ITEM_BATCH, ITEM_BREAK, ITEM_KNOWN, ITEM_SETTLE, ITEM_SETTLE_FAILED };
 
@@ -51,50 +57,72 @@ struct overlay {
 int overlay_set(struct overlay *o, uint32_t pgno, struct hash128 h, struct err *err) MUST_USE;
 bool overlay_get(const struct overlay *o, uint32_t pgno, struct hash128 *ret);
 void overlay_clear(struct overlay *o);
+void overlay_release(struct overlay *o);
+
+#define SEGMENT_BYTES_DEFAULT (64u << 20)
+#define UNSEALED_SOFT_MAX 4u
 
 /* A pass over the live file: the first snapshot, or the search for pages that differ. */
 struct scan {
-	pthread_t thread;
-	bool active;  /* from its start until it was made use of, or cancelled */
-	bool running; /* the thread is to be joined */
+	struct pool_task *task; /* NULL: it does not run */
+	bool active;            /* from its start until it was made use of, or cancelled */
 	_Atomic bool stop;
 	bool snapshot; /* else: differences */
 	uint64_t epoch;
 	uint32_t page_size;
 	struct snapshot_writer *writer;
+	int dir_fd;   /* of the writer */
 	int spool_fd; /* differing pages: u32 number, page */
 	uint64_t n_spooled;
-	uint32_t file_pages; /* of the file when the pass ended */
-	struct err err;      /* why it failed */
+	uint64_t n_differing; /* of them; page 1 is spooled in any case */
+	uint32_t next_page;   /* to be read */
+	bool read, told;      /* the file was; what came of it was pushed */
+	uint64_t ticket;      /* of the barrier after that */
+	int64_t tell_us;      /* monotonic: a failure is told then */
+	uint32_t file_pages;  /* of the file when the pass ended */
+	struct err err;       /* why it failed */
 };
 
 struct recorder {
 	char *root, *name;
+	char *source_path;
 	uint64_t segment_bytes;
 	int level;
-	int dir_fd, segment_fd, snapshot_fd, coalesced_fd, lock_fd;
-	struct archive *archive;
+	struct pools *pools;
+	int dir_fd, segment_fd, lock_fd;
+	struct archive *archive; /* open while it is read; see recorder_open_archive() */
 	struct history *history;
 	struct capture *capture;
 	struct capture_sink sink;
-	pthread_t worker;
-	bool started;
+	struct pool_task *task; /* the worker */
+	recorder_news_fn *on_news[RECORDER_LISTENERS];
+	void *on_news_ctx[RECORDER_LISTENERS];
 
 	pthread_mutex_t lock; /* queue and status */
-	pthread_cond_t more;
-	struct item *first, **last_next;
+	struct item *first, **last_next, *newest;
 	size_t queued_bytes;
-	bool stopping;
-	int64_t give_up_us; /* monotonic; 0: never */
+	uint64_t items_queued, items_done; /* counters: how many ever */
+	bool was_long;                     /* the queue, since memory was given back */
+	bool ending;
+	int64_t give_up_us; /* monotonic, when ending */
+	bool at_work;       /* somebody owns what is the worker's */
+	bool wanted;        /* the worker was turned away meanwhile */
+	bool resting, rested_once;
 	struct recorder_status status;
 
-	_Atomic uint64_t changes; /* generation of the head to be written next */
-	struct head head;         /* of the worker */
+	_Atomic uint64_t unsealed; /* segments cut and not sealed, as far as known */
+	_Atomic bool kept;         /* a keeper seals them */
+	_Atomic uint64_t changes;  /* generation of the head to be written next */
+	struct head head;          /* of the worker */
 	int head_fd;
 
-	/* ---- of the worker thread alone ---- */
-	struct grow_writer *w; /* NULL: made at the next frame */
-	bool resume_segment;   /* the growing segment is to be taken up again first */
+	/* ---- of the worker alone: whoever set at_work ---- */
+	bool began;
+	_Atomic bool ended;
+	struct item *group, *group_at; /* taken from the queue; not yet covered from there on */
+	int64_t worked_us, trouble_us; /* monotonic: last group; since when it fails */
+	struct grow_writer *w;         /* NULL: made at the next frame */
+	bool resume_segment;           /* the growing segment is to be taken up again first */
 	int64_t segment_began_us;
 	uint64_t growing_txid; /* key of the segment that `w` writes, or wrote; 0: none */
 	uint64_t durable_len;  /* of it */
@@ -115,6 +143,7 @@ struct recorder {
 	bool discarding;         /* until the next break: frames cannot be placed */
 	struct gap_note gap;     /* open gap: `before` is set */
 	bool gap_open;
+	bool gap_doubtful; /* maybe nothing was written meanwhile: not declared before that is known */
 	uint64_t redo_txid; /* last txid before the break: what a fuzzy snapshot starts from */
 	uint64_t epoch;
 	bool settle_due; /* the scan of settle_epoch is over, a commit not yet */
@@ -167,5 +196,10 @@ void recorder_push(struct recorder *r, struct item *it);
 /* Any thread: objects came or went; told to readers within a second. */
 void recorder_changed(struct recorder *r);
 uint64_t recorder_generation(struct recorder *r);
+
+/* ---- open.c ---- */
+/* Makes r->history usable; the worker closes it when it rests. */
+int recorder_open_archive(struct recorder *r, struct err *err) MUST_USE;
+void recorder_close_archive(struct recorder *r);
 
 #endif

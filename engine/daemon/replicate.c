@@ -1,51 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Threads: the caller's runs capture; the recorder's writes; the keeper seals and coalesces at
- * idle priority; one waits for signals.
- */
 #include "engine/daemon/replicate.h"
 
 #include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
 #include "engine/base/log.h"
-#include "engine/daemon/keeper.h"
-#include "engine/daemon/recorder.h"
+#include "engine/daemon/database.h"
+#include "engine/daemon/shipping.h"
+#include "engine/ship/ship.h"
 
-#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
-
-/* With what is queued and a checkpoint's worth of reading, SIGTERM is done in 5 s. */
-#define STOP_TIMEOUT_US 2000000
-
-struct signals {
-	pthread_t thread;
-	struct capture *capture;
-	sigset_t set;
-};
-
-static void *signal_main(void *arg)
-{
-	struct signals *s = arg;
-	int sig = 0;
-
-	while (sigwait(&s->set, &sig) == 0 && sig != SIGUSR2) {
-		log_info("replicate", "stopping on signal %d", sig);
-		capture_stop(s->capture);
-	}
-	return NULL;
-}
-
-static void signals_block(struct signals *s)
-{
-	sigemptyset(&s->set);
-	sigaddset(&s->set, SIGTERM);
-	sigaddset(&s->set, SIGINT);
-	sigaddset(&s->set, SIGUSR2); /* ends the thread */
-	pthread_sigmask(SIG_BLOCK, &s->set, NULL);
-}
 
 static int absolute_path(const char *path, char out[PATH_MAX], struct err *err)
 {
@@ -57,18 +23,6 @@ static int absolute_path(const char *path, char out[PATH_MAX], struct err *err)
 	return err_set(err, ERR_IO, errno, "database '%s'", path);
 }
 
-/* Looks at the database before anything is created for it. */
-static int check_database(const struct replicate_options *o, const char *path, struct err *err)
-{
-	struct capture_options co = {.enable_wal = o->enable_wal};
-	struct capture_sink none = {0};
-	struct capture *c = NULL;
-
-	int rc = capture_open(path, &co, &none, &c, err);
-	capture_free(c);
-	return rc;
-}
-
 static void say_ready(int fd)
 {
 	if (fd < 0)
@@ -77,69 +31,128 @@ static void say_ready(int fd)
 	(void)n; /* whoever waited is gone */
 }
 
-static int run(const struct replicate_options *o, struct recorder *r, struct capture *c,
-               struct signals *signals, struct err *err)
+/* Until a signal, or until the database has ended by itself. */
+static void wait_for_end(const struct replicate_options *o, struct pools *pools, struct database *d,
+                         const sigset_t *signals)
 {
-	struct keeper *keeper = NULL;
+	const struct timespec opening = {.tv_nsec = 5000000}, running = {.tv_sec = 1};
+	struct database_status st;
+	bool ready = false, stopping = false;
 
-	signals->capture = c;
-	int rc = recorder_start(r, c, err);
+	while (!database_ended(d)) {
+		int sig = sigtimedwait(signals, NULL, ready && !stopping ? &running : &opening);
+		if (sig > 0 && !stopping)
+			log_info("replicate", "stopping on signal %d", sig);
+		if (sig > 0)
+			database_stop(d);
+		stopping = stopping || sig > 0;
+		pools_give_back(pools);
+		database_get_status(d, &st);
+		if (!ready && st.state == DATABASE_REPLICATING) {
+			say_ready(o->ready_fd);
+			ready = true;
+		}
+	}
+}
+
+/* ---- destinations ---- */
+
+#define TAKE_OVER_PATIENCE_MS 30000
+#define SHIP_END_US (10 * US_PER_SECOND)
+
+static int take_over(const struct database_options *d, const char *url, struct err *err)
+{
+	const struct store_options so = {.patience_ms = TAKE_OVER_PATIENCE_MS, .create = true};
+	cleanup_store struct store *store = NULL;
+	char from[200];
+
+	int rc = store_open(url, &so, &store, err);
+	const struct ship_options o = {
+	        .archive = d->archive, .name = d->name, .url = url, .store = store};
+	if (rc == 0)
+		rc = ship_take_over(&o, from, err);
 	if (rc < 0)
 		return rc;
-	if (!o->no_maintenance)
-		rc = keeper_start(r, &keeper, err);
-	if (rc == 0 && pthread_create(&signals->thread, NULL, signal_main, signals) != 0)
-		rc = err_set(err, ERR_NOMEM, 0, "cannot start a thread");
-	if (rc == 0) {
-		say_ready(o->ready_fd);
-		rc = capture_run(c, err);
-		pthread_kill(signals->thread, SIGUSR2);
-		pthread_join(signals->thread, NULL);
+	log_warn("replicate", "taken over to=%s from=\"%s\"", store->label, from);
+	return 0;
+}
+
+static int add_destinations(const struct replicate_options *o, const struct database_options *d,
+                            struct shipping *s, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < o->n_destinations && rc == 0; i++) {
+		const struct shipping_destination to = {.archive = d->archive,
+		                                        .name = d->name,
+		                                        .label = o->destinations[i],
+		                                        .url = o->destinations[i],
+		                                        .interval_us = US_PER_SECOND};
+		if (o->take_over)
+			rc = take_over(d, o->destinations[i], err);
+		if (rc == 0)
+			rc = shipping_add(s, &to, err);
 	}
-	keeper_stop(keeper);
+	return rc;
+}
+
+static void finish_shipping(struct shipping *s)
+{
 	struct err why = ERR_INIT;
-	int stopped = recorder_stop(r, STOP_TIMEOUT_US, &why);
-	return rc < 0 ? rc : stopped < 0 ? err_copy(err, &why) : 0;
+
+	shipping_end(s, SHIP_END_US);
+	while (!shipping_ended(s))
+		clock_sleep_us(10000);
+	if (shipping_result(s, &why) < 0)
+		log_error("replicate", "a destination lacks what was captured last: %s", why.msg);
 }
 
 int replicate_run(const struct replicate_options *o, struct err *err)
 {
 	char path[PATH_MAX], copy[PATH_MAX];
-	struct recorder *r = NULL;
-	struct capture *c = NULL;
-	struct signals signals;
-	struct capture_position pos;
+	const struct pools_options po = {0};
+	struct pools *pools = NULL;
+	struct database *d = NULL;
+	struct shipping *shipping = NULL;
+	sigset_t signals;
 
 	int rc = absolute_path(o->db_path, path, err);
-	if (rc == 0)
-		rc = check_database(o, path, err);
 	if (rc < 0)
 		return rc;
-	signals_block(&signals);
 	memcpy(copy, path, sizeof(copy));
-	struct recorder_options ro = {
+	struct database_options options = {
+	        .path = path,
 	        .archive = o->archive,
 	        .name = o->name ? o->name : basename(copy),
-	        .source_path = path,
-	        .adopt = o->adopt,
-	        .segment_bytes = o->segment_bytes,
-	};
-	rc = recorder_open(&ro, &r, err);
-	if (rc < 0)
-		return rc;
-	struct capture_options co = {
 	        .strict = o->strict,
 	        .enable_wal = o->enable_wal,
+	        .adopt = o->adopt,
 	        .wal_cap_bytes = o->wal_cap_bytes,
+	        .segment_bytes = o->segment_bytes,
+	        .no_maintenance = o->no_maintenance,
+	        .at_once = true,
+	        .news = shipping_news,
 	};
-	if (recorder_resume(r, &pos, &co.resume_page_size))
-		co.resume = &pos;
-	rc = capture_open(path, &co, recorder_sink(r), &c, err);
+	/* Before there are threads: they inherit it. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	rc = shipping_new(&shipping, err);
+	options.news_ctx = shipping;
 	if (rc == 0)
-		log_info("replicate", "start db=%s archive=%s name=%s", path, o->archive, ro.name);
+		rc = pools_new(&po, &pools, err);
 	if (rc == 0)
-		rc = run(o, r, c, &signals, err);
-	capture_free(c);
-	recorder_free(r);
+		rc = add_destinations(o, &options, shipping, err);
+	if (rc == 0)
+		rc = database_new(pools, &options, &d, err);
+	if (rc == 0) {
+		wait_for_end(o, pools, d, &signals);
+		rc = database_result(d, err);
+		finish_shipping(shipping);
+	}
+	database_free(d);
+	shipping_free(shipping);
+	pools_free(pools);
 	return rc;
 }

@@ -8,7 +8,7 @@
  * set, the newest of them; for every other page, what the main file holds, since a checkpoint
  * writes no page but those of frames.
  *
- *         settle_break()                scan thread                    settle_finish()
+ *         settle_break()                scan task                      settle_finish()
  *   broken ------------> scanning: reads the main file, page by page ------------> settled
  *      ^                     |  pages of frames are skipped            (in queue order, so E is
  *      +---------------------+  barrier: all frames until then are      the last commit before it)
@@ -19,6 +19,11 @@
  * of the newest recorded page go to a spool file; those that no frame has set by E become one
  * commit, E + 1, flagged COMMIT_HEAL.  Commits between the break and then are UNSETTLED: redo,
  * not to be viewed.
+ *
+ * Nothing at all happened meanwhile when all of this holds: no page differs, the size is the same,
+ * no frame came since the break, and neither the file (ctime, which nobody can set) nor
+ * its WAL was written to since before the last moment that is known.  Then there is no gap: a
+ * database that rests declares none at each restart.
  */
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
@@ -27,9 +32,12 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 
 #define SCAN_BYTES (1u << 20)
 #define SNAPSHOT_LEVEL 1
+#define BARRIER_POLL_US 1000
+#define DETACHED_POLL_US 20000
 
 static void push_event(struct recorder *r, enum item_type type, uint64_t epoch)
 {
@@ -73,11 +81,50 @@ static int scan_page(struct recorder *r, uint32_t pgno, const uint8_t *page, str
 				page_table_set(r->table, pgno, h);
 		} else {
 			/* Page 1 always goes along: a commit needs a page. */
-			differs = pgno == 1 || !hash128_equal(page_table_get(r->table, pgno), h);
+			differs = !hash128_equal(page_table_get(r->table, pgno), h);
+			s->n_differing += differs;
+			differs = differs || pgno == 1;
 		}
 	}
 	pthread_mutex_unlock(&r->table_lock);
 	return rc == 0 && differs ? spool_page(s, pgno, page, err) : rc;
+}
+
+/* Opened when the pass begins, not when it is asked for: it holds memory. */
+static int open_writer(struct recorder *r, struct err *err)
+{
+	struct scan *s = &r->scan;
+	int rc = 0;
+
+	if (!s->snapshot || s->writer)
+		return 0;
+	if (s->dir_fd < 0)
+		rc = file_open_dir(r->dir_fd, "snapshot", true, &s->dir_fd, err);
+	return rc < 0 ? rc
+	              : snapshot_create(s->dir_fd, "first.tmp", s->page_size, SNAPSHOT_LEVEL,
+	                                &s->writer, err);
+}
+
+static int scan_chunk(struct recorder *r, uint8_t *b, uint32_t per_read, struct err *err)
+{
+	struct scan *s = &r->scan;
+	uint32_t got = 0;
+
+	int rc = capture_read_pages(r->capture, s->epoch, s->next_page, per_read, s->page_size, b,
+	                            &got, err);
+	for (uint32_t i = 0; i < got && rc == 0; i++) {
+		uint8_t *page = b + (size_t)i * s->page_size;
+		if (s->next_page + i == lock_page(s->page_size))
+			memset(page, 0, s->page_size);
+		rc = scan_page(r, s->next_page + i, page, err);
+	}
+	if (rc == 0 && s->snapshot && got)
+		rc = snapshot_append(s->writer, b, (size_t)got * s->page_size, err);
+	if (rc < 0)
+		return rc;
+	s->next_page += got;
+	s->read = got < per_read;
+	return 0;
 }
 
 static int scan_file(struct recorder *r, struct err *err)
@@ -85,59 +132,71 @@ static int scan_file(struct recorder *r, struct err *err)
 	struct scan *s = &r->scan;
 	uint32_t per_read = SCAN_BYTES / s->page_size ? SCAN_BYTES / s->page_size : 1;
 	cleanup_free uint8_t *b = malloc((size_t)per_read * s->page_size);
-	uint32_t next = 1, got = per_read;
 
 	if (!b)
 		return err_set(err, ERR_NOMEM, 0, "no memory to read the database");
-	while (got == per_read) {
-		if (s->stop)
-			return err_set(err, ERR_CANCELLED, 0, "stopped");
-		int rc = capture_read_pages(r->capture, s->epoch, next, per_read, s->page_size, b,
-		                            &got, err);
-		if (rc < 0)
-			return rc;
-		for (uint32_t i = 0; i < got && rc == 0; i++) {
-			uint8_t *page = b + (size_t)i * s->page_size;
-			if (next + i == lock_page(s->page_size))
-				memset(page, 0, s->page_size);
-			rc = scan_page(r, next + i, page, err);
-		}
-		if (rc == 0 && s->snapshot && got)
-			rc = snapshot_append(s->writer, b, (size_t)got * s->page_size, err);
-		if (rc < 0)
-			return rc;
-		next += got;
-	}
-	s->file_pages = next - 1;
-	return capture_barrier(r->capture, s->epoch, err);
+	int rc = open_writer(r, err);
+	while (rc == 0 && !s->read)
+		rc = s->stop ? err_set(err, ERR_CANCELLED, 0, "stopped")
+		             : scan_chunk(r, b, per_read, err);
+	if (rc < 0)
+		return rc;
+	s->file_pages = s->next_page - 1;
+	s->ticket = capture_barrier_begin(r->capture);
+	return 0;
 }
 
-static void *scan_main(void *arg)
+static int64_t tell(struct recorder *r, int rc)
 {
-	struct recorder *r = arg;
 	struct scan *s = &r->scan;
 
-	int rc = scan_file(r, &s->err);
-	for (int i = 0; rc < 0 && s->err.kind != ERR_CANCELLED && i < 10 && !s->stop; i++)
-		clock_sleep_us(100000); /* whatever refused is not asked again at once */
+	s->told = true;
 	push_event(r, rc == 0 ? ITEM_SETTLE : ITEM_SETTLE_FAILED, s->epoch);
-	return NULL;
+	return POOL_WHEN_WOKEN;
+}
+
+static int64_t scan_step(void *ctx)
+{
+	struct recorder *r = ctx;
+	struct scan *s = &r->scan;
+	int64_t now_us = clock_mono_us();
+	int rc = 0;
+
+	if (s->told)
+		return POOL_WHEN_WOKEN;
+	if (s->tell_us)
+		return now_us >= s->tell_us ? tell(r, -1) : s->tell_us - now_us;
+	if (!s->read)
+		rc = scan_file(r, &s->err);
+	if (rc == 0)
+		rc = capture_barrier(r->capture, s->epoch, s->ticket, &s->err);
+	if (rc == 0 || s->err.kind == ERR_CANCELLED || s->stop)
+		return tell(r, rc);
+	if (s->err.kind == ERR_BUSY) {
+		s->err = (struct err)ERR_INIT;
+		return s->read ? BARRIER_POLL_US : DETACHED_POLL_US;
+	}
+	s->tell_us = now_us + US_PER_SECOND; /* whatever refused is not asked again at once */
+	return US_PER_SECOND;
+}
+
+static void end_scan(struct scan *s)
+{
+	s->stop = true;
+	pool_remove(take_ptr(s->task));
 }
 
 void settle_cancel(struct recorder *r)
 {
 	struct scan *s = &r->scan;
 
-	if (s->running) {
-		s->stop = true;
-		pthread_join(s->thread, NULL);
-		s->running = false;
-	}
+	end_scan(s);
 	s->active = false;
 	snapshot_writer_free(take_ptr(s->writer));
 	if (s->spool_fd >= 0)
-		close(s->spool_fd);
-	s->spool_fd = -1;
+		close(take_fd(&s->spool_fd));
+	if (s->dir_fd >= 0)
+		close(take_fd(&s->dir_fd));
 }
 
 static int open_spool(struct recorder *r, struct err *err)
@@ -158,7 +217,10 @@ static int start_scan(struct recorder *r, bool snapshot, struct err *err)
 	s->snapshot = snapshot;
 	s->epoch = r->epoch;
 	s->page_size = r->page_size;
-	s->n_spooled = 0;
+	s->n_spooled = s->n_differing = 0;
+	s->next_page = 1;
+	s->read = s->told = false;
+	s->tell_us = 0;
 	s->err = (struct err)ERR_INIT;
 	free(r->page_one);
 	r->page_one = calloc(1, r->page_size);
@@ -168,18 +230,14 @@ static int start_scan(struct recorder *r, bool snapshot, struct err *err)
 		pthread_mutex_lock(&r->table_lock);
 		rc = page_table_reset(r->table, err);
 		pthread_mutex_unlock(&r->table_lock);
-		if (rc == 0)
-			rc = snapshot_create(r->snapshot_fd, "first.tmp", r->page_size,
-			                     SNAPSHOT_LEVEL, &s->writer, err);
 	} else {
 		rc = open_spool(r, err);
 	}
 	if (rc < 0)
 		return rc;
-	if (pthread_create(&s->thread, NULL, scan_main, r) != 0)
-		return err_set(err, ERR_NOMEM, 0, "cannot start a thread");
-	s->running = s->active = true;
-	return 0;
+	rc = pool_add(r->pools->scan, scan_step, r, &s->task, err);
+	s->active = rc == 0;
+	return rc;
 }
 
 static int new_lineage(struct recorder *r, const struct item *it, struct err *err)
@@ -217,6 +275,50 @@ static int change_page_size(struct recorder *r, uint32_t page_size, struct err *
 	return page_table_open(r->dir_fd, page_size, &r->table, &ignored, err);
 }
 
+/* Capture was given no place to go on from; here it is known whether there ought to be one. */
+static void tell_reason(const struct recorder *r, const struct item *it, char *ret, size_t size)
+{
+	if (it->why == CAPTURE_FIRST && r->last.txid != 0)
+		snprintf(ret, size, "%s: how far the WAL had been captured is not known",
+		         capture_break_name(CAPTURE_GAP));
+	else
+		snprintf(ret, size, "%s: %.120s", capture_break_name(it->why), it->reason);
+}
+
+#define CLOCK_SLACK_US US_PER_SECOND /* file times may lag behind the clock, and it may be set */
+
+static bool is_older(struct timespec t, int64_t time_us)
+{
+	return (int64_t)t.tv_sec * US_PER_SECOND + t.tv_nsec / 1000 < time_us - CLOCK_SLACK_US;
+}
+
+/*
+ * See above.  Of the WAL it is mtime: SQLite, run by root, gives it its owner at each opening.  One
+ * without content need not be asked: what was committed into it and is gone from it was written to
+ * the file.
+ */
+static bool source_is_older(const struct recorder *r, int64_t time_us)
+{
+	cleanup_free char *wal = NULL;
+	struct stat st;
+
+	if (asprintf(&wal, "%s-wal", r->source_path) < 0)
+		return false;
+	if (stat(wal, &st) < 0 ? errno != ENOENT : st.st_size > 0 && !is_older(st.st_mtim, time_us))
+		return false;
+	return stat(r->source_path, &st) == 0 && is_older(st.st_ctim, time_us);
+}
+
+static void declare_gap(struct recorder *r)
+{
+	r->gap_doubtful = false;
+	pthread_mutex_lock(&r->lock);
+	r->status.gaps++;
+	pthread_mutex_unlock(&r->lock);
+	log_warn("recorder", "gap declared db=%s after_txid=%" PRIu64 " reason=\"%s\"", r->name,
+	         r->gap.before_txid, r->gap.reason);
+}
+
 /* Opens the gap: what is known ends with the last settled commit. */
 static void open_gap(struct recorder *r, const struct item *it)
 {
@@ -228,18 +330,14 @@ static void open_gap(struct recorder *r, const struct item *it)
 		};
 		r->gap_open = true;
 	}
-	snprintf(r->gap.reason, sizeof(r->gap.reason), "%s: %.120s", capture_break_name(it->why),
-	         it->reason);
+	tell_reason(r, it, r->gap.reason, sizeof(r->gap.reason));
 	/* Not to be taken back with what an error undoes later: the break stands. */
 	r->settled = r->durable_settled = false;
 	r->next_is_first = r->last.txid != 0;
-	if (r->gap_open) {
-		pthread_mutex_lock(&r->lock);
-		r->status.gaps++;
-		pthread_mutex_unlock(&r->lock);
-		log_warn("recorder", "gap declared db=%s after_txid=%" PRIu64 " reason=\"%s\"",
-		         r->name, r->gap.before_txid, r->gap.reason);
-	}
+	if (r->gap_open && source_is_older(r, r->gap.before_us))
+		r->gap_doubtful = true;
+	else if (r->gap_open)
+		declare_gap(r);
 }
 
 int settle_break(struct recorder *r, const struct item *it, struct err *err)
@@ -299,6 +397,8 @@ static int close_gap(struct recorder *r, struct err *err)
 {
 	if (!r->gap_open)
 		return 0;
+	if (r->gap_doubtful)
+		declare_gap(r);
 	r->gap.after_txid = r->last.txid;
 	r->gap.after_us = r->last.time_us;
 	int rc = gap_note_put(r->dir_fd, &r->gap, err);
@@ -421,6 +521,15 @@ static int finish_difference(struct recorder *r, struct err *err)
 	return rc < 0 ? rc : check_whole(r, n_pages, err);
 }
 
+static bool nothing_happened(const struct recorder *r)
+{
+	const struct scan *s = &r->scan;
+
+	return r->gap_open && r->gap_doubtful && r->last.txid == r->redo_txid &&
+	       r->last.txid == r->gap.before_txid && s->n_differing == 0 &&
+	       s->file_pages == r->last.n_pages && source_is_older(r, r->gap.before_us);
+}
+
 /* What cannot be finished is begun again, with a new break. */
 static int start_again(struct recorder *r, const char *why)
 {
@@ -438,10 +547,7 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 
 	if (it->epoch != r->epoch || !s->active)
 		return 0; /* of an attachment that is over */
-	if (s->running) {
-		pthread_join(s->thread, NULL);
-		s->running = false;
-	}
+	end_scan(s);
 	if (it->type == ITEM_SETTLE_FAILED) {
 		if (s->err.kind == ERR_CANCELLED)
 			settle_cancel(r);
@@ -455,6 +561,11 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 			rc = finish_snapshot(r, &why);
 		if (rc < 0)
 			return start_again(r, why.msg);
+	} else if (nothing_happened(r)) {
+		log_info("recorder", "nothing was written meanwhile db=%s txid=%" PRIu64, r->name,
+		         r->last.txid);
+		r->gap_open = r->gap_doubtful = r->next_is_first = false;
+		r->state = r->last.state;
 	} else {
 		rc = finish_difference(r, &why);
 		if (err_kind_of(rc) == ERR_DAMAGED) {

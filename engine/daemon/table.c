@@ -48,7 +48,9 @@ int table_rebuild(struct recorder *r, struct err *err)
 
 	if (!page)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a page");
-	int rc = history_latest(r->history, &m, err);
+	int rc = recorder_open_archive(r, err);
+	if (rc == 0)
+		rc = history_latest(r->history, &m, err);
 	if (rc == 0 && m.page_size != r->page_size)
 		rc = err_set(err, ERR_GAP, 0, "the page size changed");
 	if (rc == 0)
@@ -73,6 +75,22 @@ int table_rebuild(struct recorder *r, struct err *err)
 	return rc;
 }
 
+/*
+ * The commits that a first snapshot covers carry no state of their own.  When the last of them is
+ * the newest of all, what comes next is counted from the sum of the table, which was just made from
+ * that very image.
+ */
+static void recover_state(struct recorder *r)
+{
+	bool known = !(r->last.flags & COMMIT_NO_STATE) && !hash128_zero(r->last.state);
+
+	if (!known && r->table_valid)
+		r->last.state = r->durable.state = page_table_sum(r->table, r->last.n_pages);
+	else if (!known)
+		capture_request_break(r->capture, "the newest state is not known");
+	r->state = r->last.state;
+}
+
 int table_recover(struct recorder *r, struct err *err)
 {
 	uint64_t synced;
@@ -87,11 +105,16 @@ int table_recover(struct recorder *r, struct err *err)
 		/* Sizes before are not known here: a page behind the end is cut by the sum's test. */
 		struct redo d = {r, 0};
 		struct commit at;
-		if (synced < r->last.txid && history_commit(r->history, synced, &at, &why) == 0)
+		bool behind = synced < r->last.txid;
+		if (behind)
+			rc = recorder_open_archive(r, &why);
+		if (rc == 0 && behind && history_commit(r->history, synced, &at, &why) == 0)
 			d.n_pages = at.n_pages;
 		/* Without a sum to compare with, pieces of a commit that never ended could stand in it
 		 * unnoticed, and pages that differ would be taken for recorded ones. */
-		if (history_replay(r->history, synced, r->last.txid, redo_frame, &d, &why) == 0 &&
+		if (rc == 0 &&
+		    (!behind ||
+		     history_replay(r->history, synced, r->last.txid, redo_frame, &d, &why) == 0) &&
 		    !(r->last.flags & COMMIT_NO_STATE) &&
 		    hash128_equal(page_table_sum(r->table, r->last.n_pages), r->last.state))
 			r->table_valid = true;
@@ -113,7 +136,7 @@ int table_recover(struct recorder *r, struct err *err)
 	}
 	page_table_truncate(r->table, r->last.n_pages);
 	if (r->settled)
-		r->state = r->last.state;
+		recover_state(r);
 	return 0;
 }
 

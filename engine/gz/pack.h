@@ -26,8 +26,8 @@
  *
  *   (1) Every byte of the file lies in a member; every member is covered by the hash of an
  *       entry that is itself covered, up to the trailer, which covers itself.
- *   (2) A reader needs the header, the trailer, the top and the leaves on its way, and
- *       only the blocks that it was asked for.
+ *   (2) A reader needs the trailer, the top and the leaves on its way, and only the blocks that
+ *       it was asked for; the header, when the trailer is not one that it knows.
  */
 #ifndef ASOF_GZ_PACK_H
 #define ASOF_GZ_PACK_H
@@ -81,8 +81,10 @@ void pack_writer_free(struct pack_writer *w);
 
 /* ---- reading ---- */
 struct pack;
-/* Takes the source over on success.  Checks header, trailer and top. */
+/* Takes the source over on success.  Checks header, trailer and top; the header of a remote one
+ * when it comes to its neighbours, or by pack_check_header(). */
 int pack_open(struct source *src, struct cache *cache, struct pack **ret, struct err *err) MUST_USE;
+int pack_check_header(struct pack *p, struct err *err) MUST_USE;
 void pack_free(struct pack *p);
 uint64_t pack_id(const struct pack *p);
 const char *pack_name(const struct pack *p);

@@ -15,12 +15,27 @@ struct pack {
 	size_t refs_offset;  /* of the member leaf refs in `top` */
 	size_t owner_offset; /* of the owner's bytes in `top` */
 	uint8_t meta[PACK_META_SIZE];
+	_Atomic bool header_checked;
 };
 
 static int damaged(const struct pack *p, struct err *err, uint64_t offset, const char *what)
 {
 	return err_set(err, ERR_DAMAGED, 0, "'%s' is damaged at byte %llu: %s", p->src->name,
 	               (unsigned long long)offset, what);
+}
+
+struct ref_check {
+	const struct pack *pack;
+	const struct pack_ref *ref;
+};
+
+static int check_ref(void *ctx, const uint8_t *b, size_t len, struct err *err)
+{
+	const struct ref_check *c = ctx;
+
+	if (hash64(b, len, gz_bind(c->pack->id, c->ref->offset)) != c->ref->hash)
+		return damaged(c->pack, err, c->ref->offset, "bytes do not match their hash");
+	return 0;
 }
 
 /* Reads `ref` and checks its hash; malloc'ed. */
@@ -31,11 +46,10 @@ static int read_ref(struct pack *p, const struct pack_ref *ref, uint8_t **ret, s
 	cleanup_free uint8_t *b = malloc(ref->len ? ref->len : 1);
 	if (!b)
 		return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", p->src->name);
-	int rc = p->src->pread(p->src, b, ref->len, ref->offset, err);
+	struct ref_check c = {p, ref};
+	int rc = source_read_checked(p->src, b, ref->len, ref->offset, check_ref, &c, err);
 	if (rc < 0)
 		return rc;
-	if (hash64(b, ref->len, gz_bind(p->id, ref->offset)) != ref->hash)
-		return damaged(p, err, ref->offset, "bytes do not match their hash");
 	*ret = take_ptr(b);
 	return 0;
 }
@@ -68,26 +82,26 @@ static int check_version(struct pack *p, struct err *err)
 	return rc < 0 ? rc : gz_check_version(b, len, "asofpack", PACK_VERSION, p->src->name, err);
 }
 
-static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *err)
+struct trailer_check {
+	struct pack *pack;
+	struct pack_ref top;
+};
+
+static int take_trailer(void *ctx, const uint8_t *raw, size_t len, struct err *err)
 {
-	uint8_t raw[PACK_TRAILER_SIZE];
+	struct trailer_check *c = ctx;
+	struct pack *p = c->pack;
 	cleanup_buf struct buf b = BUF_INIT(PACK_TRAILER_PAYLOAD);
 	struct err why;
-
-	if (p->file_size < PACK_TRAILER_SIZE + PACK_HEADER_SIZE)
-		return damaged(p, err, p->file_size, "too short");
 	uint64_t at = p->file_size - PACK_TRAILER_SIZE;
-	int rc = p->src->pread(p->src, raw, sizeof(raw), at, err);
-	if (rc < 0)
-		return rc;
-	if (gz_get_blob(GZ_TRAILER, raw, sizeof(raw), &b, &why) < 0 ||
-	    b.len != PACK_TRAILER_PAYLOAD)
+
+	if (gz_get_blob(GZ_TRAILER, raw, len, &b, &why) < 0 || b.len != PACK_TRAILER_PAYLOAD)
 		return damaged(p, err, at, "no trailer");
 	const uint8_t *t = b.data;
 	p->block_size = load_le32(t + 12);
 	p->id = load_le64(t + 16);
 	p->content_len = load_le64(t + 24);
-	*ret_top = (struct pack_ref){load_le64(t + 32), load_le64(t + 40), load_le64(t + 48)};
+	c->top = (struct pack_ref){load_le64(t + 32), load_le64(t + 40), load_le64(t + 48)};
 	memcpy(p->meta, t + 56, PACK_META_SIZE);
 	if (hash64(t, 56 + PACK_META_SIZE, gz_bind(p->id, at)) !=
 	    load_le64(t + 56 + PACK_META_SIZE))
@@ -99,22 +113,43 @@ static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *er
 	return 0;
 }
 
-static int read_header(struct pack *p, struct err *err)
+static int read_trailer(struct pack *p, struct pack_ref *ret_top, struct err *err)
 {
-	uint8_t raw[PACK_HEADER_SIZE];
+	uint8_t raw[PACK_TRAILER_SIZE];
+	struct trailer_check c = {.pack = p};
+
+	if (p->file_size < PACK_TRAILER_SIZE + PACK_HEADER_SIZE)
+		return damaged(p, err, p->file_size, "too short");
+	int rc = source_read_checked(p->src, raw, sizeof(raw), p->file_size - PACK_TRAILER_SIZE,
+	                             take_trailer, &c, err);
+	*ret_top = c.top;
+	return rc;
+}
+
+static int take_header(void *ctx, const uint8_t *raw, size_t len, struct err *err)
+{
+	const struct pack *p = ctx;
 	cleanup_buf struct buf b = BUF_INIT(PACK_HEADER_PAYLOAD);
 	struct err why;
 
-	int rc = p->src->pread(p->src, raw, sizeof(raw), 0, err);
-	if (rc < 0)
-		return rc;
-	if (gz_get_blob(GZ_HEADER, raw, sizeof(raw), &b, &why) < 0 || b.len != PACK_HEADER_PAYLOAD)
+	if (gz_get_blob(GZ_HEADER, raw, len, &b, &why) < 0 || b.len != PACK_HEADER_PAYLOAD)
 		return damaged(p, err, 0, "no header");
 	if (memcmp(b.data, "asofpack", 8) != 0 || load_le32(b.data + 8) != PACK_VERSION ||
 	    load_le32(b.data + 12) != p->block_size || load_le64(b.data + 16) != p->id ||
 	    load_le64(b.data + 24) != hash64(b.data, 24, gz_bind(p->id, 0)))
 		return damaged(p, err, 0, "the header does not match the trailer");
 	return 0;
+}
+
+int pack_check_header(struct pack *p, struct err *err)
+{
+	uint8_t raw[PACK_HEADER_SIZE];
+
+	if (p->header_checked)
+		return 0;
+	int rc = source_read_checked(p->src, raw, sizeof(raw), 0, take_header, p, err);
+	p->header_checked = rc == 0;
+	return rc;
 }
 
 static int read_top(struct pack *p, const struct pack_ref *ref, struct err *err)
@@ -148,13 +183,17 @@ int pack_open(struct source *src, struct cache *cache, struct pack **ret, struct
 		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", src->name);
 	p->src = src;
 	p->cache = cache;
+	struct err why = ERR_INIT;
 	int rc = src->size(src, &p->file_size, err);
-	if (rc == 0)
+	if (rc == 0 && !src->remote)
 		rc = check_version(p, err);
-	if (rc == 0)
-		rc = read_trailer(p, &top, err);
-	if (rc == 0)
-		rc = read_header(p, err);
+	if (rc == 0 && (rc = read_trailer(p, &top, &why)) < 0) {
+		/* Far away the header is asked only when the trailer is not ours. */
+		int newer = src->remote && why.kind == ERR_DAMAGED ? check_version(p, err) : 0;
+		rc = err_kind_of(newer) == ERR_VERSION ? newer : err_copy(err, &why);
+	}
+	if (rc == 0 && !src->remote)
+		rc = pack_check_header(p, err);
 	if (rc == 0)
 		rc = read_top(p, &top, err);
 	if (rc < 0) {
@@ -281,6 +320,8 @@ static int load_block(void *ctx, void **ret_data, size_t *ret_len, struct err *e
 	struct err why = ERR_INIT;
 
 	int rc = block_ref(p, l->block, &ref, err);
+	if (rc == 0 && l->block == 0) /* beside it */
+		rc = pack_check_header(p, err);
 	if (rc == 0)
 		rc = read_ref(p, &ref, &raw, err);
 	if (rc < 0)

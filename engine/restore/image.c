@@ -2,10 +2,11 @@
 /*
  * A few threads, each of which takes the next piece, reads it, hashes its pages and writes it
  * at its place.  They need no order among them: the state checksum is a sum, and pieces begin
- * at multiples of every page size.
+ * at multiples of every page size.  What comes in order only is taken by one thread.
  */
 #include "engine/restore/restore_i.h"
 
+#include "engine/base/bytes.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
@@ -26,13 +27,15 @@
 _Static_assert(PIECE_BYTES % PAGE_SIZE_MAX == 0, "a piece holds whole pages");
 
 struct image {
-	struct view *view;
+	const struct restore_image *from;
+	bool shared; /* the file shares its blocks with another: write what differs alone */
 	int fd;
 	const char *path;
 	uint64_t size;
 	uint32_t page_size;
 	const struct restore_options *options;
-	_Atomic uint64_t next, done; /* bytes given out, bytes written */
+	_Atomic uint64_t next, done; /* bytes given out, bytes done with */
+	_Atomic uint64_t written;
 	_Atomic bool stop;
 	pthread_mutex_t lock;
 	struct hash128 sum; /* under lock */
@@ -65,26 +68,50 @@ static void hash_pages(const struct image *im, uint64_t offset, const uint8_t *p
 			state_add(sum, page_hash(pgno, piece + at, im->page_size));
 }
 
+static int write_run(struct image *im, uint64_t offset, const uint8_t *p, size_t len,
+                     struct err *err)
+{
+	if (len == 0)
+		return 0;
+	int rc = file_pwrite(im->fd, p, len, offset, im->path, err);
+	/* Only a hint: the disk begins now what fsync() waits for later. */
+	if (!rc)
+		file_start_writing(im->fd, offset, len);
+	im->written += len;
+	return rc;
+}
+
+/* The pages of a piece that are not in the file already. */
+static int write_differing(struct image *im, uint64_t offset, const uint8_t *piece, size_t len,
+                           struct err *err)
+{
+	cleanup_free uint8_t *there = malloc(len);
+	size_t got, from = 0;
+
+	if (!there)
+		return err_set(err, ERR_NOMEM, 0, "out of memory");
+	int rc = file_pread_some(im->fd, there, len, offset, &got, im->path, err);
+	for (size_t at = 0; at < len && !rc; at += im->page_size) {
+		if (at + im->page_size > got || memcmp(piece + at, there + at, im->page_size) != 0)
+			continue;
+		rc = write_run(im, offset + from, piece + from, at - from, err);
+		from = at + im->page_size;
+	}
+	return rc ? rc : write_run(im, offset + from, piece + from, len - from, err);
+}
+
 static int do_piece(struct image *im, uint64_t offset, uint8_t *buf, size_t len,
                     struct hash128 *sum, struct err *err)
 {
-	size_t got;
-	int rc = view_read(im->view, offset, buf, len, 0, &got, err);
+	int rc = im->from->read(im->from->ctx, offset, buf, len, err);
 
 	if (rc)
 		return rc;
-	if (got != len)
-		return err_set(err, ERR_DAMAGED, 0,
-		               "the image ends at byte %" PRIu64 " of %" PRIu64, offset + got,
-		               im->size);
 	hash_pages(im, offset, buf, len, sum);
-	if (all_zero(buf, len))
-		return 0; /* as the file is already */
-	rc = file_pwrite(im->fd, buf, len, offset, im->path, err);
-	/* Only a hint: the disk begins now what fsync() waits for later. */
-	if (!rc)
-		sync_file_range(im->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
-	return rc;
+	if (im->shared)
+		return write_differing(im, offset, buf, len, err);
+	return all_zero(buf, len) ? 0 /* as the file is already */
+	                          : write_run(im, offset, buf, len, err);
 }
 
 /* Whether to go on. */
@@ -157,11 +184,12 @@ static int reserve(const struct image *im, struct err *err)
 {
 	struct statvfs fs;
 
-	if (im->size == 0)
+	if (im->size == 0 || im->shared)
 		return 0;
-	if (ftruncate(im->fd, (off_t)im->size) < 0)
+	if (im->from->read && ftruncate(im->fd, (off_t)im->size) < 0)
 		return err_set(err, ERR_IO, errno, "size '%s'", im->path);
-	if (fallocate(im->fd, 0, 0, (off_t)im->size) == 0 || errno == EOPNOTSUPP || errno == ENOSYS)
+	if (fallocate(im->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)im->size) == 0 ||
+	    errno == EOPNOTSUPP || errno == ENOSYS)
 		return 0;
 	int e = errno;
 	if (e == ENOSPC && fstatvfs(im->fd, &fs) == 0)
@@ -173,16 +201,80 @@ static int reserve(const struct image *im, struct err *err)
 	return err_set(err, ERR_IO, e, "reserve %" PRIu64 " bytes for '%s'", im->size, im->path);
 }
 
-int image_write(struct view *v, int fd, const char *path, const struct restore_options *options,
-                bool *ret_checked, struct err *err)
+/* ---- in order ---- */
+
+static int take_in_order(struct image *im, struct err *err)
 {
-	const struct moment *m = view_moment(v);
+	cleanup_free uint8_t *buf = malloc(PIECE_BYTES);
+	int64_t reported_us = 0;
+	size_t got = PIECE_BYTES;
+
+	if (!buf)
+		return err_set(err, ERR_NOMEM, 0, "out of memory");
+	while (got == PIECE_BYTES) {
+		int rc = im->from->next(im->from->ctx, buf, PIECE_BYTES, &got, err);
+		if (!rc && got > 0)
+			rc = write_run(im, im->done, buf, got, err);
+		im->done += got;
+		if (!rc && !report(im, &reported_us))
+			rc = err_set(err, ERR_CANCELLED, 0, "cancelled");
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+uint64_t restore_header_bytes(const uint8_t head[SQLITE_HEADER_SIZE])
+{
+	struct db_header h;
+
+	/* The count of pages was written with this change of the file, or it is an old one. */
+	if (db_header_parse(head, SQLITE_HEADER_SIZE, &h, NULL) ||
+	    load_be32(head + 92) != h.change_counter)
+		return 0;
+	return (uint64_t)h.n_pages * h.page_size;
+}
+
+/* All of it came, and its checksums held; whether it is as long as it says shows only now. */
+static int check_what_came(struct image *im, struct err *err)
+{
+	uint8_t head[SQLITE_HEADER_SIZE];
+	int rc = file_pread(im->fd, head, sizeof(head), 0, im->path, err);
+
+	if (rc)
+		return rc;
+	uint64_t said = restore_header_bytes(head);
+	if (im->done < said || im->done % im->page_size != 0)
+		return err_set(err, ERR_DAMAGED, 0,
+		               "'%s' is not whole: %" PRIu64 " bytes, pages of %u, %" PRIu64
+		               " bytes by its header",
+		               im->from->label, im->done, im->page_size, said);
+	im->size = im->done;
+	return 0;
+}
+
+/* ---- */
+
+static int check_state(const struct image *im, struct err *err)
+{
+	if (!hash128_zero(im->from->state) && !hash128_equal(im->from->state, im->sum))
+		return err_set(err, ERR_DAMAGED, 0,
+		               "what the archive gives for %s is not what was committed: its state "
+		               "checksum differs",
+		               im->from->label);
+	return 0;
+}
+
+int image_write(const struct restore_image *from, int fd, bool shared, const char *path,
+                const struct restore_options *options, struct image_written *ret, struct err *err)
+{
 	struct image im = {
-	        .view = v,
+	        .from = from,
+	        .shared = shared,
 	        .fd = fd,
 	        .path = path,
-	        .size = view_size(v),
-	        .page_size = m->page_size,
+	        .size = from->size_bytes,
+	        .page_size = from->page_size,
 	        .options = options,
 	        .lock = PTHREAD_MUTEX_INITIALIZER,
 	};
@@ -190,15 +282,53 @@ int image_write(struct view *v, int fd, const char *path, const struct restore_o
 
 	if (rc)
 		return rc;
-	run_workers(&im);
-	pthread_mutex_destroy(&im.lock);
-	if (im.rc)
-		return err_copy(err, &im.first);
-	*ret_checked = !hash128_zero(m->state);
-	if (*ret_checked && !hash128_equal(m->state, im.sum))
-		return err_set(err, ERR_DAMAGED, 0,
-		               "what the archive gives for txid %" PRIu64
-		               " is not what was committed: its state checksum differs",
-		               m->txid);
+	if (from->next) {
+		if ((rc = take_in_order(&im, err)) || (rc = check_what_came(&im, err)))
+			return rc;
+	} else {
+		run_workers(&im);
+		pthread_mutex_destroy(&im.lock);
+		if (im.rc)
+			return err_copy(err, &im.first);
+		if ((rc = check_state(&im, err)))
+			return rc;
+	}
+	/* What was shared with may have been longer. */
+	if (ftruncate(fd, (off_t)im.size) < 0)
+		return err_set(err, ERR_IO, errno, "size '%s'", path);
+	*ret = (struct image_written){
+	        .size_bytes = im.size,
+	        .written_bytes = im.written,
+	        .state_matched = !hash128_zero(from->state),
+	};
 	return 0;
+}
+
+/* ---- of a view ---- */
+
+static int read_view(void *ctx, uint64_t offset, void *buf, size_t len, struct err *err)
+{
+	size_t got;
+	int rc = view_read(ctx, offset, buf, len, 0, &got, err);
+
+	if (!rc && got != len)
+		return err_set(err, ERR_DAMAGED, 0,
+		               "the image ends at byte %" PRIu64 " of %" PRIu64, offset + got,
+		               view_size(ctx));
+	return rc;
+}
+
+void image_of_view(struct view *v, char label[IMAGE_LABEL_MAX], struct restore_image *ret)
+{
+	const struct moment *m = view_moment(v);
+
+	snprintf(label, IMAGE_LABEL_MAX, "txid %" PRIu64, m->txid);
+	*ret = (struct restore_image){
+	        .ctx = v,
+	        .label = label,
+	        .page_size = m->page_size,
+	        .size_bytes = view_size(v),
+	        .read = read_view,
+	        .state = m->state,
+	};
 }

@@ -66,6 +66,15 @@ int place_open(const char *target, struct place *ret, struct err *err)
 	int rc = split(target, dir, ret->name, err);
 	if (rc)
 		return rc;
+	size_t len = strlen(ret->name);
+	for (int i = 0; i < N_SIDES; i++) {
+		size_t n_suffix = strlen(side_suffixes[i]);
+		if (len > n_suffix && strcmp(ret->name + len - n_suffix, side_suffixes[i]) == 0)
+			return err_set(err, ERR_USAGE, 0,
+			               "'%.200s' is a name that SQLite gives to what lies beside "
+			               "a database (choose another)",
+			               target);
+	}
 	if (!realpath(dir, ret->dir))
 		return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO,
 		               errno, "folder '%.200s' of the target", dir);
@@ -94,6 +103,7 @@ struct search {
 	struct file_id files[N_FILES]; /* the target and what lies beside it */
 	size_t n_files;
 	struct file_id lock; /* of the replicator; ino 0: there is none */
+	struct file_id self; /* this program */
 	bool closed_to_us;   /* some process would not be looked into */
 	struct found *found;
 };
@@ -106,9 +116,9 @@ static bool is_one_of(const struct search *s, dev_t dev, ino_t ino)
 	return false;
 }
 
-static void add_holder(struct found *f, pid_t pid)
+static void add_holder(struct found *f, pid_t pid, bool is_asof)
 {
-	struct holder h = {.pid = pid};
+	struct restore_holder h = {.pid = pid, .is_asof = is_asof};
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
@@ -116,8 +126,10 @@ static void add_holder(struct found *f, pid_t pid)
 	if (!comm || !fgets(h.command, sizeof(h.command), comm))
 		snprintf(h.command, sizeof(h.command), "?");
 	h.command[strcspn(h.command, "\n")] = '\0';
-	if (f->n_holders++ == 0)
+	/* The one to be named is rather an application. */
+	if (f->n_holders++ == 0 || (f->holder.is_asof && !is_asof))
 		f->holder = h;
+	f->n_asof += is_asof;
 }
 
 /* stat(2) of what a descriptor stands for, without asking a server that may hang. */
@@ -132,6 +144,28 @@ static bool stat_fd_of(int fds, const char *name, dev_t *ret_dev, ino_t *ret_ino
 	return true;
 }
 
+static bool runs_this_program(const struct search *s, pid_t pid)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+	return s->self.ino && stat(path, &st) == 0 && st.st_ino == s->self.ino &&
+	       st.st_dev == s->self.dev;
+}
+
+/* ARCHIVE/local/NAME/lock, which a replicator has open for its life. */
+static bool is_writer_lock(int fds, const char *name)
+{
+	char path[PATH_MAX];
+	ssize_t n = readlinkat(fds, name, path, sizeof(path) - 1);
+
+	if (n < 6)
+		return false;
+	path[n] = '\0';
+	return strcmp(path + n - 5, "/lock") == 0 && strstr(path, "/local/");
+}
+
 static void search_process(struct search *s, pid_t pid)
 {
 	char path[64];
@@ -144,17 +178,21 @@ static void search_process(struct search *s, pid_t pid)
 		s->closed_to_us = s->closed_to_us || errno == EACCES;
 		return;
 	}
+	bool same = runs_this_program(s, pid);
 	while ((d = readdir(fds))) {
 		dev_t dev;
 		ino_t ino;
 		if (d->d_name[0] == '.' || !stat_fd_of(dirfd(fds), d->d_name, &dev, &ino))
 			continue;
 		holds = holds || is_one_of(s, dev, ino);
-		replicates =
-		        replicates || (s->lock.ino && s->lock.ino == ino && s->lock.dev == dev);
+		replicates = replicates ||
+		             (s->lock.ino && s->lock.ino == ino && s->lock.dev == dev) ||
+		             (same && is_writer_lock(dirfd(fds), d->d_name));
 	}
-	if (holds && !replicates)
-		add_holder(s->found, pid);
+	if (holds && replicates)
+		s->found->replicated = true;
+	else if (holds)
+		add_holder(s->found, pid, same);
 }
 
 /* "1: POSIX  ADVISORY  READ 4711 fe:01:1234 1073741826 1073742335": process, then device and
@@ -192,7 +230,7 @@ static void search_locks(struct search *s)
 		ino_t ino;
 		if (parse_lock(line, &pid, &dev, &ino) && pid > 0 && pid != getpid() &&
 		    is_one_of(s, dev, ino))
-			add_holder(s->found, pid);
+			add_holder(s->found, pid, runs_this_program(s, pid));
 	}
 }
 
@@ -237,12 +275,14 @@ static int look_at_sides(const struct place *p, struct search *s, struct found *
 	return 0;
 }
 
-static void identify_replicator(struct search *s, const char *lock_path)
+static void identify(struct search *s, const char *lock_path)
 {
 	struct stat st;
 
-	if (stat(lock_path, &st) == 0)
+	if (lock_path && stat(lock_path, &st) == 0)
 		s->lock = (struct file_id){st.st_dev, st.st_ino};
+	if (stat("/proc/self/exe", &st) == 0)
+		s->self = (struct file_id){st.st_dev, st.st_ino};
 }
 
 int look_for_holders(const struct stat *of, const char *lock_path, struct found *ret,
@@ -251,7 +291,7 @@ int look_for_holders(const struct stat *of, const char *lock_path, struct found 
 	struct found f = {0};
 	struct search s = {.found = &f, .files = {{of->st_dev, of->st_ino}}, .n_files = 1};
 
-	identify_replicator(&s, lock_path);
+	identify(&s, lock_path);
 	int rc = find_holders(&s, err);
 	if (!rc)
 		*ret = f;
@@ -277,9 +317,38 @@ int look(const struct place *p, const char *lock_path, struct found *ret, struct
 		return rc;
 	snprintf(name, sizeof(name), "%s" RESTORE_SWAP_SUFFIX, p->name);
 	f.interrupted = fstatat(p->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-	identify_replicator(&s, lock_path);
+	identify(&s, lock_path);
 	if (s.n_files && (rc = find_holders(&s, err)))
 		return rc;
 	*ret = f;
 	return 0;
+}
+
+int restore_look(const char *target, const char *lock_path, struct restore_target *ret,
+                 struct err *err)
+{
+	CLEANUP(place_release) struct place place;
+	struct found f;
+	int rc = place_open(target, &place, err);
+
+	if (rc || (rc = look(&place, lock_path, &f, err)))
+		return rc;
+	target_of(&place, &f, ret);
+	return 0;
+}
+
+void target_of(const struct place *p, const struct found *f, struct restore_target *ret)
+{
+	*ret = (struct restore_target){
+	        .exists = f->exists,
+	        .size_bytes = f->exists ? (uint64_t)f->st.st_size : 0,
+	        .wal = f->sides[SIDE_WAL].has_content,
+	        .journal = f->sides[SIDE_JOURNAL].has_content,
+	        .sides = f->sides[SIDE_WAL].exists || f->sides[SIDE_SHM].exists ||
+	                 f->sides[SIDE_JOURNAL].exists,
+	        .n_holders = f->n_holders,
+	        .holder = f->holder,
+	        .replicated = f->replicated,
+	};
+	snprintf(ret->path, sizeof(ret->path), "%s", p->path);
 }

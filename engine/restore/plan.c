@@ -17,7 +17,7 @@ int plan_check_holders(const struct place *p, const struct found *f, struct err 
 		snprintf(more, sizeof(more), " and %u more", f->n_holders - 1);
 	return err_set(err, ERR_REFUSED, 0,
 	               "'%s' is open in process %d (%s)%s (end that first: it would go on with "
-	               "the old file)",
+	               "the old file; --force goes ahead)",
 	               p->path, (int)f->holder.pid, f->holder.command, more);
 }
 
@@ -29,11 +29,12 @@ static int check_refusals(const struct place *p, const struct found *f, bool for
 		return err_set(err, ERR_EXISTS, 0, "'%s' is a folder (name a file in it)", p->path);
 	if (f->exists && !S_ISREG(f->st.st_mode))
 		return err_set(err, ERR_REFUSED, 0, "'%s' is no regular file", p->path);
+	/* The graver reason first: who only reads that the file exists adds --force, and goes on. */
+	if (!force && (rc = plan_check_holders(p, f, err)))
+		return rc;
 	if (f->exists && !force)
 		return err_set(err, ERR_EXISTS, 0,
 		               "'%s' exists (-o names another file, --force replaces it)", p->path);
-	if ((rc = plan_check_holders(p, f, err)))
-		return rc;
 	for (int i = 0; i < N_SIDES && !force; i++)
 		if (f->sides[i].exists)
 			return err_set(err, ERR_REFUSED, 0,
@@ -43,14 +44,14 @@ static int check_refusals(const struct place *p, const struct found *f, bool for
 	return 0;
 }
 
-int plan_make(const struct place *p, const struct found *f, bool force, int64_t now_us,
-              struct plan *ret, struct err *err)
+int plan_make(const struct place *p, const struct found *f, const struct restore_options *options,
+              int64_t now_us, struct plan *ret, struct err *err)
 {
 	struct plan plan = {.replace = f->exists, .mode = 0600};
 	bool any = false, content = false;
 	char when[TIME_STR_MAX];
 
-	int rc = check_refusals(p, f, force, err);
+	int rc = check_refusals(p, f, options->force, err);
 	if (rc)
 		return rc;
 	for (int i = 0; i < N_SIDES; i++) {
@@ -63,6 +64,9 @@ int plan_make(const struct place *p, const struct found *f, bool force, int64_t 
 		plan.uid = f->st.st_uid;
 		plan.gid = f->st.st_gid;
 	}
+	plan.warn_holders = f->n_holders > 0;
+	/* Whoever goes on with it does so in a file that has a name, and its -wal beside it. */
+	content = content || (f->exists && (f->n_holders > 0 || options->keep_old));
 	plan.keep_old = content && f->exists;
 	plan.move_sides = content && !f->exists;
 	plan.remove_sides = any && !content;

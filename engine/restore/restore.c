@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 /* ---- which commit ---- */
 
@@ -127,6 +129,15 @@ static int remove_stale(struct tmp_file *t, struct err *err)
 	return 0;
 }
 
+/* One that was being written when a restore died; nobody else is at it now. */
+static void remove_torn_intent(const struct place *p)
+{
+	char name[RESTORE_NAME_MAX];
+
+	snprintf(name, sizeof(name), "%s" RESTORE_SWAP_SUFFIX ".tmp", p->name);
+	unlinkat(p->dir_fd, name, 0);
+}
+
 static int tmp_create(const struct place *p, struct tmp_file *t, struct err *err)
 {
 	struct err why = ERR_INIT;
@@ -139,6 +150,7 @@ static int tmp_create(const struct place *p, struct tmp_file *t, struct err *err
 		                   &why);
 		if (!rc && file_lock(t->fd, t->path, NULL) == 0 && tmp_is_ours(t)) {
 			t->there = true;
+			remove_torn_intent(p);
 			return 0;
 		}
 		if (rc && err_kind_of(rc) != ERR_EXISTS)
@@ -168,9 +180,13 @@ static int tmp_finish(struct tmp_file *t, const struct plan *plan, struct err *e
 
 /* ---- all of it ---- */
 
+#define ASOF_WAIT_US (10 * US_PER_SECOND)
+#define ASOF_LOOK_US 100000
+
 struct job {
 	struct place place;
-	char lock_path[PATH_MAX]; /* of the replicator */
+	const struct restore_image *image;
+	const char *name; /* of the database, or what is said of errors */
 	const struct restore_options *options;
 	struct found found;
 	struct plan plan;
@@ -181,11 +197,11 @@ static void job_release(struct job *j)
 	place_release(&j->place);
 }
 
-static int refuse_inside_archive(const struct place *p, const char *root, struct err *err)
+int restore_refuse_inside(const struct place *p, const char *root, struct err *err)
 {
 	char real[PATH_MAX];
 
-	if (!realpath(root, real))
+	if (!root || !realpath(root, real))
 		return 0;
 	size_t len = strlen(real);
 	if (strncmp(p->dir, real, len) != 0 || (p->dir[len] && p->dir[len] != '/'))
@@ -194,13 +210,28 @@ static int refuse_inside_archive(const struct place *p, const char *root, struct
 	               p->path);
 }
 
+/* What asof itself does with a database, but for replicating it, ends by itself. */
+static int look_patiently(struct job *j, struct err *err)
+{
+	const struct restore_options *o = j->options;
+	int64_t until_us = clock_mono_us();
+	int rc;
+
+	if (!o->dry_run)
+		until_us += o->patience_us ? o->patience_us : ASOF_WAIT_US;
+
+	while (!(rc = look(&j->place, j->options->lock_path, &j->found, err)) &&
+	       j->found.n_asof > 0 && j->found.n_asof == j->found.n_holders &&
+	       clock_mono_us() < until_us)
+		clock_sleep_us(ASOF_LOOK_US);
+	return rc;
+}
+
 static int look_and_plan(struct job *j, struct err *err)
 {
-	int rc = look(&j->place, j->lock_path, &j->found, err);
+	int rc = look_patiently(j, err);
 
-	return rc ? rc
-	          : plan_make(&j->place, &j->found, j->options->force, clock_now_us(), &j->plan,
-	                      err);
+	return rc ? rc : plan_make(&j->place, &j->found, j->options, clock_now_us(), &j->plan, err);
 }
 
 /* Between the first look and now minutes can have passed. */
@@ -221,11 +252,11 @@ static int look_again(struct job *j, struct err *err)
 }
 
 /* The last chance to stop: from here on it is a matter of milliseconds. */
-static int check_cancelled(const struct job *j, struct view *v, struct err *err)
+static int check_cancelled(const struct job *j, uint64_t bytes, struct err *err)
 {
 	const struct restore_options *o = j->options;
 
-	if (o->progress && !o->progress(o->ctx, view_size(v), view_size(v)))
+	if (o->progress && !o->progress(o->ctx, bytes, bytes))
 		return err_set(err, ERR_CANCELLED, 0, "cancelled");
 	return 0;
 }
@@ -234,31 +265,132 @@ static int check_cancelled(const struct job *j, struct view *v, struct err *err)
  * Between the last look and the rename a process can have opened the old file.  Nobody can keep
  * it from that, but now that the name stands for the new one the answer is final.
  */
-static void warn_of_late_holders(const struct job *j)
+static void tell_of_holders(const struct job *j, struct restore_result *ret)
 {
 	struct found now;
 
-	if (j->plan.replace && look_for_holders(&j->found.st, j->lock_path, &now, NULL) == 0 &&
-	    now.n_holders)
+	if (!j->plan.replace || look_for_holders(&j->found.st, j->options->lock_path, &now, NULL) ||
+	    now.n_holders == 0)
+		return;
+	ret->n_holders = now.n_holders;
+	ret->holder = now.holder;
+	if (!j->plan.warn_holders)
 		log_warn("restore",
 		         "process %d (%s) opened the old database while it was replaced: restart "
 		         "it now target=%s",
 		         (int)now.holder.pid, now.holder.command, j->place.path);
 }
 
-static int apply(struct job *j, struct view *v, struct restore_result *ret, struct err *err)
+/* A backup of what is there, before any of it changes. */
+static int take_safety(struct job *j, struct err *err)
+{
+	const struct restore_options *o = j->options;
+	struct restore_target target;
+
+	if (!o->safety || !j->found.exists)
+		return 0;
+	target_of(&j->place, &j->found, &target);
+	return o->safety(o->ctx, &target, err);
+}
+
+static bool wants_check(const struct job *j, bool state_matched)
+{
+	switch (j->options->check) {
+	case RESTORE_CHECK_NEVER:
+		return false;
+	case RESTORE_CHECK_ALWAYS:
+		return true;
+	case RESTORE_CHECK_AUTO:
+		break;
+	}
+	return !state_matched;
+}
+
+/* ---- a new file ---- */
+
+/* The new file as one that has the old one's blocks, if the filesystem shares them. */
+static bool share_blocks(const struct job *j, const struct tmp_file *tmp)
+{
+	cleanup_fd int old = -1;
+
+	if (!j->options->delta || !j->found.exists || !j->image->read ||
+	    file_open(j->place.dir_fd, j->place.name, O_RDONLY | O_NOFOLLOW, 0, &old, NULL))
+		return false;
+	return ioctl(tmp->fd, FICLONE, old) == 0;
+}
+
+static int write_new(struct job *j, struct tmp_file *tmp, struct restore_result *ret,
+                     struct err *err)
+{
+	struct image_written written;
+	bool shared = share_blocks(j, tmp);
+	int rc = image_write(j->image, tmp->fd, shared, tmp->path, j->options, &written, err);
+
+	if (rc)
+		return rc;
+	ret->method = shared ? RESTORE_SHARED : RESTORE_WHOLE;
+	ret->bytes = written.size_bytes;
+	ret->written_bytes = written.written_bytes;
+	ret->checked = written.state_matched;
+	if (!wants_check(j, written.state_matched))
+		return 0;
+	rc = check_integrity_fd(tmp->fd, j->image->label, ret->bytes, err);
+	ret->validated = rc == 0;
+	return rc;
+}
+
+static int apply_new(struct job *j, struct restore_result *ret, struct err *err)
 {
 	CLEANUP(tmp_release) struct tmp_file tmp;
 	int rc = tmp_create(&j->place, &tmp, err);
 
-	if (rc || (rc = image_write(v, tmp.fd, tmp.path, j->options, &ret->checked, err)) ||
+	if (rc || (rc = write_new(j, &tmp, ret, err)) || (rc = look_again(j, err)) ||
+	    (rc = check_cancelled(j, ret->bytes, err)) || (rc = take_safety(j, err)) ||
 	    (rc = look_again(j, err)) || (rc = tmp_finish(&tmp, &j->plan, err)) ||
-	    (rc = check_cancelled(j, v, err)) || (rc = swap_in(&j->place, &j->plan, tmp.name, err)))
+	    (rc = check_cancelled(j, ret->bytes, err)) ||
+	    (rc = swap_in(&j->place, &j->plan, tmp.name, err)))
 		return rc;
 	tmp.there = false;
-	warn_of_late_holders(j);
+	tell_of_holders(j, ret);
 	return 0;
 }
+
+/* ---- in place ---- */
+
+/*
+ * In place the old file is no more, and its -wal neither: only where nobody has it open, the
+ * replicator included, and where a backup of it was taken or is not wanted.
+ */
+static bool may_be_in_place(const struct job *j)
+{
+	const struct found *f = &j->found;
+
+	return j->options->delta && !j->options->keep_old && f->exists && f->n_holders == 0 &&
+	       !f->replicated && delta_possible(j->image, &j->place);
+}
+
+static int apply_in_place(struct job *j, struct restore_result *ret, struct err *err)
+{
+	CLEANUP(tmp_release) struct tmp_file tmp;
+	int rc;
+
+	/* The name keeps other restores away. */
+	if ((rc = tmp_create(&j->place, &tmp, err)) || (rc = take_safety(j, err)) ||
+	    (rc = look_again(j, err)) || (rc = check_cancelled(j, j->image->size_bytes, err)))
+		return rc;
+	ret->method = RESTORE_IN_PLACE;
+	ret->bytes = j->image->size_bytes;
+	ret->checked = !hash128_zero(j->image->state);
+	if (wants_check(j, ret->checked)) {
+		if ((rc = check_integrity(j->image, err)))
+			return rc;
+		ret->validated = true;
+	}
+	j->plan.aside[0] = '\0';
+	return delta_apply(j->image, &j->place, j->options, &ret->written_bytes, err);
+}
+
+/* ---- */
 
 /*
  * Comes before all questions of what to do now: the old database is not whole.  Unless it was
@@ -267,46 +399,113 @@ static int apply(struct job *j, struct view *v, struct restore_result *ret, stru
 static int undo_interrupted(struct job *j, bool *ret_undone, struct err *err)
 {
 	CLEANUP(tmp_release) struct tmp_file tmp = {.fd = -1};
-	int rc = look(&j->place, j->lock_path, &j->found, err);
+	bool recovered = false;
+	int rc = look(&j->place, j->options->lock_path, &j->found, err);
 
-	if (rc || !j->found.interrupted)
+	if (rc)
 		return rc;
+	bool transaction = j->options->delta && j->found.sides[SIDE_JOURNAL].has_content;
+	if (!j->found.interrupted && !transaction)
+		return 0;
 	if (j->options->dry_run) {
 		*ret_undone = true;
 		return 0;
 	}
 	if ((rc = plan_check_holders(&j->place, &j->found, err)) ||
 	    (rc = tmp_create(&j->place, &tmp, err)) || /* no other restore is at it */
+	    (transaction && (rc = inplace_recover(&j->place, &recovered, err))) ||
 	    (rc = swap_recover(&j->place, ret_undone, err)))
 		return rc;
+	*ret_undone = *ret_undone || recovered;
 	if (*ret_undone)
 		log_warn("restore", "an interrupted restore was undone target=%s", j->place.path);
 	return 0;
+}
+
+static int plan_only(struct job *j, struct restore_result *ret, struct err *err)
+{
+	struct delta_plan delta;
+
+	ret->bytes = ret->written_bytes = j->image->size_bytes;
+	if (!may_be_in_place(j))
+		return 0;
+	int rc = delta_compare(j->image, &j->place, j->options, &delta, err);
+	if (rc)
+		return rc;
+	ret->method = RESTORE_IN_PLACE;
+	ret->written_bytes = (delta.n_differ + delta.n_save) * j->image->page_size;
+	j->plan.aside[0] = '\0';
+	return 0;
+}
+
+static int restore_image(struct job *j, const char *target, struct restore_result *ret,
+                         struct err *err)
+{
+	int rc;
+
+	*ret = (struct restore_result){0};
+	if ((rc = place_open(target, &j->place, err)) ||
+	    (rc = restore_refuse_inside(&j->place, j->options->archive_root, err)) ||
+	    (rc = undo_interrupted(j, &ret->undid_interrupted, err)) ||
+	    (rc = look_and_plan(j, err)))
+		return rc;
+	if (j->options->dry_run)
+		rc = plan_only(j, ret, err);
+	else if (may_be_in_place(j))
+		rc = apply_in_place(j, ret, err);
+	else
+		rc = apply_new(j, ret, err);
+	if (rc)
+		return err_wrap(err, rc, "restore '%s'", j->name);
+	snprintf(ret->target, sizeof(ret->target), "%s", j->place.path);
+	ret->replaced = j->plan.replace;
+	if (j->options->dry_run) {
+		ret->n_holders = j->found.n_holders;
+		ret->holder = j->found.holder;
+	}
+	if (j->plan.aside[0])
+		snprintf(ret->set_aside, sizeof(ret->set_aside), "%s/%s",
+		         strcmp(j->place.dir, "/") ? j->place.dir : "", j->plan.aside);
+	return 0;
+}
+
+int restore_put_image(const struct restore_image *image, const char *name, const char *target,
+                      const struct restore_options *options, struct restore_result *ret,
+                      struct err *err)
+{
+	CLEANUP(job_release)
+	struct job j = {.options = options, .image = image, .name = name, .place.dir_fd = -1};
+
+	return restore_image(&j, target, ret, err);
 }
 
 int restore_to_file(struct archive *a, struct history *h, uint64_t txid, const char *target,
                     const struct restore_options *options, struct restore_result *ret,
                     struct err *err)
 {
-	CLEANUP(job_release) struct job j = {.options = options, .place.dir_fd = -1};
+	struct restore_options o = *options;
+	struct restore_image image;
 	cleanup_view struct view *v = NULL;
-	int rc;
+	char lock_path[PATH_MAX], label[IMAGE_LABEL_MAX];
 
-	*ret = (struct restore_result){0};
-	snprintf(j.lock_path, sizeof(j.lock_path), "%s/local/%s/lock", archive_root(a),
+	snprintf(lock_path, sizeof(lock_path), "%s/local/%s/lock", archive_root(a),
 	         history_name(h));
-	if ((rc = place_open(target, &j.place, err)) ||
-	    (rc = refuse_inside_archive(&j.place, archive_root(a), err)) ||
-	    (rc = undo_interrupted(&j, &ret->undid_interrupted, err)) ||
-	    (rc = look_and_plan(&j, err)) || (rc = view_open(h, txid, &v, err)))
+	o.lock_path = lock_path;
+	o.archive_root = archive_root(a);
+	int rc = view_open(h, txid, &v, err);
+	if (rc)
 		return rc;
-	if (!options->dry_run && (rc = apply(&j, v, ret, err)))
-		return err_wrap(err, rc, "restore '%s'", history_name(h));
-	snprintf(ret->target, sizeof(ret->target), "%s", j.place.path);
-	ret->bytes = view_size(v);
-	ret->replaced = j.plan.replace;
-	if (j.plan.aside[0])
-		snprintf(ret->set_aside, sizeof(ret->set_aside), "%s/%s",
-		         strcmp(j.place.dir, "/") ? j.place.dir : "", j.plan.aside);
-	return 0;
+	image_of_view(v, label, &image);
+	return restore_put_image(&image, history_name(h), target, &o, ret, err);
+}
+
+int restore_from_file(struct restore_file *f, const char *target,
+                      const struct restore_options *options, struct restore_result *ret,
+                      struct err *err)
+{
+	const struct restore_image *image = restore_file_image(f);
+	const char *slash = strrchr(image->label, '/');
+
+	return restore_put_image(image, slash ? slash + 1 : image->label, target, options, ret,
+	                         err);
 }

@@ -3,6 +3,7 @@
 
 #include "engine/base/buf.h"
 #include "engine/base/file.h"
+#include "engine/base/log.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,37 +11,93 @@
 #define CACHE_BYTES_DEFAULT (32u << 20)
 #define PREFETCH_THREADS_MAX 8
 
-int archive_open(const char *root, const struct archive_options *options, struct archive **ret,
-                 struct err *err)
+/* Threads of a far archive wait, those of a near one work. */
+static size_t prefetch_threads(const struct archive *a)
 {
-	size_t cache = options && options->cache_bytes ? options->cache_bytes : CACHE_BYTES_DEFAULT;
-	cleanup_archive struct archive *a = calloc(1, sizeof(*a));
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < 1 ? 1 : cpus > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX : (size_t)cpus;
+}
+
+static int open_reader(struct archive *a, const struct archive_options *o, struct err *err)
+{
+	struct reader_options ro = {.stores = a->stores, .n_stores = a->n_stores};
 	struct err why = ERR_INIT;
 
-	if (!a)
+	/* Without the folder all works, but slower. */
+	if (a->stores[0]->remote && !a->stores[0]->sealed && o->keep_dir &&
+	    kept_open(o->keep_dir, o->keep_bytes, &a->kept, &why) < 0)
+		log_warn("view", "nothing is kept of what is read from '%s': %s", a->root, why.msg);
+	ro.kept = a->kept;
+	return store_reader_new(&ro, &a->reader, err);
+}
+
+int archive_open_stores(struct store *const *stores, size_t n_stores,
+                        const struct archive_options *options, struct archive **ret,
+                        struct err *err)
+{
+	static const struct archive_options none = {.cache_bytes = 0};
+	const struct archive_options *o = options ? options : &none;
+	cleanup_archive struct archive *a = calloc(1, sizeof(*a));
+
+	if (a)
+		a->stores = calloc(n_stores, sizeof(*a->stores));
+	if (!a || !a->stores) {
+		for (size_t i = 0; i < n_stores; i++)
+			store_free(stores[i]);
+		free(take_ptr(a));
 		return err_set(err, ERR_NOMEM, 0, "no memory to open the archive");
-	a->root_fd = a->local_fd = -1;
-	pthread_mutex_init(&a->lock, NULL);
-	if (!(a->root = strdup(root)))
-		return err_set(err, ERR_NOMEM, 0, "no memory to open the archive");
-	if (file_open_dir(AT_FDCWD, root, false, &a->root_fd, &why) < 0) {
-		if (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR)
-			return err_set(err, ERR_NOT_FOUND, 0,
-			               "archive '%s': no such directory (asof replicate DB ARCHIVE "
-			               "makes one)",
-			               root);
-		return err_copy(err, &why);
 	}
-	int rc = cache_new(cache, &a->cache, err);
-	if (rc == 0)
-		rc = prefetch_new(cpus < 1                      ? 1
-		                  : cpus > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX
-		                                                : (size_t)cpus,
-		                  &a->prefetch, err);
+	memcpy(a->stores, stores, n_stores * sizeof(*stores));
+	a->n_stores = n_stores;
+	a->root_fd = stores[0]->dir_fd;
+	a->local_fd = -1;
+	pthread_mutex_init(&a->lock, NULL);
+	if (!(a->root = strdup(stores[0]->label)))
+		return err_set(err, ERR_NOMEM, 0, "no memory to open the archive");
+	int rc = cache_new(o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT, &a->cache, err);
+	rc = rc ? rc : prefetch_new(prefetch_threads(a), &a->prefetch, err);
+	rc = rc ? rc : open_reader(a, o, err);
 	if (rc == 0)
 		*ret = take_ptr(a);
 	return rc;
+}
+
+#define OTHERS_MAX 15
+
+int archive_open(const char *root, const struct archive_options *options, struct archive **ret,
+                 struct err *err)
+{
+	const char *const *others = options ? options->others : NULL;
+	const struct store_options *so = options ? options->store : NULL;
+	struct store *stores[OTHERS_MAX + 1];
+	size_t n = 0;
+
+	int rc = store_open(root, so, &stores[n], err);
+	if (rc < 0)
+		return rc;
+	n++;
+	for (; others && *others && n <= OTHERS_MAX; others++) {
+		struct err why = ERR_INIT;
+		if (store_open(*others, so, &stores[n], &why) == 0)
+			n++;
+		else
+			log_warn("view", "cannot stand in for '%s': %s", root, why.msg);
+	}
+	rc = archive_open_stores(stores, n, options, ret, err);
+	if (rc == 0 && strcmp((*ret)->root, root) != 0) { /* as it was given, so it can be given */
+		char *copy = strdup(root);
+		if (copy) {
+			free((*ret)->root);
+			(*ret)->root = copy;
+		}
+	}
+	return rc;
+}
+
+struct store *archive_store(struct archive *a)
+{
+	return a->stores[0];
 }
 
 static void history_free(struct history *h)
@@ -65,11 +122,14 @@ void archive_free(struct archive *a)
 		a->histories = h->next;
 		history_free(h);
 	}
+	store_reader_free(a->reader);
+	kept_free(a->kept);
 	cache_free(a->cache);
 	if (a->local_fd >= 0)
 		close(a->local_fd);
-	if (a->root_fd >= 0)
-		close(a->root_fd);
+	for (size_t i = 0; i < a->n_stores; i++)
+		store_free(a->stores[i]);
+	free(a->stores);
 	pthread_mutex_destroy(&a->lock);
 	free(a->root);
 	free(a);
@@ -114,28 +174,49 @@ static int pack_names(const struct buf *texts, size_t n, char ***ret, struct err
 	return 0;
 }
 
-int archive_list(struct archive *a, char ***ret, size_t *ret_n, struct err *err)
+struct names {
+	struct buf texts;
+	size_t n;
+};
+
+static int take_name(struct names *l, const char *name, struct err *err)
 {
-	cleanup_buf struct buf texts = BUF_INIT(64u << 20);
+	int rc = buf_append(&l->texts, name, strlen(name) + 1, err);
+
+	l->n += rc == 0;
+	return rc;
+}
+
+/* What is listed as a folder has something in it; whether that is a database shows its note. */
+static int take_folder(void *ctx, const struct store_entry *e, struct err *err)
+{
+	char name[DB_NAME_MAX + 1];
+	const char *p = e->key + strlen("local/"), *slash = strchr(p, '/');
+
+	if (!slash || (size_t)(slash - p) >= sizeof(name))
+		return 0;
+	snprintf(name, sizeof(name), "%.*s", (int)(slash - p), p);
+	return db_name_check(name, NULL) == 0 ? take_name(ctx, name, err) : 0;
+}
+
+/* Under a->lock. */
+static int list_folder(struct archive *a, struct names *l, struct err *err)
+{
 	cleanup_dir DIR *dir = NULL;
 	struct dirent *d;
-	size_t n = 0;
-	LOCK_SCOPE(&a->lock);
 
 	int rc = open_local(a, err);
-	if (rc < 0)
+	if (rc < 0 || a->local_fd < 0)
 		return rc;
-	if (a->local_fd >= 0) {
-		int fd = openat(a->local_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		dir = fd < 0 ? NULL : fdopendir(fd);
-		if (!dir) {
-			rc = err_set(err, ERR_IO, errno, "list '%s/local'", a->root);
-			if (fd >= 0)
-				close(fd);
-			return rc;
-		}
+	int fd = openat(a->local_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		rc = err_set(err, ERR_IO, errno, "list '%s/local'", a->root);
+		if (fd >= 0)
+			close(fd);
+		return rc;
 	}
-	while (dir && (d = readdir(dir))) {
+	while (rc == 0 && (d = readdir(dir))) {
 		char note[DB_NAME_MAX + 16];
 		struct err why;
 		if (db_name_check(d->d_name, &why) < 0)
@@ -143,42 +224,95 @@ int archive_list(struct archive *a, char ***ret, size_t *ret_n, struct err *err)
 		snprintf(note, sizeof(note), "%.200s/source", d->d_name);
 		if (faccessat(a->local_fd, note, F_OK, 0) < 0)
 			continue; /* another program's folder, or one in the making */
-		rc = buf_append(&texts, d->d_name, strlen(d->d_name) + 1, err);
-		if (rc < 0)
-			return rc;
-		n++;
+		rc = take_name(l, d->d_name, err);
 	}
-	*ret_n = n;
-	return pack_names(&texts, n, ret, err);
+	return rc;
+}
+
+int archive_list(struct archive *a, char ***ret, size_t *ret_n, struct err *err)
+{
+	struct names l = {.texts = BUF_INIT(64u << 20)};
+	int rc;
+
+	if (a->root_fd < 0) {
+		rc = store_list(a->stores[0], "local/", NULL, false, take_folder, &l, err);
+	} else {
+		LOCK_SCOPE(&a->lock);
+		rc = list_folder(a, &l, err);
+	}
+	*ret_n = l.n;
+	rc = rc ? rc : pack_names(&l.texts, l.n, ret, err);
+	buf_release(&l.texts);
+	return rc;
+}
+
+static int no_database(const struct archive *a, const char *name, struct err *err)
+{
+	return err_set(err, ERR_NOT_FOUND, 0,
+	               "archive '%s' has no database '%s' (asof list shows those it has)", a->root,
+	               name);
+}
+
+static int new_history(struct archive *a, const char *name, struct history **ret, struct err *err)
+{
+	struct history *h = calloc(1, sizeof(*h));
+
+	if (!h || !(h->name = strdup(name))) {
+		free(h);
+		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", name);
+	}
+	h->archive = a;
+	h->dir_fd = h->snapshot_fd = h->segment_fd = h->coalesced_fd = h->head_fd = -1;
+	pthread_mutex_init(&h->lock, NULL);
+	*ret = h;
+	return 0;
+}
+
+static int open_in_bucket(struct archive *a, const char *name, struct history **ret,
+                          struct err *err)
+{
+	struct history *h;
+	cleanup_free char *text = NULL;
+	struct err why = ERR_INIT;
+	size_t len;
+
+	int rc = new_history(a, name, &h, err);
+	if (rc < 0)
+		return rc;
+	h->in_bucket = true;
+	rc = place_note(h, "source", &text, &len, &why);
+	rc = rc ? rc : source_note_parse(text, len, &h->source, &why);
+	if (rc == 0) {
+		*ret = h;
+		return 0;
+	}
+	history_free(h);
+	/* No bucket, too, is NOT_FOUND, and says so. */
+	return err_kind_of(rc) == ERR_NOT_FOUND && why.sys_errno == ENOENT
+	               ? no_database(a, name, err)
+	               : err_copy(err, &why);
 }
 
 static int open_history(struct archive *a, const char *name, struct history **ret, struct err *err)
 {
 	struct err why = ERR_INIT;
-	int fd = -1;
+	struct history *h;
+	cleanup_fd int fd = -1;
 
+	if (a->root_fd < 0)
+		return open_in_bucket(a, name, ret, err);
 	int rc = open_local(a, err);
 	if (rc < 0)
 		return rc;
 	if (a->local_fd < 0 || file_open_dir(a->local_fd, name, false, &fd, &why) < 0) {
 		if (a->local_fd < 0 || why.kind == ERR_NOT_FOUND)
-			return err_set(
-			        err, ERR_NOT_FOUND, 0,
-			        "archive '%s' has no database '%s' (asof list shows those it has)",
-			        a->root, name);
+			return no_database(a, name, err);
 		return err_copy(err, &why);
 	}
-	struct history *h = calloc(1, sizeof(*h));
-	if (!h || !(h->name = strdup(name))) {
-		free(h);
-		close(fd);
-		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", name);
-	}
-	h->archive = a;
-	h->dir_fd = fd;
-	h->snapshot_fd = h->segment_fd = h->coalesced_fd = h->head_fd = -1;
-	pthread_mutex_init(&h->lock, NULL);
-	if (source_note_get(fd, &h->source, &why) < 0) {
+	if ((rc = new_history(a, name, &h, err)) < 0)
+		return rc;
+	h->dir_fd = take_fd(&fd);
+	if (source_note_get(h->dir_fd, &h->source, &why) < 0) {
 		history_free(h);
 		if (why.kind == ERR_NOT_FOUND)
 			return err_set(err, ERR_NOT_FOUND, 0, "archive '%s' has no database '%s'",

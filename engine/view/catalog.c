@@ -28,7 +28,7 @@ static int entry_compare(const void *a, const void *b)
 	return 0;
 }
 
-static int entries_add(struct entries *es, const struct entry *e, struct err *err)
+int entries_add(struct entries *es, const struct entry *e, struct err *err)
 {
 	if (es->n == es->cap) {
 		size_t cap = es->cap ? 2 * es->cap : 64;
@@ -42,7 +42,13 @@ static int entries_add(struct entries *es, const struct entry *e, struct err *er
 	return 0;
 }
 
-static void entries_release(struct history *h, struct entries *es)
+void entries_sort(struct entries *es)
+{
+	if (es->n)
+		qsort(es->e, es->n, sizeof(*es->e), entry_compare);
+}
+
+void entries_release(struct history *h, struct entries *es)
 {
 	for (size_t i = 0; i < es->n; i++) {
 		if (es->e[i].open)
@@ -53,8 +59,7 @@ static void entries_release(struct history *h, struct entries *es)
 	*es = (struct entries){0};
 }
 
-/* What was open under the same name stays open.  `old` is sorted by first txid. */
-static void keep_open(struct entries *old, struct entry *e)
+void catalog_keep_open(struct entries *old, struct entry *e)
 {
 	size_t lo = 0, hi = old->n;
 
@@ -66,17 +71,21 @@ static void keep_open(struct entries *old, struct entry *e)
 			hi = mid;
 	}
 	for (; lo < old->n && old->e[lo].name.first_txid == e->name.first_txid; lo++) {
-		if (old->e[lo].open && strcmp(old->e[lo].file, e->file) == 0) {
-			e->open = take_ptr(old->e[lo].open);
-			e->name = old->e[lo].name;
-			e->used = old->e[lo].used;
-			return;
+		struct entry *o = &old->e[lo];
+		if (strcmp(o->file, e->file) != 0 || o->modified_us != e->modified_us)
+			continue;
+		e->place = o->place;
+		if (o->open) {
+			e->open = take_ptr(o->open);
+			e->name = o->name;
+			e->used = o->used;
 		}
+		return;
 	}
 }
 
 /* Only names of the folder's own kind count; in `coalesced` they look like sealed ones. */
-static bool belongs(struct object_name *n, enum object_type folder)
+bool catalog_belongs(struct object_name *n, enum object_type folder)
 {
 	switch (folder) {
 	case OBJECT_SNAPSHOT:
@@ -112,19 +121,37 @@ static int list_folder(struct history *h, int fd, enum object_type folder, struc
 	while (rc == 0 && (d = readdir(dir))) {
 		struct entry e = {0};
 		struct stat st;
-		if (!object_name_parse(d->d_name, &e.name) || !belongs(&e.name, folder))
+		if (!object_name_parse(d->d_name, &e.name) || !catalog_belongs(&e.name, folder))
 			continue;
 		snprintf(e.file, sizeof(e.file), "%.190s", d->d_name);
 		if (fstatat(fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			e.bytes = (uint64_t)st.st_size;
-		keep_open(es, &e);
+		catalog_keep_open(es, &e);
 		rc = entries_add(&fresh, &e, err);
 	}
 	entries_release(h, es); /* what was kept open is no longer in it, and stays counted */
 	*es = fresh;
-	if (es->n)
-		qsort(es->e, es->n, sizeof(*es->e), entry_compare);
+	entries_sort(es);
 	return rc;
+}
+
+static int read_thinned(struct history *h, struct err *err)
+{
+	struct thinned_note n = {0};
+	struct err why = ERR_INIT;
+
+	int rc = thinned_note_get(h->dir_fd, &n, &why);
+	if (rc < 0 && why.kind == ERR_DAMAGED) {
+		/* What is behind it can still be had; what was thinned is now taken for lost, which
+		 * is an error, too, and no other state. */
+		log_error("view", "note unreadable db=%s: %s", h->name, why.msg);
+		return 0;
+	}
+	if (rc < 0 && why.kind != ERR_NOT_FOUND)
+		return err_copy(err, &why);
+	thinned_note_release(&h->thinned);
+	h->thinned = n;
+	return 0;
 }
 
 static int list_notes(struct history *h, struct err *err)
@@ -140,6 +167,9 @@ static int list_notes(struct history *h, struct err *err)
 			close(copy);
 		return err_set(err, ERR_IO, errno, "list the archive of '%s'", h->name);
 	}
+	int rc = read_thinned(h, err);
+	if (rc < 0)
+		return rc;
 	free(h->gaps);
 	h->gaps = NULL;
 	h->n_gaps = 0;
@@ -242,6 +272,8 @@ static void find_cut_short(struct history *h)
 		                                : 0;
 		if (e->name.type != OBJECT_GROWING || e->broken)
 			continue;
+		if (t <= h->thinned.until_txid) /* what comes next may have been deleted */
+			t = h->thinned.until_txid + 1;
 		while (t < end && is_snapshot(h, t))
 			t++;
 		if (t < end) {
@@ -343,10 +375,12 @@ int catalog_list(struct history *h, struct err *err)
 			rc = list_folder(h, h->segment_fd, OBJECT_SEALED, &h->segments, err);
 		if (rc == 0)
 			rc = list_folder(h, h->coalesced_fd, OBJECT_COALESCED, &h->coalesced, err);
+		if (rc == 0) /* after what they tell of: what was thinned may go now */
+			rc = list_notes(h, err);
 		if (rc == 0)
 			rc = settle_growing(h, &current, err);
 	}
-	return rc < 0 ? rc : list_notes(h, err);
+	return rc;
 }
 
 /* No head, or a torn one, is no trouble: the objects tell.  A newer one is. */
@@ -365,6 +399,8 @@ static int read_head(struct history *h, struct err *err)
 
 int catalog_refresh(struct history *h, bool now, struct err *err)
 {
+	if (h->in_bucket)
+		return bucket_refresh(h, now, err);
 	int64_t mono = clock_mono_us();
 	uint64_t len = h->head.durable_len, txid = h->head.growing_txid;
 
@@ -403,6 +439,7 @@ void catalog_release(struct history *h)
 	entries_release(h, &h->snapshots);
 	entries_release(h, &h->segments);
 	entries_release(h, &h->coalesced);
+	thinned_note_release(&h->thinned);
 	free(h->gaps);
 }
 
@@ -416,7 +453,7 @@ static void close_idle(struct history *h)
 			for (size_t j = 0; j < all[i]->n; j++) {
 				struct entry *e = &all[i]->e[j];
 				if (e->open && e->open->refs == 1 &&
-				    e->name.type != OBJECT_GROWING &&
+				    (e->name.type != OBJECT_GROWING || h->in_bucket) &&
 				    (!oldest || e->used < oldest->used))
 					oldest = e;
 			}
@@ -454,29 +491,49 @@ static int check_name(const struct entry *e, const struct object *o, struct err 
 	                    "'%s' is damaged: its content is that of another object", e->file);
 }
 
-int catalog_open(struct history *h, struct entries *in, struct entry *e, struct object **ret,
-                 struct err *err)
+static const char *folder_of(const struct history *h, const struct entries *in)
 {
-	char label[DB_NAME_MAX + OBJECT_NAME_MAX + 32];
-	struct source *src = NULL;
+	return in == &h->snapshots ? "snapshot" : in == &h->segments ? "segment" : "coalesced";
+}
+
+static int open_source(struct history *h, struct entries *in, const struct entry *e, size_t place,
+                       struct source **ret, struct err *err)
+{
+	char key[STORE_KEY_MAX];
 	int fd = in == &h->snapshots  ? h->snapshot_fd
 	         : in == &h->segments ? h->segment_fd
 	                              : h->coalesced_fd;
-	const char *folder = in == &h->snapshots  ? "snapshot"
-	                     : in == &h->segments ? "segment"
-	                                          : "coalesced";
 
-	e->used = ++h->use_counter;
-	if (e->open) {
-		*ret = object_ref(e->open);
-		return 0;
-	}
+	snprintf(key, sizeof(key), "local/%s/%s/%s", h->name, folder_of(h, in), e->file);
+	if (!h->in_bucket && h->archive->n_stores == 1)
+		return source_open_file(fd, e->file, key, ret, err);
+	bool listed = h->in_bucket && place == 0;
+	return store_reader_open(h->archive->reader, place, key, listed ? e->bytes : UINT64_MAX,
+	                         listed ? e->modified_us : 0, ret, err);
+}
+
+/* Of a bucket, a segment with a growing one's name is whole. */
+static int take_whole(struct history *h, struct entry *e, struct source *src, struct object *o,
+                      struct err *err)
+{
+	uint64_t bytes = 0;
+
+	int rc = src->size(src, &bytes, err);
+	rc = rc ? rc : grow_refresh(o->grow, bytes, err);
+	return rc ? rc : bucket_take_extent(h, e, o, err);
+}
+
+static int open_at(struct history *h, struct entries *in, struct entry *e, size_t place,
+                   struct object **ret, struct err *err)
+{
+	struct source *src = NULL;
 	cleanup_object struct object *o = calloc(1, sizeof(*o));
+
 	if (!o)
 		return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", e->file);
 	o->refs = 1;
-	snprintf(label, sizeof(label), "local/%s/%s/%s", h->name, folder, e->file);
-	int rc = source_open_file(fd, e->file, label, &src, err);
+	o->place = place;
+	int rc = open_source(h, in, e, place, &src, err);
 	if (rc < 0)
 		return rc;
 	if (e->name.type == OBJECT_SNAPSHOT)
@@ -487,13 +544,83 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 		source_free(src);
 	if (rc == 0)
 		rc = check_name(e, o, err);
+	if (rc == 0 && o->grow && h->in_bucket)
+		rc = take_whole(h, e, src, o, err);
+	if (rc == 0)
+		*ret = take_ptr(o);
+	return rc;
+}
+
+/* What is missing, damaged or out of reach may be had elsewhere.  But for the segment that is being
+ * written: nobody else has it. */
+static bool ask_elsewhere(const struct history *h, const struct entry *e, const struct err *why)
+{
+	if (e->name.type == OBJECT_GROWING && !h->in_bucket)
+		return false;
+	return why->kind == ERR_DAMAGED || why->kind == ERR_NOT_FOUND ||
+	       why->kind == ERR_UNAVAILABLE || why->kind == ERR_IO || why->kind == ERR_DENIED;
+}
+
+int catalog_open(struct history *h, struct entries *in, struct entry *e, struct object **ret,
+                 struct err *err)
+{
+	struct err first = ERR_INIT;
+	struct object *o = NULL;
+	int rc;
+
+	e->used = ++h->use_counter;
+	if (e->open) {
+		*ret = object_ref(e->open);
+		return 0;
+	}
+	rc = open_at(h, in, e, e->place, &o, &first);
+	if (err_kind_of(rc) == ERR_DAMAGED && h->in_bucket && e->name.type == OBJECT_GROWING) {
+		/* Perhaps it is only what came of it, and is kept. */
+		char key[STORE_KEY_MAX];
+		snprintf(key, sizeof(key), "local/%s/%s/%s", h->name, folder_of(h, in), e->file);
+		store_reader_forget(h->archive->reader, e->place, key,
+		                    e->place ? UINT64_MAX : e->bytes,
+		                    e->place ? 0 : e->modified_us);
+		first = (struct err)ERR_INIT;
+		rc = open_at(h, in, e, e->place, &o, &first);
+	}
+	bool elsewhere = rc < 0 && ask_elsewhere(h, e, &first);
+	for (size_t i = 0; rc < 0 && elsewhere && i < h->archive->n_stores; i++) {
+		if (i == e->place)
+			continue;
+		struct err why = ERR_INIT;
+		rc = open_at(h, in, e, i, &o, &why);
+		if (rc == 0)
+			log_warn("view", "read from '%s': %s", h->archive->stores[i]->label,
+			         first.msg);
+	}
 	if (rc < 0)
-		return rc;
-	e->open = take_ptr(o);
+		return err_copy(err, &first);
+	e->open = o;
 	h->n_open++;
 	*ret = object_ref(e->open);
 	close_idle(h);
 	return 0;
+}
+
+bool catalog_distrust(struct history *h, struct object *o)
+{
+	struct entries *all[] = {&h->snapshots, &h->segments, &h->coalesced};
+
+	for (size_t i = 0; i < 3; i++) {
+		for (size_t j = 0; j < all[i]->n; j++) {
+			struct entry *e = &all[i]->e[j];
+			if (e->open != o)
+				continue;
+			if (o->place + 1 >= h->archive->n_stores)
+				return false;
+			e->place = o->place + 1;
+			object_unref(take_ptr(e->open));
+			h->n_open--;
+			return true;
+		}
+	}
+	return true; /* it is not what would be opened now */
 }
 
 struct entry *catalog_segment_of(struct history *h, uint64_t txid)

@@ -27,13 +27,30 @@ struct archive;
 struct history;
 struct view;
 
+struct store;
+struct store_options;
+
 struct archive_options {
-	size_t cache_bytes; /* decoded blocks kept; 0: the default, 32 MiB */
+	size_t cache_bytes;                /* decoded blocks kept; 0: the default, 32 MiB */
+	const struct store_options *store; /* for URLs; may be NULL */
+	/* Archives that have copies of this one's objects, ended by NULL: what is missing or damaged
+	 * is taken from them.  May be NULL; those that cannot be opened are passed over. */
+	const char *const *others;
+	/* Where stretches of far objects are kept (store/kept.h); NULL: nowhere. */
+	const char *keep_dir;
+	uint64_t keep_bytes;
 };
 
-/* The directory must exist and be an archive (or an empty directory). */
+/* A directory, which must exist and be an archive (or empty), or the URL of a store. */
 int archive_open(const char *root, const struct archive_options *options, struct archive **ret,
                  struct err *err) MUST_USE;
+/* The same of stores, the first of which is the archive and the others stand in for it.  They
+ * become the archive's, whatever happens.  `options`: less `store` and `others`. */
+int archive_open_stores(struct store *const *stores, size_t n_stores,
+                        const struct archive_options *options, struct archive **ret,
+                        struct err *err) MUST_USE;
+/* The store that it is read from; borrowed. */
+struct store *archive_store(struct archive *a);
 void archive_free(struct archive *a);
 const char *archive_root(const struct archive *a);
 
@@ -51,7 +68,8 @@ const char *history_name(const struct history *h);
  * (stored in it), never 0: part of inode numbers. */
 uint32_t history_id(const struct history *h);
 
-/* Looks at the archive for news.  Cheap (one small read) when there are none.  The resolving
+/* Looks at the archive for news.  Cheap (one small read) when there are none; of a bucket: one
+ * request, and none within a second of the last.  The resolving
  * functions below do it themselves at most once every 100 ms; a look-up of something newer
  * than what is known always does it first. */
 int history_refresh(struct history *h, struct err *err) MUST_USE;
@@ -70,8 +88,8 @@ struct moment {
 	uint32_t flags; /* enum moment_flags */
 	uint32_t page_size;
 	uint32_t n_pages;     /* size of the database after it */
-	uint32_t n_frames;    /* pages written by it */
-	uint64_t wal_bytes;   /* bytes of its segment's content up to and with it */
+	uint32_t n_frames;    /* pages written by it; 0: only the state is left */
+	uint64_t wal_bytes;   /* bytes of its segment's content up to and with it; 0: likewise */
 	struct hash128 state; /* zero when not known */
 };
 
@@ -112,11 +130,35 @@ struct gap {
 /* Gap number `i` from 0, oldest first; NOT_FOUND past the last. */
 int history_gap(struct history *h, size_t i, struct gap *ret, struct err *err) MUST_USE;
 
+/* The state that snapshot number `i` holds, from 0, oldest first; NOT_FOUND past the last. */
+int history_snapshot(struct history *h, size_t i, struct moment *ret, struct err *err) MUST_USE;
+
+/*
+ * The last viewable commit at or before a time, whatever is known of what followed it (plans
+ * that choose moments to keep ask this; people ask history_at()).
+ */
+int history_before(struct history *h, int64_t time_us, struct moment *ret,
+                   struct err *err) MUST_USE;
+
+/* ---- marks: named moments ---- */
+
+struct mark {
+	char name[201];
+	uint64_t txid;
+	int64_t time_us; /* of the commit */
+	int64_t made_us; /* when the mark was made */
+};
+/* All marks of the database, sorted by name; malloc'ed. */
+int history_marks(struct history *h, struct mark **ret, size_t *ret_n, struct err *err) MUST_USE;
+int history_mark(struct history *h, const char *name, struct mark *ret, struct err *err) MUST_USE;
+
 struct history_status {
 	uint64_t first_txid, last_txid; /* viewable; 0: none yet */
 	int64_t first_us, last_us;
 	int64_t known_until_us; /* the running replicator's word; else last_us */
-	bool writer_alive;      /* a replicator holds the archive's lock */
+	uint64_t told_txid;     /* the newest durable one by the writer's word; 0: it left none */
+	int64_t told_us;
+	bool writer_alive; /* a replicator holds the archive's lock */
 	uint32_t lineage;
 	uint64_t gaps;
 	uint64_t archive_bytes; /* stored bytes of this database */
@@ -126,12 +168,20 @@ struct history_status {
 };
 int history_get_status(struct history *h, struct history_status *ret, struct err *err) MUST_USE;
 
+/* What verification found of this database, with the time of each finding; see
+ * engine/archive/notes.h.  NOT_FOUND: it was never verified. */
+struct verified_note;
+int history_get_verified(struct history *h, struct verified_note *ret, struct err *err) MUST_USE;
+
 /* ---- views ---- */
 
 /* Plans and opens: reads indexes only, no page. */
 int view_open(struct history *h, uint64_t txid, struct view **ret, struct err *err) MUST_USE;
 void view_free(struct view *v);
 const struct moment *view_moment(const struct view *v);
+/* Its database, and the name of that; both live as long as the view. */
+struct history *view_history(const struct view *v);
+const char *view_database(const struct view *v);
 /* Size of the image in bytes: page size times pages. */
 uint64_t view_size(const struct view *v);
 /* Objects lying over the base. */

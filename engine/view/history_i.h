@@ -10,6 +10,8 @@
 #include "engine/archive/sealed.h"
 #include "engine/archive/snapshot.h"
 #include "engine/base/bitset.h"
+#include "engine/store/reader.h"
+#include "engine/store/store.h"
 #include "engine/view/history.h"
 
 #include <pthread.h>
@@ -18,6 +20,7 @@
 /* An open object, shared by the catalog and by views; freed with its last reference. */
 struct object {
 	_Atomic unsigned refs;
+	size_t place;             /* which of the archive's stores it is of */
 	struct grow_reader *grow; /* one of the three */
 	struct sealed *sealed;
 	struct snapshot *snapshot;
@@ -30,6 +33,8 @@ struct entry {
 	struct object_name name;
 	char file[OBJECT_NAME_MAX];
 	uint64_t bytes;
+	int64_t modified_us; /* in a bucket */
+	size_t place;        /* the first of the archive's stores to be asked for it */
 	struct object *open; /* NULL: not open */
 	uint64_t used;       /* when it was last asked for: a counter */
 	bool broken;         /* a growing segment that could not be read */
@@ -46,6 +51,7 @@ struct history {
 	struct history *next;
 	unsigned refs; /* under archive->lock */
 	char *name;
+	bool in_bucket; /* bucket.c tells what there is, and there is no folder: */
 	int dir_fd;
 	int snapshot_fd, segment_fd, coalesced_fd, head_fd;
 	struct source_note source;
@@ -55,18 +61,25 @@ struct history {
 	bool have_head;
 	uint64_t listed_generation;
 	bool listed;
-	int64_t refreshed_us; /* monotonic */
+	int64_t refreshed_us;          /* monotonic, as those below */
+	int64_t relisted_us, retry_us; /* in a bucket */
+	unsigned n_followed;           /* segments that came since all was listed */
 	struct entries snapshots, segments, coalesced;
 	struct gap_note *gaps;
 	size_t n_gaps;
-	uint32_t lineage; /* newest */
+	struct thinned_note thinned; /* until_txid 0: nothing was thinned */
+	uint32_t lineage;            /* newest */
 	uint64_t use_counter;
 	size_t n_open;
 };
 
 struct archive {
 	char *root;
-	int root_fd, local_fd; /* local_fd may be -1: nothing there yet */
+	struct store **stores; /* the first is the archive; the others stand in for it */
+	size_t n_stores;
+	struct store_reader *reader;
+	struct kept *kept;     /* may be NULL */
+	int root_fd, local_fd; /* root_fd -1: no directory; local_fd -1: nothing there yet */
 	struct cache *cache;
 	struct prefetch *prefetch;
 	pthread_mutex_t lock;
@@ -80,20 +93,56 @@ void catalog_release(struct history *h);
 /* Opens what `e` names (or gives what is open), with a reference of its own. */
 int catalog_open(struct history *h, struct entries *in, struct entry *e, struct object **ret,
                  struct err *err) MUST_USE;
+void entries_release(struct history *h, struct entries *es);
+int entries_add(struct entries *es, const struct entry *e, struct err *err) MUST_USE;
+void entries_sort(struct entries *es);
+/* Whether a name counts in the folder of this kind. */
+bool catalog_belongs(struct object_name *n, enum object_type folder);
+/* What was open under the same name stays open.  `old` is sorted. */
+void catalog_keep_open(struct entries *old, struct entry *e);
+/* `o` was found damaged, or is gone: it is opened anew from the next store that may have it.  False:
+ * there is none. */
+bool catalog_distrust(struct history *h, struct object *o);
 /* The segment that holds `txid`, or NULL. */
 struct entry *catalog_segment_of(struct history *h, uint64_t txid);
+
+/* ---- bucket.c: under h->lock ---- */
+int bucket_refresh(struct history *h, bool now, struct err *err) MUST_USE;
+/* What a segment of level 0 tells of itself, once it is open. */
+int bucket_take_extent(struct history *h, struct entry *e, struct object *o,
+                       struct err *err) MUST_USE;
+/* A note, with a NUL behind it; free() it.  Without the lock, too. */
+int place_note(struct history *h, const char *file, char **ret, size_t *ret_len,
+               struct err *err) MUST_USE;
 
 /* ---- resolve.c: under h->lock ---- */
 int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct entry **ret_entry,
                    struct err *err) MUST_USE;
+/* What retention left, up to the note's until_txid; see thinned.c.  NULL: there is none. */
+const struct thinned_point *thinned_at_or_before(const struct history *h, uint64_t txid);
+const struct thinned_point *thinned_at_or_after(const struct history *h, uint64_t txid);
+const struct thinned_point *thinned_by_time(const struct history *h, int64_t time_us);
+/* Transactions that can be asked for, counted: that of rank thinned_rank(t) is t, or the last
+ * before it. */
+uint64_t thinned_rank(const struct history *h, uint64_t txid);
+uint64_t thinned_nth(const struct history *h, uint64_t rank);
+/* A moment up to until_txid. */
+int thinned_moment(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
+/* "thinned out: the nearest that are kept are …" for what lies between two points. */
+int thinned_error(const struct history *h, const struct thinned_point *before, const char *what,
+                  struct err *err);
+/* A moment that a snapshot alone tells of. */
+int resolve_snapshot(struct history *h, struct entry *e, struct moment *ret,
+                     struct err *err) MUST_USE;
 /* The error of an entry that is marked so. */
 int resolve_broken(const struct entry *e, struct err *err);
 /* Whether an object was not there that should be: list anew, and ask again. */
 bool resolve_vanished(const struct err *why);
 /* Whether the image of this commit can be put together. */
 bool resolve_viewable(struct history *h, const struct commit *c);
-int resolve_fill(struct history *h, const struct commit *c, struct entry *e, struct moment *ret,
-                 struct err *err) MUST_USE;
+/* `in`: the list that `e` is in. */
+int resolve_fill(struct history *h, const struct commit *c, struct entries *in, struct entry *e,
+                 struct moment *ret, struct err *err) MUST_USE;
 int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
 
 /* ---- segment access, growing or sealed ---- */
@@ -104,9 +153,9 @@ int object_commits_until(struct object *o, int64_t time_us, uint64_t *ret,
 int object_find_frame(struct object *o, uint32_t pgno, uint64_t max_frame, uint64_t *ret,
                       struct err *err) MUST_USE;
 int object_read(struct object *o, uint64_t offset, void *buf, size_t len, struct err *err) MUST_USE;
-/* Adds the pages <= max_pgno that frames up to max_frame hold. */
-int object_add_pages(struct object *o, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
-                     struct err *err) MUST_USE;
+/* Adds the pages <= max_pgno that the frames min_frame < f <= max_frame hold. */
+int object_add_pages(struct object *o, uint64_t min_frame, uint64_t max_frame, uint32_t max_pgno,
+                     struct bitset *pages, struct err *err) MUST_USE;
 uint32_t object_page_size(struct object *o);
 const char *object_label(struct object *o);
 

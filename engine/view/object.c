@@ -55,15 +55,29 @@ int object_read(struct object *o, uint64_t offset, void *buf, size_t len, struct
 	                 : grow_read_content(o->grow, offset, buf, len, err);
 }
 
-int object_add_pages(struct object *o, uint64_t max_frame, uint32_t max_pgno, struct bitset *pages,
-                     struct err *err)
+/* A growing segment has no index in order to walk through. */
+static int add_grow_pages(struct grow_reader *r, uint64_t min_frame, uint64_t max_frame,
+                          uint32_t max_pgno, struct bitset *pages, struct err *err)
+{
+	int rc = 0;
+
+	if (min_frame == 0)
+		return grow_add_pages(r, max_frame, max_pgno, pages, err);
+	for (uint64_t p = 1; p <= max_pgno && rc == 0; p++)
+		if (grow_find_frame(r, (uint32_t)p, max_frame) > min_frame)
+			rc = bitset_add(pages, p, err);
+	return rc;
+}
+
+int object_add_pages(struct object *o, uint64_t min_frame, uint64_t max_frame, uint32_t max_pgno,
+                     struct bitset *pages, struct err *err)
 {
 	if (o->grow)
-		return grow_add_pages(o->grow, max_frame, max_pgno, pages, err);
+		return add_grow_pages(o->grow, min_frame, max_frame, max_pgno, pages, err);
 	for (uint64_t i = 0; i < sealed_get_info(o->sealed)->n_frames; i++) {
 		struct frame_entry e;
 		int rc = sealed_get_entry(o->sealed, i, &e, err);
-		if (rc == 0 && e.frame <= max_frame && e.pgno <= max_pgno)
+		if (rc == 0 && e.frame > min_frame && e.frame <= max_frame && e.pgno <= max_pgno)
 			rc = bitset_add(pages, e.pgno, err);
 		if (rc < 0)
 			return rc;

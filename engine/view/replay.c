@@ -211,6 +211,12 @@ void history_relist(struct history *h)
 	h->listed = false;
 }
 
+uint64_t history_thinned(struct history *h)
+{
+	LOCK_SCOPE(&h->lock);
+	return h->thinned.until_txid;
+}
+
 int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err)
 {
 	int rc = history_refresh(h, err);

@@ -45,6 +45,8 @@ int history_object_frames(struct history *h, const struct history_object *o, uin
 /* The caller made or removed objects: they are looked for at the next call, whatever the head says
  * (the recorder tells of them in its own time). */
 void history_relist(struct history *h);
+/* Of the transactions up to this one retention left only some (0: all are there). */
+uint64_t history_thinned(struct history *h);
 /* Commit `txid` as its segment describes it, settled or not. */
 int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err) MUST_USE;
 

@@ -124,12 +124,12 @@ bool resolve_viewable(struct history *h, const struct commit *c)
 	return !(c->flags & COMMIT_UNSETTLED) || s->name.last_txid == c->txid;
 }
 
-int resolve_fill(struct history *h, const struct commit *c, struct entry *e, struct moment *ret,
-                 struct err *err)
+int resolve_fill(struct history *h, const struct commit *c, struct entries *in, struct entry *e,
+                 struct moment *ret, struct err *err)
 {
 	cleanup_object struct object *o = NULL;
 
-	int rc = catalog_open(h, &h->segments, e, &o, err);
+	int rc = catalog_open(h, in, e, &o, err);
 	if (rc < 0)
 		return rc;
 	uint32_t page_size = object_page_size(o);
@@ -152,7 +152,7 @@ int resolve_fill(struct history *h, const struct commit *c, struct entry *e, str
  * A database that was idle when its first snapshot was taken has a snapshot whose txid no segment
  * holds: the state found at attach.
  */
-static int snapshot_moment(struct history *h, struct entry *e, struct moment *ret, struct err *err)
+int resolve_snapshot(struct history *h, struct entry *e, struct moment *ret, struct err *err)
 {
 	cleanup_object struct object *o = NULL;
 
@@ -172,11 +172,13 @@ static int snapshot_moment(struct history *h, struct entry *e, struct moment *re
 	return 0;
 }
 
-/* The first viewable txid: that of the oldest snapshot. */
+/* The first viewable txid: that of the oldest snapshot, or of the first kept point. */
 static uint64_t first_viewable(struct history *h)
 {
 	uint64_t first = 0;
 
+	if (h->thinned.n_points)
+		return h->thinned.points[0].txid;
 	for (size_t i = 0; i < h->snapshots.n; i++)
 		if (first == 0 || h->snapshots.e[i].name.last_txid < first)
 			first = h->snapshots.e[i].name.last_txid;
@@ -219,15 +221,17 @@ int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 	struct entry *s = snapshot_before(h, txid), *e;
 	struct commit c;
 
+	if (txid <= h->thinned.until_txid)
+		return thinned_moment(h, txid, ret, err);
 	if (s && s->name.last_txid == txid && s->name.first_txid == txid + 1 &&
 	    !catalog_segment_of(h, txid))
-		return snapshot_moment(h, s, ret, err);
+		return resolve_snapshot(h, s, ret, err);
 	int rc = resolve_commit(h, txid, &c, &e, err);
 	if (rc < 0)
 		return rc;
 	if (!resolve_viewable(h, &c))
 		return not_viewable(h, txid, err);
-	return resolve_fill(h, &c, e, ret, err);
+	return resolve_fill(h, &c, &h->segments, e, ret, err);
 }
 
 /* Not there for good reason: a walk goes on behind it. */
@@ -245,6 +249,8 @@ static int next_viewable(struct history *h, uint64_t txid, struct moment *ret, s
 		               h->name);
 	for (uint64_t t = txid > first ? txid : first; t <= hi; t++) {
 		struct err why = ERR_INIT;
+		if (t <= h->thinned.until_txid)
+			t = thinned_at_or_after(h, t)->txid;
 		int rc = resolve_moment(h, t, ret, &why);
 		if (rc == 0)
 			return 0;
@@ -280,8 +286,20 @@ static int last_viewable(struct history *h, struct moment *ret, struct err *err)
 	               h->name);
 }
 
-/* The last txid with time <= time_us that the archive holds; 0: none. */
-static int txid_at(struct history *h, int64_t time_us, uint64_t *ret, struct err *err)
+/* The time of a segment's first commit: in a bucket that of a segment of level 0 stands within. */
+static int begin_of(struct history *h, struct entry *e, int64_t *ret_us, struct err *err)
+{
+	cleanup_object struct object *o = NULL;
+	int rc = 0;
+
+	if (h->in_bucket && e->name.type == OBJECT_GROWING && e->name.first_us == 0 && !e->broken)
+		rc = catalog_open(h, &h->segments, e, &o, err);
+	*ret_us = e->name.first_us;
+	return rc;
+}
+
+/* As below, whatever was thinned. */
+static int stored_at(struct history *h, int64_t time_us, uint64_t *ret, struct err *err)
 {
 	uint64_t best = 0;
 
@@ -293,8 +311,11 @@ static int txid_at(struct history *h, int64_t time_us, uint64_t *ret, struct err
 	size_t lo = 0, hi = h->segments.n;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		const struct object_name *n = &h->segments.e[mid].name;
-		if (n->first_us <= time_us)
+		int64_t first_us;
+		int rc = begin_of(h, &h->segments.e[mid], &first_us, err);
+		if (rc < 0)
+			return rc;
+		if (first_us <= time_us)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -322,6 +343,19 @@ static int txid_at(struct history *h, int64_t time_us, uint64_t *ret, struct err
 		if (n > 0 && e->name.first_txid + n - 1 > *ret)
 			*ret = e->name.first_txid + n - 1;
 	}
+	return 0;
+}
+
+/* The last txid with time <= time_us that can be asked for; 0: none. */
+static int txid_at(struct history *h, int64_t time_us, uint64_t *ret, struct err *err)
+{
+	const struct thinned_point *p;
+
+	int rc = stored_at(h, time_us, ret, err);
+	if (rc < 0 || *ret > h->thinned.until_txid)
+		return rc;
+	p = thinned_by_time(h, time_us);
+	*ret = p ? p->txid : 0;
 	return 0;
 }
 
@@ -409,15 +443,44 @@ static int check_gap_after(struct history *h, const struct moment *m, int64_t ti
 static int last_settled_before(struct history *h, uint64_t txid, struct moment *ret)
 {
 	uint64_t first = first_viewable(h);
+	const struct thinned_point *p;
 
 	for (uint64_t t = txid; t >= first && t > 0; t--) {
 		for (size_t i = 0; i < h->n_gaps; i++)
 			if (t > h->gaps[i].before_txid && t < h->gaps[i].after_txid)
 				t = h->gaps[i].before_txid;
+		if (t <= h->thinned.until_txid) {
+			if (!(p = thinned_at_or_before(h, t)))
+				break;
+			t = p->txid;
+		}
 		if (resolve_moment(h, t, ret, NULL) == 0)
 			return 0;
 	}
 	return -ERR_NOT_FOUND;
+}
+
+/* The time lies behind a kept point, and before the first commit that is not thinned. */
+static int resolve_at_point(struct history *h, uint64_t txid, int64_t time_us, struct moment *ret,
+                            struct err *err)
+{
+	const struct thinned_point *p = thinned_at_or_before(h, txid);
+	char when[TIME_STR_MAX];
+
+	int rc = resolve_moment(h, txid, ret, err);
+	if (rc < 0)
+		return rc;
+	if (ret->time_us != p->time_us)
+		return names_lie(h, txid, err);
+	if (time_us < p->until_us)
+		return 0;
+	for (size_t i = 0; i < h->n_gaps; i++) {
+		const struct gap_note *g = &h->gaps[i];
+		if (time_us > g->before_us && time_us < g->after_us)
+			return gap_error(h, p->time_us, p->txid, err);
+	}
+	time_format(time_us, when);
+	return thinned_error(h, p, when, err);
 }
 
 /* Names are believed as to where to look, not as to what is there. */
@@ -435,6 +498,8 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 		return rc;
 	if (!txid_range(h, &lo, &hi) || txid == 0 || txid < first_viewable(h) || !h->snapshots.n)
 		return before_first(h, err);
+	if (txid <= h->thinned.until_txid)
+		return resolve_at_point(h, txid, time_us, ret, err);
 	rc = resolve_moment(h, txid, ret, &why);
 	if (err_kind_of(rc) == ERR_GAP) {
 		if (last_settled_before(h, txid, ret) == 0)
@@ -543,6 +608,35 @@ int history_after(struct history *h, int64_t time_us, struct moment *ret, struct
 	ASK(h, false, viewable_after(h, time_us, ret, &a.why));
 }
 
+static int viewable_before(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
+{
+	uint64_t txid;
+	int rc = txid_at(h, time_us, &txid, err);
+
+	if (rc < 0)
+		return rc;
+	if (txid == 0 || last_settled_before(h, txid, ret) < 0)
+		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no moment that old", h->name);
+	return 0;
+}
+
+int history_before(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
+{
+	ASK(h, false, viewable_before(h, time_us, ret, &a.why));
+}
+
+static int get_snapshot(struct history *h, size_t i, struct moment *ret, struct err *err)
+{
+	if (i >= h->snapshots.n)
+		return err_set(err, ERR_NOT_FOUND, 0, "no more snapshots");
+	return resolve_snapshot(h, &h->snapshots.e[i], ret, err);
+}
+
+int history_snapshot(struct history *h, size_t i, struct moment *ret, struct err *err)
+{
+	ASK(h, false, get_snapshot(h, i, ret, &a.why));
+}
+
 static int get_gap(struct history *h, size_t i, struct gap *ret, struct err *err)
 {
 	if (i >= h->n_gaps)
@@ -594,14 +688,18 @@ static int sample(struct history *h, int64_t from_us, int64_t to_us, size_t max,
 	if (rc < 0)
 		return rc;
 	uint64_t lo = before + 1 > first ? before + 1 : first;
+	if (lo <= h->thinned.until_txid)
+		lo = thinned_at_or_after(h, lo)->txid;
 	if (first == 0 || last < lo || max == 0)
 		return 0;
-	*ret_total = last - lo + 1;
+	uint64_t at = thinned_rank(h, lo), span = thinned_rank(h, last) - at;
+	*ret_total = span + 1;
 	uint64_t steps = *ret_total < max ? *ret_total : max, next = lo;
 	for (uint64_t i = 0; i < steps; i++) {
-		uint64_t span = last - lo, t = steps == 1 ? last : next, parts = steps - 1;
+		uint64_t t = steps == 1 ? last : next, parts = steps - 1;
 		if (i + 1 < steps)
-			next = lo + (span / parts) * (i + 1) + (span % parts) * (i + 1) / parts;
+			next = thinned_nth(h, at + (span / parts) * (i + 1) +
+			                              (span % parts) * (i + 1) / parts);
 		struct err why = ERR_INIT;
 		rc = sample_one(h, t, n ? out[n - 1].txid : lo - 1, next, i + 1 == steps, &out[n],
 		                &why);
@@ -640,6 +738,8 @@ static int get_status(struct history *h, struct history_status *ret)
 	        .gaps = h->n_gaps,
 	        .archive_bytes = sum_bytes(&h->snapshots) + sum_bytes(&h->segments) +
 	                         sum_bytes(&h->coalesced),
+	        .told_txid = h->have_head ? h->head.last_txid : 0,
+	        .told_us = h->have_head ? h->head.last_us : 0,
 	        .n_snapshots = h->snapshots.n,
 	        .n_segments = h->segments.n,
 	        .n_coalesced = h->coalesced.n,
@@ -658,7 +758,7 @@ static int get_status(struct history *h, struct history_status *ret)
 	}
 	if (ret->known_until_us < ret->last_us)
 		ret->known_until_us = ret->last_us;
-	int fd = openat(h->dir_fd, "lock", O_RDONLY | O_CLOEXEC);
+	int fd = h->in_bucket ? -1 : openat(h->dir_fd, "lock", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		ret->writer_alive = file_is_locked(fd);
 		close(fd);

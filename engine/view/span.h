@@ -9,8 +9,11 @@
 #include "engine/base/bitset.h"
 #include "engine/view/history.h"
 
-int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, struct view **ret,
-              struct err *err) MUST_USE;
+/* Not `exact`: pages that changed a little earlier can be among them, and the smallest size can
+ * be one of before (objects that begin earlier are taken whole, which is cheaper).  That is so
+ * of exact ones, too, where nothing begins where it should. */
+int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, bool exact,
+              struct view **ret, struct err *err) MUST_USE;
 /* Adds the pages that changed and still exist at its end; *ret_min_pages is the smallest size of
  * the database after any of its commits. */
 int span_pages(struct view *span, struct bitset *pages, uint32_t *ret_min_pages,

@@ -11,6 +11,8 @@
  *   (3) A page is what the newest object that has it says.  An object that lacks a page which
  *       lies behind its smallest database size ends the search: the page was cut off and every
  *       page that comes back is written anew, so what is not found is the lock page or zero.
+ *  (4) An object may be gone from a bucket while the view is open, or turn out to be damaged where
+ *      another store has it whole: then the same image is planned anew, and the read goes on.
  */
 #include "engine/view/history_i.h"
 #include "engine/view/span.h"
@@ -24,9 +26,12 @@
 
 #define LAYERS_MAX 4096u
 #define READ_AHEAD_BLOCKS 16u
+#define FAR_RUN_BYTES (512u << 10) /* who has read on so far reads on; each guess is a request */
+#define REPLANS_MAX 6u
 
 struct layer {
 	struct object *object;
+	uint64_t min_frame; /* frames up to it are not looked at: of an exact span */
 	uint64_t max_frame;
 	uint32_t min_pages;
 };
@@ -34,10 +39,16 @@ struct layer {
 struct view {
 	struct history *history;
 	struct moment moment;
+	bool is_span, exact; /* a span of what lies behind after_txid */
+	uint64_t after_txid;
+	bool may_change; /* (4): then the plan below is under plan_lock */
+	pthread_rwlock_t plan_lock;
+	unsigned generation;
 	struct object *base;
 	struct layer *layers; /* newest first */
 	size_t n_layers;
 	_Atomic uint64_t next_offset; /* where a sequential reader would go on */
+	_Atomic uint64_t run_bytes;   /* what it has read so far */
 };
 
 /* Among `es`, the object that continues at `pos` and reaches farthest, up to `limit`. */
@@ -57,8 +68,38 @@ static struct entry *farthest(struct entries *es, uint64_t pos, uint64_t limit, 
 	return best;
 }
 
-static int add_layer(struct view *v, struct entries *in, struct entry *e, uint64_t txid,
+/* As farthest(), of those that say nothing of what was before. */
+static struct entry *starting_at(struct entries *es, uint64_t pos, uint64_t limit)
+{
+	struct entry *best = NULL;
+
+	for (size_t i = 0; i < es->n && es->e[i].name.first_txid <= pos + 1; i++) {
+		struct entry *e = &es->e[i];
+		if (e->name.first_txid == pos + 1 && e->name.last_txid <= limit)
+			best = e; /* equal ones are sorted by their last txid */
+	}
+	return best;
+}
+
+/* Leaves out of a segment what lies at or before `after_txid`. */
+static int cut_layer(struct layer *l, const struct entry *e, uint64_t after_txid, uint64_t last,
                      struct err *err)
+{
+	struct commit c;
+
+	int rc = object_commit(l->object, after_txid - e->name.first_txid, &c, err);
+	l->min_frame = c.last_frame;
+	l->min_pages = UINT32_MAX;
+	for (uint64_t t = after_txid + 1; t <= last && rc == 0; t++) {
+		rc = object_commit(l->object, t - e->name.first_txid, &c, err);
+		l->min_pages = c.n_pages < l->min_pages ? c.n_pages : l->min_pages;
+	}
+	return rc;
+}
+
+/* `after_txid`: see cut_layer(); UINT64_MAX: nothing is left out. */
+static int add_layer(struct view *v, struct entries *in, struct entry *e, uint64_t after_txid,
+                     uint64_t txid, struct err *err)
 {
 	struct history *h = v->history;
 	struct layer l = {.max_frame = UINT64_MAX, .min_pages = e->name.min_pages};
@@ -75,6 +116,10 @@ static int add_layer(struct view *v, struct entries *in, struct entry *e, uint64
 		l.max_frame = c.last_frame;
 		l.min_pages = c.min_pages;
 	}
+	if (rc == 0 && after_txid != UINT64_MAX && e->name.first_txid <= after_txid &&
+	    e->name.type != OBJECT_COALESCED)
+		rc = cut_layer(&l, e, after_txid,
+		               e->name.last_txid < txid ? e->name.last_txid : txid, err);
 	if (rc == 0 && object_page_size(l.object) != v->moment.page_size)
 		rc = err_set(err, ERR_DAMAGED, 0, "'%s' has another page size than its base",
 		             e->file);
@@ -86,19 +131,45 @@ static int add_layer(struct view *v, struct entries *in, struct entry *e, uint64
 	return 0;
 }
 
-static int plan_layers(struct view *v, uint64_t pos, struct err *err)
+/* A layer to be. */
+struct pick {
+	struct entries *in;
+	struct entry *e;
+	uint64_t after_txid;
+};
+
+static int grow_picks(const struct history *h, struct pick **more, size_t *cap,
+                      const struct pick *first, struct err *err)
+{
+	if (*cap >= LAYERS_MAX)
+		return err_set(err, ERR_DAMAGED, 0, "the history of '%s' is in too many pieces",
+		               h->name);
+	bool was_none = !*more;
+	struct pick *p = realloc(*more, 2 * *cap * sizeof(*p));
+	if (!p)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
+	if (was_none)
+		memcpy(p, first, *cap * sizeof(*p));
+	*more = p;
+	*cap *= 2;
+	return 0;
+}
+
+/* `exact`: the layers say of nothing at or before `pos`. */
+static int plan_layers(struct view *v, uint64_t pos, bool exact, struct err *err)
 {
 	struct history *h = v->history;
 	uint64_t txid = v->moment.txid;
-	struct entry *picked[64], **list = picked;
-	struct entries *from[64], **lists = from;
+	struct pick few[64], *picks = few;
 	size_t n = 0, cap = 64;
-	cleanup_free struct entry **more = NULL;
-	cleanup_free struct entries **more_from = NULL;
+	cleanup_free struct pick *more = NULL;
 
 	while (pos < txid) {
 		struct entry *fine = farthest(&h->segments, pos, txid, true);
-		struct entry *wide = farthest(&h->coalesced, pos, txid, false);
+		struct entry *wide = exact ? starting_at(&h->coalesced, pos, txid)
+		                           : farthest(&h->coalesced, pos, txid, false);
+		if (!fine && !wide) /* rather a little more than nothing */
+			wide = farthest(&h->coalesced, pos, txid, false);
 		uint64_t fine_last = !fine                         ? 0
 		                     : fine->name.last_txid < txid ? fine->name.last_txid
 		                                                   : txid;
@@ -109,35 +180,20 @@ static int plan_layers(struct view *v, uint64_t pos, struct err *err)
 			        "the history of '%s' has no segment for transaction %" PRIu64,
 			        h->name, pos + 1);
 		if (n == cap) {
-			if (cap >= LAYERS_MAX)
-				return err_set(err, ERR_DAMAGED, 0,
-				               "the history of '%s' is in too many pieces",
-				               h->name);
-			cap *= 2;
-			void *a = realloc(more, cap * sizeof(*more)),
-			     *b = realloc(more_from, cap * sizeof(*more_from));
-			if (a)
-				more = a;
-			if (b)
-				more_from = b;
-			if (!a || !b)
-				return err_set(err, ERR_NOMEM, 0, "no memory for a view");
-			if (list == picked) {
-				memcpy(more, picked, sizeof(picked));
-				memcpy(more_from, from, sizeof(from));
-			}
-			list = more;
-			lists = more_from;
+			int rc = grow_picks(h, &more, &cap, few, err);
+			if (rc < 0)
+				return rc;
+			picks = more;
 		}
-		list[n] = use_wide ? wide : fine;
-		lists[n++] = use_wide ? &h->coalesced : &h->segments;
+		picks[n++] = (struct pick){use_wide ? &h->coalesced : &h->segments,
+		                           use_wide ? wide : fine, exact ? pos : UINT64_MAX};
 		pos = use_wide ? wide->name.last_txid : fine->name.last_txid;
 	}
 	v->layers = calloc(n ? n : 1, sizeof(*v->layers));
 	if (!v->layers)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
 	while (n-- > 0) { /* newest first */
-		int rc = add_layer(v, lists[n], list[n], txid, err);
+		int rc = add_layer(v, picks[n].in, picks[n].e, picks[n].after_txid, txid, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -169,15 +225,27 @@ static int plan(struct view *v, struct err *err)
 		               "transaction %" PRIu64
 		               " of '%s' lies before the first snapshot with its page size",
 		               v->moment.txid, h->name);
-	return plan_layers(v, base->name.first_txid - 1, err);
+	return plan_layers(v, base->name.first_txid - 1, false, err);
+}
+
+static int new_view(struct history *h, struct view **ret, struct err *err)
+{
+	struct view *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
+	pthread_rwlock_init(&v->plan_lock, NULL);
+	v->may_change = h->in_bucket || h->archive->n_stores > 1;
+	*ret = v;
+	return 0;
 }
 
 static int try_open(struct history *h, uint64_t txid, struct view **ret, struct err *err)
 {
-	cleanup_view struct view *v = calloc(1, sizeof(*v));
+	cleanup_view struct view *v = NULL;
 
-	if (!v)
-		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
+	if (new_view(h, &v, err) < 0)
+		return -ERR_NOMEM;
 	LOCK_SCOPE(&h->lock);
 	int rc = catalog_refresh(h, txid > h->head.last_txid, err);
 	if (rc == 0)
@@ -236,22 +304,41 @@ int view_open(struct history *h, uint64_t txid, struct view **ret, struct err *e
 	return opened(h, txid, rc, &why, err);
 }
 
-void view_free(struct view *v)
+static void drop_plan(struct view *v)
 {
-	if (!v)
-		return;
 	for (size_t i = 0; i < v->n_layers; i++)
 		object_unref(v->layers[i].object);
 	free(v->layers);
 	object_unref(v->base);
+	v->layers = NULL;
+	v->n_layers = 0;
+	v->base = NULL;
+}
+
+void view_free(struct view *v)
+{
+	if (!v)
+		return;
+	drop_plan(v);
 	if (v->history)
 		history_put(v->history);
+	pthread_rwlock_destroy(&v->plan_lock);
 	free(v);
 }
 
 const struct moment *view_moment(const struct view *v)
 {
 	return &v->moment;
+}
+
+struct history *view_history(const struct view *v)
+{
+	return v->history;
+}
+
+const char *view_database(const struct view *v)
+{
+	return v->history->name;
 }
 
 uint64_t view_size(const struct view *v)
@@ -279,7 +366,9 @@ static int read_frame(struct view *v, struct layer *l, uint32_t pgno, uint64_t f
 	              : object_read(l->object, at + sizeof(head), buf, v->moment.page_size, err);
 }
 
-static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *err)
+/* *ret_asked: the object that was asked last. */
+static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct object **ret_asked,
+                     struct err *err)
 {
 	if (pgno == lock_page(v->moment.page_size)) {
 		memset(buf, 0, v->moment.page_size);
@@ -288,10 +377,11 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *er
 	for (size_t i = 0; i < v->n_layers; i++) {
 		struct layer *l = &v->layers[i];
 		uint64_t frame;
+		*ret_asked = l->object;
 		int rc = object_find_frame(l->object, pgno, l->max_frame, &frame, err);
 		if (rc < 0)
 			return rc;
-		if (frame)
+		if (frame > l->min_frame)
 			return read_frame(v, l, pgno, frame, buf, err);
 		if (pgno > l->min_pages) {
 			memset(buf, 0, v->moment.page_size);
@@ -301,6 +391,7 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *er
 	struct err why = ERR_INIT;
 	if (!v->base)
 		return err_set(err, ERR_NOT_FOUND, 0, "page %u did not change", pgno);
+	*ret_asked = v->base;
 	int rc = snapshot_page(v->base->snapshot, pgno, buf, &why);
 	if (rc < 0 && why.kind == ERR_NOT_FOUND)
 		return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' is nowhere in the archive",
@@ -308,13 +399,74 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct err *er
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
+/* With the plan locked for writing: the same image out of what there is now.  `bad`: an object that
+ * was found damaged.  False: there is nothing else. */
+static bool plan_anew(struct view *v, struct object *bad, struct err *err)
+{
+	struct view fresh = {.history = v->history, .moment = v->moment};
+	struct history *h = v->history;
+	LOCK_SCOPE(&h->lock);
+
+	if (bad && !catalog_distrust(h, bad))
+		return false;
+	h->listed = h->listed && bad;
+	int rc = catalog_refresh(h, !bad, err);
+	if (rc == 0)
+		rc = v->is_span ? plan_layers(&fresh, v->after_txid, v->exact, err)
+		                : plan(&fresh, err);
+	if (rc == 0) {
+		drop_plan(v);
+		v->base = fresh.base;
+		v->layers = fresh.layers;
+		v->n_layers = fresh.n_layers;
+		v->generation++;
+	} else {
+		drop_plan(&fresh);
+	}
+	return rc == 0;
+}
+
+static int find_page_anyhow(struct view *v, uint32_t pgno, uint8_t *buf, struct err *err)
+{
+	struct object *asked = NULL;
+	int rc = 0;
+
+	for (unsigned tries = 0;; tries++) {
+		struct err why = ERR_INIT;
+		pthread_rwlock_rdlock(&v->plan_lock);
+		unsigned generation = v->generation;
+		rc = find_page(v, pgno, buf, &asked, &why);
+		struct object *bad = rc < 0 && asked ? object_ref(asked) : NULL;
+		pthread_rwlock_unlock(&v->plan_lock);
+		bool gone = resolve_vanished(&why);
+		bool again = rc < 0 && bad && tries < REPLANS_MAX &&
+		             (gone || why.kind == ERR_DAMAGED || why.kind == ERR_UNAVAILABLE ||
+		              why.kind == ERR_IO);
+		if (again) {
+			struct err ignored = ERR_INIT;
+			pthread_rwlock_wrlock(&v->plan_lock);
+			again = v->generation != generation ||
+			        plan_anew(v, gone && tries < 2 ? NULL : bad, &ignored);
+			pthread_rwlock_unlock(&v->plan_lock);
+		}
+		object_unref(bad);
+		if (!again) {
+			if (gone) /* that is not how a page can be missing */
+				why.kind = ERR_DAMAGED;
+			return rc < 0 ? err_copy(err, &why) : 0;
+		}
+	}
+}
+
 int view_page(struct view *v, uint32_t pgno, void *buf, struct err *err)
 {
+	struct object *asked = NULL;
 	struct err why = ERR_INIT;
 
 	if (pgno == 0 || pgno > v->moment.n_pages)
 		return err_set(err, ERR_NOT_FOUND, 0, "page %u lies behind the end", pgno);
-	int rc = find_page(v, pgno, buf, &why);
+	int rc = v->may_change ? find_page_anyhow(v, pgno, buf, &why)
+	                       : find_page(v, pgno, buf, &asked, &why);
 	if (rc < 0) {
 		log_error("view", "unreadable db=%s txid=%" PRIu64 " page=%u: %s", v->history->name,
 		          v->moment.txid, pgno, why.msg);
@@ -340,18 +492,27 @@ static void patch(const struct view *v, uint64_t offset, uint8_t *buf, size_t le
 
 static void read_ahead(struct view *v, uint64_t offset, size_t len)
 {
-	struct pack *p = snapshot_pack(v->base->snapshot);
-	uint32_t block = pack_block_size(p);
 	uint64_t expected = v->next_offset;
 
 	v->next_offset = offset + len;
 	/* Kernel read-ahead comes slightly out of order, from several threads. */
-	if (offset == 0 || offset + (1u << 20) < expected || offset > expected + (1u << 20))
+	if (offset == 0 || offset + (1u << 20) < expected || offset > expected + (1u << 20)) {
+		v->run_bytes = 0;
 		return;
+	}
+	v->run_bytes += len;
+	if (v->history->in_bucket && v->run_bytes < FAR_RUN_BYTES)
+		return;
+	if (v->may_change)
+		pthread_rwlock_rdlock(&v->plan_lock);
+	struct pack *p = v->base ? snapshot_pack(v->base->snapshot) : NULL;
+	uint32_t block = p ? pack_block_size(p) : 1;
 	uint64_t from = (offset + len) / block;
-	for (uint64_t i = 0; i < READ_AHEAD_BLOCKS; i++)
+	for (uint64_t i = 0; p && i < READ_AHEAD_BLOCKS; i++)
 		if ((from + i) * block < pack_size(p))
 			prefetch_add(v->history->archive->prefetch, v->base, from + i);
+	if (v->may_change)
+		pthread_rwlock_unlock(&v->plan_lock);
 }
 
 int view_read(struct view *v, uint64_t offset, void *buf, size_t len, unsigned flags,
@@ -367,7 +528,7 @@ int view_read(struct view *v, uint64_t offset, void *buf, size_t len, unsigned f
 		return 0;
 	if (len > size - offset)
 		len = (size_t)(size - offset);
-	if (len >= page_size && v->base)
+	if (len >= page_size && !v->is_span)
 		read_ahead(v, offset, len);
 	for (size_t done = 0; done < len;) {
 		uint32_t pgno = (uint32_t)((offset + done) / page_size) + 1;
@@ -415,33 +576,42 @@ int view_state(struct view *v, struct hash128 *ret, struct err *err)
 
 /* ---- spans ---- */
 
-static int try_span(struct history *h, uint64_t after_txid, uint64_t until_txid, struct view **ret,
-                    struct err *err)
+static int try_span(struct history *h, uint64_t after_txid, uint64_t until_txid, bool exact,
+                    struct view **ret, struct err *err)
 {
-	cleanup_view struct view *v = calloc(1, sizeof(*v));
+	cleanup_view struct view *v = NULL;
 	struct commit c;
 	struct entry *e;
+	int rc;
 
-	if (!v)
-		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
+	if (new_view(h, &v, err) < 0)
+		return -ERR_NOMEM;
+	v->is_span = true;
+	v->exact = exact;
+	v->after_txid = after_txid;
 	LOCK_SCOPE(&h->lock);
-	int rc = catalog_refresh(h, false, err);
-	if (rc == 0)
+	rc = catalog_refresh(h, false, err);
+	if (rc < 0)
+		return rc;
+	if (until_txid <= h->thinned.until_txid) {
+		rc = thinned_moment(h, until_txid, &v->moment, err);
+	} else {
 		rc = resolve_commit(h, until_txid, &c, &e, err);
-	if (rc == 0)
-		rc = resolve_fill(h, &c, e, &v->moment, err);
+		if (rc == 0)
+			rc = resolve_fill(h, &c, &h->segments, e, &v->moment, err);
+	}
 	if (rc < 0)
 		return rc;
 	v->history = h;
-	rc = plan_layers(v, after_txid, err);
+	rc = plan_layers(v, after_txid, exact, err);
 	v->history = rc == 0 ? h : NULL;
 	if (rc == 0)
 		*ret = take_ptr(v);
 	return rc;
 }
 
-int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, struct view **ret,
-              struct err *err)
+int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, bool exact,
+              struct view **ret, struct err *err)
 {
 	struct err why;
 	unsigned tries = 0;
@@ -449,7 +619,7 @@ int span_open(struct history *h, uint64_t after_txid, uint64_t until_txid, struc
 
 	do {
 		why = (struct err)ERR_INIT;
-		rc = try_span(h, after_txid, until_txid, ret, &why);
+		rc = try_span(h, after_txid, until_txid, exact, ret, &why);
 	} while (rc < 0 && plan_again(h, &why, ++tries));
 	return opened(h, until_txid, rc, &why, err);
 }
@@ -461,7 +631,7 @@ int span_pages(struct view *v, struct bitset *pages, uint32_t *ret_min_pages, st
 	for (size_t i = 0; i < v->n_layers;
 	     i++) { /* newest first: what a later one cut off is gone */
 		struct layer *l = &v->layers[i];
-		int rc = object_add_pages(l->object, l->max_frame, min, pages, err);
+		int rc = object_add_pages(l->object, l->min_frame, l->max_frame, min, pages, err);
 		if (rc < 0)
 			return rc;
 		if (l->min_pages < min)

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bringing one archive up to another: what the first holds and the second lacks is copied.
+ *
+ *  (1) Both may be in use.  The second is written to by nobody else meanwhile: its lock and its
+ *      upkeep lock are taken for each database (BUSY).
+ *  (2) An object appears in the second whole, read back and verified, or not at all.  What is
+ *      damaged in the first is not copied: it is named, and the rest goes on.
+ *  (3) Of a segment that is written to just then what is durable is copied, and no byte more;
+ *      the next run appends.
+ *  (4) Nothing that the second has is deleted but segments that it now has as part of a sealed or
+ *      joined one.  So it may keep more than the first, by a retention of its own.  Where the
+ *      first has thinned what the second never got, the second gets the points that are left.
+ *  (5) A run that was ended anywhere left a history that is right, as of some moment; the next
+ *      goes on where it was.
+ */
+#ifndef ASOF_COPY_COPY_H
+#define ASOF_COPY_COPY_H
+
+#include "engine/base/cleanup.h"
+#include "engine/base/err.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct copy_options {
+	const char *from, *to;    /* directories; `to` is made if it is not there */
+	const char *db;           /* NULL: all, and the backups */
+	const _Atomic bool *stop; /* may be NULL; CANCELLED once it is true */
+	/* Now and then; may be NULL.  False: stop. */
+	bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
+	void *ctx;
+};
+
+struct copy_result {
+	uint64_t databases;
+	uint64_t objects, bytes; /* copied, backups among them */
+	uint64_t present;        /* objects and backups that were there already */
+	uint64_t damaged;        /* not copied */
+	char damage[480];        /* the first of them */
+};
+
+/* DAMAGED when there was any, after all else was copied.  REFUSED: `to` has the history of another
+ * database under that name.  BUSY, NOT_FOUND, NO_SPACE, IO, CANCELLED. */
+int copy_archive(const struct copy_options *options, struct copy_result *ret,
+                 struct err *err) MUST_USE;
+
+#endif

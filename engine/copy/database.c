@@ -1,0 +1,570 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One database.  Order, so that the copy is right at each step:
+ *
+ *   lineages, gaps
+ *   where the first thinned what the second never got: coalesced objects and snapshots, then the
+ *     note `thinned`
+ *   segments, in the order of their txids, the growing one last
+ *   head: from here on readers see them
+ *   snapshots, coalesced objects; what is now part of a sealed or joined segment goes
+ *   marks; `source`, without which the folder is no database yet
+ */
+#include "engine/archive/head.h"
+#include "engine/archive/notes.h"
+#include "engine/archive/upkeep.h"
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/copy/copy_i.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define TRIES_MAX 50
+#define LOCK_WAIT_US (30 * US_PER_SECOND)
+
+enum { SEGMENT, COALESCED, SNAPSHOT, N_FOLDERS };
+static const char *const folders[N_FOLDERS] = {"segment", "coalesced", "snapshot"};
+
+/* Both sides of one database. */
+struct sides {
+	struct copying *c;
+	struct history *history; /* of the first */
+	const char *name;
+	int from, to;
+	int from_fds[N_FOLDERS], to_fds[N_FOLDERS];
+	struct history_object *objects;
+	size_t n;
+	struct head head;
+	bool have_head, is_new;
+	struct thinned_note thinned_from, thinned_to;
+};
+
+static int folder_of(const struct history_object *o)
+{
+	return o->type == HISTORY_SNAPSHOT    ? SNAPSHOT
+	       : o->type == HISTORY_COALESCED ? COALESCED
+	                                      : SEGMENT;
+}
+
+static bool is_fine(const struct history_object *o)
+{
+	return o->type == HISTORY_SEGMENT || o->type == HISTORY_GROWING;
+}
+
+static bool is_there(const struct sides *s, const struct history_object *o)
+{
+	struct stat st;
+
+	return fstatat(s->to_fds[folder_of(o)], o->file, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (uint64_t)st.st_size == o->bytes;
+}
+
+/* ---- what the first holds, at one moment ---- */
+
+static int read_head(int dir_fd, struct head *ret, bool *ret_have, struct err *err)
+{
+	cleanup_fd int fd = -1;
+	struct err why = ERR_INIT;
+
+	*ret_have = false;
+	*ret = (struct head){0};
+	if (file_open(dir_fd, HEAD_NAME, O_RDONLY, 0, &fd, &why) < 0)
+		return why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
+	*ret_have = head_read(fd, ret, &why) == 0;
+	return why.kind == ERR_VERSION ? err_copy(err, &why) : 0;
+}
+
+/* The head must tell of the segments that are listed: it is read before and after. */
+static int look(struct sides *s, struct err *err)
+{
+	for (int tries = 0; tries < TRIES_MAX; tries++) {
+		struct head before;
+		bool had;
+		free(s->objects);
+		s->objects = NULL;
+		int rc = read_head(s->from, &before, &had, err);
+		if (rc == 0) {
+			history_relist(s->history);
+			rc = history_objects(s->history, &s->objects, &s->n, err);
+		}
+		if (rc == 0)
+			rc = read_head(s->from, &s->head, &s->have_head, err);
+		if (rc < 0 || (before.generation == s->head.generation && had == s->have_head &&
+		               before.growing_txid == s->head.growing_txid))
+			return rc;
+		clock_sleep_us(1000);
+	}
+	return err_set(err, ERR_BUSY, 0, "the history of '%s' does not hold still (try again)",
+	               s->name);
+}
+
+/* ---- objects ---- */
+
+/* Its table goes before it, as it did when it was sealed. */
+static int copy_table(struct sides *s, const struct history_object *o, struct err *err)
+{
+	struct object_name n;
+	char table[OBJECT_NAME_MAX];
+	struct stat st;
+
+	if (o->type != HISTORY_SEGMENT || !object_name_parse(o->file, &n))
+		return 0;
+	n.type = OBJECT_COMMITS;
+	object_name_format(&n, table);
+	if (fstatat(s->to_fds[SEGMENT], table, &st, 0) == 0)
+		return 0;
+	uint64_t objects = s->c->result->objects;
+	int rc = copy_plain(s->c, s->from_fds[SEGMENT], s->to_fds[SEGMENT], table, err);
+	s->c->result->objects = objects; /* a part of the next one */
+	return rc;
+}
+
+static int copy_one(struct sides *s, const struct history_object *o, struct err *err)
+{
+	int folder = folder_of(o);
+	uint64_t len = s->head.durable_len;
+
+	if (o->type == HISTORY_GROWING) {
+		bool told = s->have_head && s->head.growing_txid == o->first_txid;
+		int rc = told ? 0 : copy_whole_length(s->from_fds[SEGMENT], o->file, &len, err);
+		if (rc < 0 || len == 0 || o->last_txid < o->first_txid)
+			return rc;
+		return copy_growing(s->c, s->from_fds[SEGMENT], s->to_fds[SEGMENT], o, len, err);
+	}
+	if (is_there(s, o)) {
+		s->c->result->present++;
+		return 0;
+	}
+	int rc = copy_table(s, o, err);
+	return rc < 0 ? rc : copy_object(s->c, s->from_fds[folder], s->to_fds[folder], o, err);
+}
+
+/* Part of a joined segment that is there, too: it goes any moment. */
+static bool is_covered(const struct sides *s, const struct history_object *o)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		const struct history_object *w = &s->objects[i];
+		if (w->type == HISTORY_SEGMENT && w != o && w->lineage == o->lineage &&
+		    w->first_txid <= o->first_txid && w->last_txid >= o->last_txid &&
+		    w->last_txid - w->first_txid > o->last_txid - o->first_txid)
+			return true;
+	}
+	return false;
+}
+
+static int copy_type(struct sides *s, bool fine, uint64_t until_txid, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < s->n && rc == 0; i++) {
+		const struct history_object *o = &s->objects[i];
+		if (is_fine(o) == fine && o->last_txid <= until_txid && !(fine && is_covered(s, o)))
+			rc = copy_one(s, o, err);
+		if (rc == 0)
+			rc = copy_stopped(s->c, err);
+	}
+	return rc;
+}
+
+/* What the second has under names of its own, as far as names tell. */
+static int remove_covered(struct sides *s, struct err *err)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+
+	int fd = openat(s->to_fds[SEGMENT], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir)
+		return err_set(err, ERR_IO, errno, "list the copy of '%s'", s->name);
+	while ((d = readdir(dir))) {
+		struct object_name n;
+		char table[OBJECT_NAME_MAX];
+		if (!object_name_parse(d->d_name, &n) ||
+		    (n.type != OBJECT_SEALED && n.type != OBJECT_GROWING))
+			continue;
+		for (size_t i = 0; i < s->n; i++) {
+			const struct history_object *o = &s->objects[i];
+			if (o->type != HISTORY_SEGMENT || o->lineage != n.lineage ||
+			    strcmp(o->file, d->d_name) == 0 || !is_there(s, o) ||
+			    n.first_txid < o->first_txid || n.first_txid > o->last_txid ||
+			    n.last_txid > o->last_txid)
+				continue;
+			unlinkat(s->to_fds[SEGMENT], d->d_name, 0);
+			if (n.type == OBJECT_SEALED) {
+				n.type = OBJECT_COMMITS;
+				object_name_format(&n, table);
+				unlinkat(s->to_fds[SEGMENT], table, 0);
+			}
+			break;
+		}
+	}
+	return file_sync_dir(s->to_fds[SEGMENT], "segment", err);
+}
+
+/* ---- what was thinned ---- */
+
+/* A stretch of txids that segments of either side hold, or an idle state's snapshot. */
+struct held {
+	uint64_t first, last;
+};
+
+static int held_compare(const void *a, const void *b)
+{
+	const struct held *x = a, *y = b;
+
+	return x->first < y->first ? -1 : x->first > y->first;
+}
+
+static int add_held(struct held **v, size_t *n, uint64_t first, uint64_t last, struct err *err)
+{
+	struct held *p = realloc(*v, (*n + 1) * sizeof(*p));
+
+	if (!p)
+		return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
+	*v = p;
+	p[(*n)++] = (struct held){first, last};
+	return 0;
+}
+
+static int add_all_held(const struct history_object *o, size_t n, struct held **v, size_t *ret_n,
+                        struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		if (is_fine(&o[i]) && o[i].last_txid >= o[i].first_txid)
+			rc = add_held(v, ret_n, o[i].first_txid, o[i].last_txid, err);
+		else if (o[i].type == HISTORY_SNAPSHOT && o[i].first_txid == o[i].last_txid + 1)
+			rc = add_held(v, ret_n, o[i].last_txid, o[i].last_txid, err);
+	}
+	return rc;
+}
+
+static int list_second(struct sides *s, struct history_object **ret, size_t *ret_n, struct err *err)
+{
+	const struct archive_options small = {.cache_bytes = 1u << 20};
+	cleanup_archive struct archive *a = NULL;
+	cleanup_history struct history *h = NULL;
+
+	int rc = archive_open(s->c->options->to, &small, &a, err);
+	if (rc == 0)
+		rc = history_get(a, s->name, &h, err);
+	return rc < 0 ? rc : history_objects(h, ret, ret_n, err);
+}
+
+/* Whether the second will have every transaction from where it begins up to what the first
+ * thinned: then it keeps them. */
+static int is_whole(struct sides *s, bool *ret, struct err *err)
+{
+	cleanup_free struct history_object *second = NULL;
+	cleanup_free struct held *v = NULL;
+	size_t n_second = 0, n = 0;
+
+	*ret = false;
+	if (s->is_new)
+		return 0;
+	int rc = list_second(s, &second, &n_second, err);
+	if (rc == 0)
+		rc = add_all_held(second, n_second, &v, &n, err);
+	if (rc < 0 || n == 0)
+		return rc;
+	qsort(v, n, sizeof(*v), held_compare);
+	uint64_t pos = s->thinned_to.until_txid ? s->thinned_to.until_txid : v[0].first - 1;
+	rc = add_all_held(s->objects, s->n, &v, &n, err);
+	if (rc < 0)
+		return rc;
+	qsort(v, n, sizeof(*v), held_compare);
+	for (size_t i = 0; i < n && v[i].first <= pos + 1; i++)
+		pos = v[i].last > pos ? v[i].last : pos;
+	*ret = pos >= s->thinned_from.until_txid;
+	return 0;
+}
+
+static int point_compare(const void *a, const void *b)
+{
+	const struct thinned_point *x = a, *y = b;
+
+	return x->txid < y->txid ? -1 : x->txid > y->txid;
+}
+
+static int root_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The points of both. */
+static int unite(struct sides *s, struct err *err)
+{
+	const struct thinned_note *a = &s->thinned_from, *b = &s->thinned_to;
+	struct thinned_note n = {.until_txid = a->until_txid};
+	size_t kept = 0;
+
+	n.points = calloc(a->n_points + b->n_points + 1, sizeof(*n.points));
+	n.roots = calloc(a->n_roots + b->n_roots + 1, sizeof(*n.roots));
+	if (!n.points || !n.roots) {
+		thinned_note_release(&n);
+		return err_set(err, ERR_NOMEM, 0, "no memory for a note");
+	}
+	if (a->n_points)
+		memcpy(n.points, a->points, a->n_points * sizeof(*n.points));
+	if (b->n_points)
+		memcpy(n.points + a->n_points, b->points, b->n_points * sizeof(*n.points));
+	qsort(n.points, a->n_points + b->n_points, sizeof(*n.points), point_compare);
+	for (size_t i = 0; i < a->n_points + b->n_points; i++)
+		if (kept == 0 || n.points[kept - 1].txid != n.points[i].txid)
+			n.points[kept++] = n.points[i];
+	n.n_points = kept;
+	for (size_t i = 0; i < a->n_roots; i++)
+		n.roots[i] = a->roots[i];
+	for (size_t i = 0; i < b->n_roots; i++)
+		n.roots[a->n_roots + i] = b->roots[i];
+	qsort(n.roots, a->n_roots + b->n_roots, sizeof(*n.roots), root_compare);
+	kept = 0;
+	for (size_t i = 0; i < a->n_roots + b->n_roots; i++)
+		if (kept == 0 || n.roots[kept - 1] != n.roots[i])
+			n.roots[kept++] = n.roots[i];
+	n.n_roots = kept;
+	int rc = thinned_note_put(s->to, &n, err);
+	thinned_note_release(&n);
+	return rc;
+}
+
+static int get_thinned(int dir_fd, struct thinned_note *ret, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	thinned_note_release(ret);
+	int rc = thinned_note_get(dir_fd, ret, &why);
+	return rc < 0 && why.kind != ERR_NOT_FOUND ? err_copy(err, &why) : 0;
+}
+
+static int copy_thinned(struct sides *s, struct err *err)
+{
+	bool whole = false;
+
+	int rc = get_thinned(s->from, &s->thinned_from, err);
+	if (rc == 0)
+		rc = get_thinned(s->to, &s->thinned_to, err);
+	if (rc < 0 || s->thinned_from.until_txid <= s->thinned_to.until_txid)
+		return rc;
+	rc = is_whole(s, &whole, err);
+	if (rc < 0 || whole)
+		return rc;
+	log_info("copy", "what was thinned is copied as that db=%s until_txid=%" PRIu64, s->name,
+	         s->thinned_from.until_txid);
+	rc = copy_type(s, false, s->thinned_from.until_txid, err);
+	return rc < 0 ? rc : unite(s, err);
+}
+
+/* ---- notes, head ---- */
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t n = strlen(text), m = strlen(end);
+
+	return n > m && strcmp(text + n - m, end) == 0;
+}
+
+static int copy_notes(struct sides *s, const char *end, struct err *err)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+	int rc = 0;
+
+	int fd = openat(s->from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir)
+		return err_set(err, ERR_IO, errno, "list the archive of '%s'", s->name);
+	while (rc == 0 && (d = readdir(dir))) {
+		struct err why = ERR_INIT;
+		uint64_t objects = s->c->result->objects;
+		if (!ends_with(d->d_name, end) || faccessat(s->to, d->d_name, F_OK, 0) == 0)
+			continue;
+		rc = copy_plain(s->c, s->from, s->to, d->d_name, &why);
+		s->c->result->objects = objects;
+		rc = rc < 0 && copy_vanished(&why) ? 0 : rc < 0 ? err_copy(err, &why) : 0;
+	}
+	return rc;
+}
+
+/* Readers of the second look again; of the growing segment they see what was copied. */
+static int put_head(struct sides *s, struct err *err)
+{
+	cleanup_fd int fd = -1;
+	struct head old, h = s->head;
+	bool had;
+
+	if (!s->have_head)
+		return 0;
+	int rc = read_head(s->to, &old, &had, err);
+	if (rc == 0)
+		rc = file_open(s->to, HEAD_NAME, O_RDWR | O_CREAT, 0600, &fd, err);
+	if (rc < 0)
+		return rc;
+	if (had && old.last_txid > h.last_txid)
+		h = old; /* the first lost something that was copied before */
+	h.generation = (had ? old.generation : 0) + 1;
+	return head_write(fd, &h, err);
+}
+
+static int check_source(struct sides *s, struct err *err)
+{
+	struct source_note from, to;
+	struct err why = ERR_INIT;
+
+	int rc = source_note_get(s->from, &from, err);
+	if (rc < 0)
+		return rc;
+	s->is_new = source_note_get(s->to, &to, &why) < 0;
+	if (s->is_new)
+		return why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
+	if (from.id != to.id)
+		return err_set(err, ERR_REFUSED, 0,
+		               "archive '%s' keeps the history of another database under the name "
+		               "'%s' (copy to another archive)",
+		               s->c->options->to, s->name);
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int copy_once(struct sides *s, struct err *err)
+{
+	int rc = look(s, err);
+
+	if (rc == 0)
+		rc = copy_notes(s, ".lineage", err);
+	if (rc == 0)
+		rc = copy_notes(s, ".gap", err);
+	if (rc == 0)
+		rc = copy_thinned(s, err);
+	if (rc == 0)
+		rc = copy_type(s, true, UINT64_MAX, err);
+	if (rc == 0)
+		rc = put_head(s, err);
+	if (rc == 0)
+		rc = copy_type(s, false, UINT64_MAX, err);
+	if (rc == 0)
+		rc = remove_covered(s, err);
+	if (rc == 0)
+		rc = put_head(s, err); /* objects went */
+	return rc < 0 ? rc : copy_notes(s, ".mark", err);
+}
+
+/* What is listed can be joined or deleted before it is copied: then the newer list is copied. */
+static int copy_all(struct sides *s, struct err *err)
+{
+	uint64_t present = s->c->result->present;
+
+	for (int tries = 0;; tries++) {
+		struct err why = ERR_INIT;
+		s->c->result->present = present;
+		if (copy_once(s, &why) == 0)
+			return 0;
+		if (!copy_vanished(&why) || tries == TRIES_MAX)
+			return err_copy(err, &why);
+	}
+}
+
+static int take_locks(struct sides *s, int *lock, int *upkeep, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	int rc = file_open(s->to, "lock", O_RDWR | O_CREAT, 0600, lock, err);
+	if (rc < 0)
+		return rc;
+	if (file_lock(*lock, "lock", &why) < 0)
+		return why.kind == ERR_BUSY
+		               ? err_set(err, ERR_BUSY, 0,
+		                         "archive '%s' is being written for '%s' by another asof "
+		                         "(copy to an archive that nobody writes to)",
+		                         s->c->options->to, s->name)
+		               : err_copy(err, &why);
+	return upkeep_lock(s->to, s->name, LOCK_WAIT_US, upkeep, err);
+}
+
+/* What was replicated here has only the folders that it needs. */
+static int open_folder(int dir, const char *name, bool create, int *ret, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	if (file_open_dir(dir, name, create, ret, &why) == 0 ||
+	    (!create && why.kind == ERR_NOT_FOUND))
+		return 0;
+	return err_copy(err, &why);
+}
+
+static int open_sides(struct sides *s, struct err *err)
+{
+	const char *const roots[] = {s->c->options->from, s->c->options->to};
+	int *dirs[] = {&s->from, &s->to};
+	int *fds[] = {s->from_fds, s->to_fds};
+	char path[PATH_MAX];
+	int rc = 0;
+
+	for (int side = 0; side < 2 && rc == 0; side++) {
+		if (snprintf(path, sizeof(path), "%s/local/%s", roots[side], s->name) >=
+		    (int)sizeof(path))
+			return err_set(err, ERR_USAGE, 0,
+			               "the path of archive '%.60s…' is too long", roots[side]);
+		if (side == 1)
+			rc = file_make_dirs(path, err);
+		if (rc == 0)
+			rc = file_open_dir(AT_FDCWD, path, false, dirs[side], err);
+		for (int i = 0; i < N_FOLDERS && rc == 0; i++)
+			rc = open_folder(*dirs[side], folders[i], side == 1, &fds[side][i], err);
+	}
+	return rc;
+}
+
+static void close_sides(struct sides *s)
+{
+	const int fds[] = {s->from, s->to};
+
+	for (size_t i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	for (size_t i = 0; i < N_FOLDERS; i++) {
+		if (s->from_fds[i] >= 0)
+			close(s->from_fds[i]);
+		if (s->to_fds[i] >= 0)
+			close(s->to_fds[i]);
+	}
+	free(s->objects);
+	thinned_note_release(&s->thinned_from);
+	thinned_note_release(&s->thinned_to);
+}
+
+int copy_database(struct copying *c, struct history *h, const char *name, struct err *err)
+{
+	struct sides s = {.c = c,
+	                  .history = h,
+	                  .name = name,
+	                  .from = -1,
+	                  .to = -1,
+	                  .from_fds = {-1, -1, -1},
+	                  .to_fds = {-1, -1, -1}};
+	cleanup_fd int lock = -1, upkeep = -1;
+
+	int rc = open_sides(&s, err);
+	if (rc == 0)
+		rc = take_locks(&s, &lock, &upkeep, err);
+	if (rc == 0)
+		rc = check_source(&s, err);
+	if (rc == 0)
+		rc = copy_all(&s, err);
+	if (rc == 0 && s.is_new) {
+		uint64_t objects = c->result->objects;
+		rc = copy_plain(c, s.from, s.to, "source", err);
+		c->result->objects = objects;
+	}
+	close_sides(&s);
+	return rc;
+}

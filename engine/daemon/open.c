@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening a recorder: folders, lock, and where a former one stopped. */
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/lock.h"
+#include "engine/base/log.h"
+#include "engine/daemon/recorder_i.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+
+#define CACHE_BYTES ((size_t)4 << 20)
+
+/* ---- the archive, to be read ---- */
+
+int recorder_open_archive(struct recorder *r, struct err *err)
+{
+	const struct archive_options o = {.cache_bytes = CACHE_BYTES};
+
+	if (r->history)
+		return 0;
+	int rc = archive_open(r->root, &o, &r->archive, err);
+	if (rc == 0)
+		rc = history_get(r->archive, r->name, &r->history, err);
+	if (rc < 0)
+		recorder_close_archive(r);
+	return rc;
+}
+
+void recorder_close_archive(struct recorder *r)
+{
+	if (r->history)
+		history_put(take_ptr(r->history));
+	archive_free(take_ptr(r->archive));
+}
+
+static int take_lock(struct recorder *r, struct err *err)
+{
+	char text[64];
+	struct err why = ERR_INIT;
+
+	int rc = file_open(r->dir_fd, "lock", O_RDWR | O_CREAT, 0600, &r->lock_fd, err);
+	if (rc < 0)
+		return rc;
+	if (file_lock(r->lock_fd, "lock", &why) < 0) {
+		size_t n = 0;
+		int ignored =
+		        file_pread_some(r->lock_fd, text, sizeof(text) - 1, 0, &n, "lock", NULL);
+		(void)ignored;
+		text[n] = '\0';
+		text[strcspn(text, "\n")] = '\0';
+		if (why.kind != ERR_BUSY)
+			return err_copy(err, &why);
+		return err_set(err, ERR_BUSY, 0,
+		               "archive '%s' is already being written for '%s' by %s (stop that "
+		               "one first)",
+		               r->root, r->name, n ? text : "another asof");
+	}
+	int len = snprintf(text, sizeof(text), "process %d\n", (int)getpid());
+	if (ftruncate(r->lock_fd, 0) < 0)
+		return err_set(err, ERR_IO, errno, "write 'lock'");
+	return file_pwrite(r->lock_fd, text, (size_t)len, 0, "lock", err);
+}
+
+static int check_source(struct recorder *r, const struct recorder_options *o, struct err *err)
+{
+	struct source_note n = {0};
+	struct err why = ERR_INIT;
+
+	if (strlen(o->source_path) >= sizeof(n.path))
+		return err_set(err, ERR_USAGE, 0, "the path '%.60s…' is too long", o->source_path);
+	int rc = source_note_get(r->dir_fd, &n, &why);
+	if (rc < 0 && why.kind != ERR_NOT_FOUND)
+		return err_copy(err, &why);
+	if (rc == 0 && strcmp(n.path, o->source_path) == 0)
+		return 0;
+	if (rc == 0 && !o->adopt)
+		return err_set(err, ERR_REFUSED, 0,
+		               "archive '%s' keeps '%s' as the name of %s, not of %s (give another "
+		               "--name, or "
+		               "--adopt to continue its history)",
+		               r->root, r->name, n.path, o->source_path);
+	while (n.id == 0)
+		n.id = (uint32_t)hash64(&(int64_t){clock_now_us()}, 8, (uint64_t)getpid());
+	snprintf(n.path, sizeof(n.path), "%s", o->source_path);
+	return source_note_put(r->dir_fd, &n, err);
+}
+
+static int open_root(const char *root, int *ret_fd, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	int rc = file_open_dir(AT_FDCWD, root, true, ret_fd, &why);
+	if (rc < 0 && (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR))
+		return err_set(
+		        err, ERR_NOT_FOUND, 0,
+		        "archive '%s': the directory above it does not exist (create it first)",
+		        root);
+	return rc < 0 ? err_copy(err, &why) : 0;
+}
+
+/* Removes what a crash left half written; the lock is ours. */
+static void remove_temporaries(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir))) {
+		size_t n = strlen(d->d_name);
+		if (n > 4 && strcmp(d->d_name + n - 4, ".tmp") == 0)
+			unlinkat(dir_fd, d->d_name, 0);
+	}
+}
+
+/* Those that the recorder seldom needs are not kept open. */
+static int make_folder(struct recorder *r, const char *name, struct err *err)
+{
+	cleanup_fd int fd = -1;
+	int rc = file_open_dir(r->dir_fd, name, true, &fd, err);
+
+	if (rc == 0)
+		remove_temporaries(fd);
+	return rc;
+}
+
+static int open_folders(struct recorder *r, struct err *err)
+{
+	cleanup_fd int root_fd = -1, local_fd = -1;
+
+	int rc = open_root(r->root, &root_fd, err);
+	if (rc == 0)
+		rc = file_open_dir(root_fd, "local", true, &local_fd, err);
+	if (rc == 0)
+		rc = file_open_dir(local_fd, r->name, true, &r->dir_fd, err);
+	if (rc == 0)
+		rc = take_lock(r, err);
+	if (rc == 0)
+		rc = file_open_dir(r->dir_fd, "segment", true, &r->segment_fd, err);
+	if (rc == 0)
+		rc = make_folder(r, "snapshot", err);
+	if (rc == 0)
+		rc = make_folder(r, "coalesced", err);
+	/* Those two name it themselves. */
+	if (rc < 0 && root_fd >= 0 && err_kind_of(rc) != ERR_BUSY)
+		return err_wrap(err, rc, "archive '%s'", r->root);
+	return rc;
+}
+
+/* The newest fine object decides where to go on. */
+static int recover_last(struct recorder *r, struct err *err)
+{
+	cleanup_free struct history_object *objects = NULL;
+	const struct history_object *newest = NULL, *snapshot = NULL;
+	size_t n;
+	uint64_t frames;
+
+	int rc = history_objects(r->history, &objects, &n, err);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < n; i++) {
+		const struct history_object *o = &objects[i];
+		if (o->type == HISTORY_SNAPSHOT &&
+		    (!snapshot || o->last_txid > snapshot->last_txid))
+			snapshot = o;
+		/* One that holds nothing yet says nothing of what came before it. */
+		if ((o->type == HISTORY_GROWING || o->type == HISTORY_SEGMENT) &&
+		    o->last_txid >= o->first_txid &&
+		    (!newest || o->first_txid > newest->first_txid))
+			newest = o;
+	}
+	if (newest) {
+		rc = history_commit(r->history, newest->last_txid, &r->last, err);
+		if (rc == 0)
+			rc = history_object_frames(r->history, newest, &frames, &r->page_size,
+			                           &r->pos, err);
+		r->settled = !(r->last.flags & COMMIT_UNSETTLED);
+	}
+	if (rc == 0 && snapshot && snapshot->last_txid >= r->last.txid) {
+		struct moment m;
+		rc = history_tx(r->history, snapshot->last_txid, &m, err);
+		r->settled = rc == 0;
+		if (rc == 0 && snapshot->last_txid > r->last.txid) {
+			r->last = (struct commit){
+			        .txid = m.txid, .time_us = m.time_us, .n_pages = m.n_pages};
+			r->pos = (struct source_position){0};
+			r->page_size = m.page_size;
+		}
+		r->last.state = m.state;
+		r->last.flags = 0;
+	}
+	if (!snapshot)
+		r->settled = false;
+	r->durable = r->last;
+	r->durable_pos = r->pos;
+	r->durable_settled = r->settled;
+	return rc;
+}
+
+/* Takes the newest growing segment up again, so that small restarts do not leave small files. */
+static int recover_growing(struct recorder *r, struct err *err)
+{
+	cleanup_free struct history_object *objects = NULL;
+	const struct history_object *g = NULL;
+	size_t n;
+
+	int rc = history_objects(r->history, &objects, &n, err);
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		if (objects[i].type == HISTORY_GROWING &&
+		    (!g || objects[i].first_txid > g->first_txid))
+			g = &objects[i];
+	if (rc < 0 || !g || g->lineage != r->lineage)
+		return rc;
+	bool holds_last = g->last_txid == r->last.txid && r->last.txid >= g->first_txid;
+	bool empty = g->first_txid == r->last.txid + 1;
+	if (!holds_last && !empty)
+		return 0;
+	r->growing_txid = g->first_txid;
+	r->durable_len = r->head.growing_txid == g->first_txid ? r->head.durable_len : 0;
+	struct commit last;
+	struct source_position pos;
+	rc = grow_resume(r->segment_fd, g->file, r->durable_len, r->level, &r->w, &last, &pos, err);
+	if (rc < 0 && empty && r->durable_len <= 200) { /* not even its header was whole */
+		unlinkat(r->segment_fd, g->file, 0);
+		r->growing_txid = r->durable_len = 0;
+		return 0;
+	}
+	if (rc < 0)
+		return rc;
+	r->durable_len = grow_length(r->w);
+	if (last.txid >= g->first_txid) { /* perhaps more than the head knew of */
+		bool same = last.txid == r->last.txid && !(r->last.flags & COMMIT_UNSETTLED);
+		if (!same) /* (a snapshot can have settled it) */
+			r->settled = !(last.flags & COMMIT_UNSETTLED) && r->settled;
+		if (!same || hash128_zero(r->last.state))
+			r->last = last;
+		r->last.last_frame = last.last_frame;
+		r->pos = pos;
+	} else {
+		r->last.last_frame = 0;
+	}
+	r->durable = r->last;
+	r->durable_pos = r->pos;
+	r->durable_settled = r->settled;
+	return 0;
+}
+
+/* A gap that was open when asof ended: it begins behind the last settled commit. */
+static void recover_gap(struct recorder *r)
+{
+	struct commit c = r->last;
+	struct moment first;
+
+	if (r->settled || history_first(r->history, &first, NULL) < 0)
+		return;
+	while ((c.flags & COMMIT_UNSETTLED) && c.txid > first.txid)
+		if (history_commit(r->history, c.txid - 1, &c, NULL) < 0)
+			break;
+	r->gap_open = true;
+	r->gap.before_txid = c.txid;
+	r->gap.before_us = c.time_us;
+	snprintf(r->gap.reason, sizeof(r->gap.reason), "stopped before it was healed");
+}
+
+static int recover(struct recorder *r, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	int rc = file_open(r->dir_fd, HEAD_NAME, O_RDWR | O_CREAT, 0600, &r->head_fd, err);
+	if (rc < 0)
+		return rc;
+	if (head_read(r->head_fd, &r->head, &why) < 0) {
+		if (why.kind == ERR_VERSION)
+			return err_copy(err, &why);
+		r->head = (struct head){0};
+	}
+	rc = recorder_open_archive(r, err);
+	if (rc < 0)
+		return rc;
+	/* What was fsynced and not yet told of is ours to tell. */
+	struct head told = r->head;
+	r->changes = told.generation;
+	struct history_status st;
+	rc = history_get_status(r->history, &st, err);
+	if (rc == 0)
+		rc = recover_last(r, err);
+	if (rc < 0)
+		return rc;
+	r->lineage = st.lineage;
+	r->known_until_us = told.known_until_us;
+	rc = recover_growing(r, err);
+	if (rc < 0)
+		return rc;
+	recover_gap(r);
+	return recorder_publish(r, true, err);
+}
+
+int recorder_open(const struct recorder_options *o, struct recorder **ret, struct err *err)
+{
+	struct recorder *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return err_set(err, ERR_NOMEM, 0, "no memory");
+	r->dir_fd = r->segment_fd = r->lock_fd = r->head_fd = -1;
+	r->pools = o->pools;
+	r->scan.spool_fd = r->scan.dir_fd = -1;
+	r->last_next = &r->first;
+	r->segment_bytes = o->segment_bytes ? o->segment_bytes : SEGMENT_BYTES_DEFAULT;
+	r->level = o->level;
+	lock_init_inherit(&r->lock);
+	pthread_mutex_init(&r->table_lock, NULL);
+	r->root = strdup(o->archive);
+	r->name = strdup(o->name);
+	r->source_path = strdup(o->source_path);
+	int rc = r->root && r->name && r->source_path ? db_name_check(o->name, err)
+	                                              : err_set(err, ERR_NOMEM, 0, "no memory");
+	if (rc == 0)
+		rc = open_folders(r, err);
+	if (rc == 0)
+		rc = check_source(r, o, err);
+	if (rc == 0) {
+		remove_temporaries(r->dir_fd);
+		remove_temporaries(r->segment_fd);
+		rc = recover(r, err);
+	}
+	recorder_close_archive(r);
+	if (rc < 0) {
+		recorder_free(r);
+		return rc;
+	}
+	r->status.settled = r->settled;
+	r->status.last_txid = r->last.txid;
+	*ret = r;
+	return 0;
+}
+
+bool recorder_resume(const struct recorder *r, struct capture_position *ret_pos,
+                     uint32_t *ret_page_size)
+{
+	if (!r->settled || r->pos.frame == 0)
+		return false;
+	*ret_pos = (struct capture_position){r->pos.salt1, r->pos.salt2, r->pos.frame, r->pos.cksum,
+	                                     r->pos.change};
+	*ret_page_size = r->page_size;
+	return true;
+}

@@ -10,6 +10,7 @@
 #include "engine/base/file.h"
 #include "engine/base/hash.h"
 #include "engine/gz/pack.h"
+#include "engine/store/store.h"
 #include "fs/gunzip.h"
 
 #include <fcntl.h>
@@ -58,11 +59,15 @@ int fs_backups_new(const char *archive_root, struct fs_backups **ret, struct err
 
 	if (!b)
 		return err_set(err, ERR_NOMEM, 0, "no memory for the list of backups");
-	rc = file_open(AT_FDCWD, archive_root, O_PATH | O_DIRECTORY, 0, &b->root_fd, err);
+	b->root_fd = -1;
+	rc = store_is_url(archive_root)
+	             ? 0
+	             : file_open(AT_FDCWD, archive_root, O_PATH | O_DIRECTORY, 0, &b->root_fd, err);
 	if (rc == 0) {
 		rc = cache_new(CACHE_BYTES, &b->cache, err);
-		if (rc < 0)
-			close(b->root_fd);
+		if (rc < 0 && b->root_fd >= 0)
+			if (b->root_fd >= 0)
+				close(b->root_fd);
 	}
 	if (rc < 0) {
 		free(b);
@@ -100,7 +105,8 @@ void fs_backups_free(struct fs_backups *b)
 		if (b->sets[type])
 			fs_backup_set_unref(b->sets[type]);
 	cache_free(b->cache);
-	close(b->root_fd);
+	if (b->root_fd >= 0)
+		close(b->root_fd);
 	pthread_mutex_destroy(&b->lock);
 	free(b);
 }
@@ -163,8 +169,8 @@ static int scan(struct fs_backups *b, int type, struct fs_backup_set **ret, stru
 	const char *name = fs_backup_types[type];
 	size_t cap = 64;
 	struct fs_backup_set *set = calloc(1, sizeof(*set) + cap * sizeof(set->rows[0]));
-	int fd = openat(b->root_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int failed = fd < 0 ? errno : 0;
+	int fd = b->root_fd < 0 ? -1 : openat(b->root_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int failed = b->root_fd < 0 ? ENOENT : fd < 0 ? errno : 0; /* far away none is looked for */
 	DIR *dir cleanup_dir = fd < 0 ? NULL : fdopendir(fd);
 
 	if (!set || (!dir && failed != ENOENT && failed != ENOTDIR)) {

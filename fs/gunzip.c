@@ -4,91 +4,28 @@
 #include "engine/base/bytes.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/file.h"
+#include "engine/gz/gunzip.h"
 
 #include <fcntl.h>
 #include <string.h>
-#include <zlib.h>
 
 #define CHUNK (256 * 1024)
 
-struct inflater {
+struct reader {
 	int fd;
 	const char *path;
-	uint64_t at; /* of the next bytes to read */
-	z_stream z;
-	bool in_member;
-	bool any_member;
-	uint8_t in[CHUNK];
+	uint64_t at; /* of the next bytes */
 };
 
-static void inflater_free(struct inflater *f)
+/* By place: the descriptor may be read by others at the same time. */
+static int read_on(void *ctx, void *buf, size_t len, size_t *ret_len, struct err *err)
 {
-	inflateEnd(&f->z);
-	free(f);
-}
-DEFINE_CLEANUP(struct inflater, inflater_free);
+	struct reader *r = ctx;
+	int rc = file_pread_some(r->fd, buf, len, r->at, ret_len, r->path, err);
 
-static int inflater_new(int fd, const char *path, struct inflater **ret, struct err *err)
-{
-	struct inflater *f = calloc(1, sizeof(*f));
-
-	if (!f || inflateInit2(&f->z, 16 + MAX_WBITS) != Z_OK) {
-		free(f);
-		return err_set(err, ERR_NOMEM, 0, "no memory to inflate '%s'", path);
-	}
-	f->fd = fd;
-	f->path = path;
-	*ret = f;
-	return 0;
-}
-
-/* Refills the input; *ret_end: there is no more. */
-static int fill(struct inflater *f, bool *ret_end, struct err *err)
-{
-	size_t got = 0;
-
-	if (f->z.avail_in == 0) {
-		int rc = file_pread_some(f->fd, f->in, sizeof(f->in), f->at, &got, f->path, err);
-		if (rc < 0)
-			return rc;
-		f->at += got;
-		f->z.next_in = f->in;
-		f->z.avail_in = (uInt)got;
-	}
-	*ret_end = f->z.avail_in == 0;
-	return 0;
-}
-
-/* Up to `len` bytes of content, fewer only at its end. */
-static int inflater_read(struct inflater *f, void *out, size_t len, size_t *ret_len,
-                         struct err *err)
-{
-	f->z.next_out = out;
-	f->z.avail_out = (uInt)len;
-	while (f->z.avail_out > 0) {
-		bool end;
-		int rc = fill(f, &end, err);
-		if (rc < 0)
-			return rc;
-		if (end && !f->in_member && f->any_member)
-			break;
-		if (end)
-			return err_set(err, ERR_DAMAGED, 0, "'%s' ends within its content",
-			               f->path);
-		f->in_member = f->any_member = true;
-		rc = inflate(&f->z, Z_NO_FLUSH);
-		if (rc == Z_STREAM_END) {
-			f->in_member = false;
-			inflateReset(&f->z);
-		} else if (rc != Z_OK) {
-			return err_set(err, rc == Z_MEM_ERROR ? ERR_NOMEM : ERR_DAMAGED, 0,
-			               "'%s' does not inflate before byte %llu: %s", f->path,
-			               (unsigned long long)(f->at - f->z.avail_in),
-			               f->z.msg ? f->z.msg : "bad data");
-		}
-	}
-	*ret_len = len - f->z.avail_out;
-	return 0;
+	if (rc == 0)
+		r->at += *ret_len;
+	return rc;
 }
 
 /* What the header says of the database's size; 0: it does not. */
@@ -110,28 +47,30 @@ static uint64_t size_by_header(const uint8_t h[100])
 
 static int count_all(int fd, const char *path, uint64_t *ret_bytes, struct err *err)
 {
-	struct inflater *f CLEANUP(inflater_free_p) = NULL;
+	struct reader from = {fd, path, 0};
+	cleanup_gunzip struct gunzip *f = NULL;
 	uint8_t *out cleanup_free = malloc(CHUNK);
-	int rc = inflater_new(fd, path, &f, err);
+	int rc = gunzip_new(read_on, &from, path, &f, err);
 
 	if (rc == 0 && !out)
 		rc = err_set(err, ERR_NOMEM, 0, "no memory to inflate '%s'", path);
 	*ret_bytes = 0;
 	for (size_t got = 1; rc == 0 && got > 0; *ret_bytes += rc == 0 ? got : 0)
-		rc = inflater_read(f, out, CHUNK, &got, err);
+		rc = gunzip_read(f, out, CHUNK, &got, err);
 	return rc;
 }
 
 int fs_gunzip_size(int fd, const char *path, uint64_t *ret_bytes, struct err *err)
 {
-	struct inflater *f CLEANUP(inflater_free_p) = NULL;
+	struct reader from = {fd, path, 0};
+	cleanup_gunzip struct gunzip *f = NULL;
 	uint8_t head[100], tail[4];
 	uint64_t stored, size;
 	size_t got;
-	int rc = inflater_new(fd, path, &f, err);
+	int rc = gunzip_new(read_on, &from, path, &f, err);
 
 	if (rc == 0)
-		rc = inflater_read(f, head, sizeof(head), &got, err);
+		rc = gunzip_read(f, head, sizeof(head), &got, err);
 	if (rc == 0)
 		rc = file_size(fd, &stored, path, err);
 	if (rc == 0 && stored >= 18)
@@ -146,45 +85,22 @@ int fs_gunzip_size(int fd, const char *path, uint64_t *ret_bytes, struct err *er
 	return count_all(fd, path, ret_bytes, err);
 }
 
-static int open_scratch(uint64_t size_bytes, int *ret_fd, struct err *err)
-{
-	const char *dir = getenv("TMPDIR");
-
-	if (!dir || !*dir)
-		dir = "/var/tmp";
-	int fd cleanup_fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
-		char name[4096];
-		snprintf(name, sizeof(name), "%s/asof-XXXXXX", dir);
-		fd = mkostemp(name, O_CLOEXEC);
-		if (fd >= 0)
-			unlink(name);
-	}
-	if (fd < 0)
-		return err_set(err, ERR_IO, errno, "make a temporary file in '%s'", dir);
-	int failed = size_bytes ? posix_fallocate(fd, 0, (off_t)size_bytes) : 0;
-	if (failed)
-		return err_set(err, ERR_IO, failed, "take %llu bytes in '%s'",
-		               (unsigned long long)size_bytes, dir);
-	*ret_fd = take_fd(&fd);
-	return 0;
-}
-
 int fs_gunzip_to_file(int fd, const char *path, uint64_t size_bytes, int *ret_fd, struct err *err)
 {
-	struct inflater *f CLEANUP(inflater_free_p) = NULL;
+	struct reader from = {fd, path, 0};
+	cleanup_gunzip struct gunzip *f = NULL;
 	uint8_t *out cleanup_free = malloc(CHUNK);
 	int to cleanup_fd = -1;
 	uint64_t done = 0;
 	size_t got = 1;
-	int rc = inflater_new(fd, path, &f, err);
+	int rc = gunzip_new(read_on, &from, path, &f, err);
 
 	if (rc == 0 && !out)
 		rc = err_set(err, ERR_NOMEM, 0, "no memory to inflate '%s'", path);
 	if (rc == 0)
-		rc = open_scratch(size_bytes, &to, err);
+		rc = file_open_unlinked(size_bytes, &to, err);
 	while (rc == 0) {
-		rc = inflater_read(f, out, CHUNK, &got, err);
+		rc = gunzip_read(f, out, CHUNK, &got, err);
 		if (rc < 0 || got == 0)
 			break;
 		if (got > size_bytes - done)

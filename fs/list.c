@@ -278,6 +278,30 @@ static int list_backups(struct fs_dir *d, struct err *err)
 	return rc;
 }
 
+static int add_mark(void *ctx, const char *mark, struct err *err)
+{
+	return add_folder(ctx, mark, err);
+}
+
+static int list_mark(struct fs_dir *d, struct err *err)
+{
+	struct fs_db **all cleanup_free = NULL;
+	size_t n = 0, max = d->tree->options.list_all ? SIZE_MAX : FS_WALK_MARKS;
+	int rc = fs_dbs_all(d->tree->dbs, &all, &n, err);
+
+	for (size_t i = 0; rc == 0 && i < n && d->n < max; i++) {
+		struct err why = ERR_INIT;
+		struct moment m;
+		uint64_t ino = 0;
+		if (fs_marks_moment(all[i], d->node->name, &m, &why) == 0)
+			ino = fs_tree_image_ino(all[i], m.txid, d->node->place.raw);
+		else if (why.kind == ERR_NOT_FOUND || why.kind == ERR_GAP)
+			continue;
+		rc = add(d, all[i]->name, ino ? ino : 1, false, err); /* as list_moment() */
+	}
+	return rc;
+}
+
 static int list_meta(struct fs_dir *d, struct err *err)
 {
 	struct fs_text *text cleanup_text = NULL;
@@ -324,7 +348,9 @@ static int load(struct fs_dir *d, struct err *err)
 	case FS_META:
 		return list_meta(d, err);
 	case FS_MARKS:
-		return 0;
+		return fs_marks_list(d->tree, add_mark, d, err);
+	case FS_MARK:
+		return list_mark(d, err);
 	case FS_TEXT:
 	case FS_BACKUP_FILE:
 	case FS_IMAGE:

@@ -14,6 +14,7 @@
 
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
+#include "engine/store/store.h"
 #include "fs/ops.h"
 #include "fs/options.h"
 
@@ -57,7 +58,8 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 {
 	struct stat st;
 
-	m->archive_path = realpath(options->archive, NULL);
+	bool far = store_is_url(options->archive);
+	m->archive_path = far ? strdup(options->archive) : realpath(options->archive, NULL);
 	if (!m->archive_path)
 		return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno, "archive '%s'",
 		               options->archive);
@@ -73,6 +75,8 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 	if (stat(m->mountpoint, &st) < 0 || !S_ISDIR(st.st_mode))
 		return err_set(err, ERR_USAGE, 0, "mount point '%s' is not a directory",
 		               m->mountpoint);
+	if (far)
+		return 0;
 	if (is_within(m->mountpoint, m->archive_path) || is_within(m->archive_path, m->mountpoint))
 		return err_set(
 		        err, ERR_USAGE, 0,
@@ -292,7 +296,10 @@ static bool report(struct mount *m, const struct err *what)
 
 static int run(struct mount *m, int log_fd, struct err *err)
 {
-	struct archive_options archive_options = {.cache_bytes = m->options.cache_bytes};
+	struct archive_options archive_options = {
+	        .cache_bytes = m->options.cache_bytes,
+	        .keep_dir = m->options.keep_dir[0] ? m->options.keep_dir : NULL,
+	        .keep_bytes = m->options.keep_bytes};
 	struct fs_tree_options tree_options = {.zone = m->options.zone,
 	                                       .list_all = m->options.list_all};
 	struct archive *archive cleanup_archive = NULL;

@@ -47,6 +47,7 @@ enum fs_kind {
 	FS_HOUR,        /* …/10/ */
 	FS_MINUTE,      /* …/10/30/ */
 	FS_MARKS,       /* marks/ */
+	FS_MARK,        /* marks/MARK/ */
 	FS_BACKUPS,     /* manual/ … */
 	FS_BACKUP_DAY,  /* manual/2024-01-15/ */
 	FS_BACKUP_FILE, /* manual/2024-01-15/x_20240115_143000.db */

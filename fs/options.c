@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/options.h"
 
+#include "engine/store/kept.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,6 +168,20 @@ static int parse_word(const char *word, struct fs_options *o, struct err *err)
 		return parse_zone(word, value, o, err);
 	if ((value = value_of(word, "cache_size")))
 		return parse_bytes(word, value, &o->cache_bytes, err);
+	if ((value = value_of(word, "cache_disk"))) {
+		size_t bytes = 0;
+		int rc = parse_bytes(word, value, &bytes, err);
+		o->keep_bytes = bytes;
+		return rc                       ? rc
+		       : bytes < KEPT_MIN_BYTES ? bad_value(word, "16M is the least", err)
+		                                : 0;
+	}
+	if ((value = value_of(word, "cache"))) {
+		if (*value && value[0] != '/')
+			return bad_value(word, "not an absolute path", err);
+		snprintf(o->keep_dir, sizeof(o->keep_dir), "%s", value);
+		return 0;
+	}
 	if ((value = value_of(word, "log"))) {
 		if (value[0] != '/')
 			return bad_value(word, "not an absolute path", err);
@@ -190,7 +206,11 @@ int fs_options_parse(const char *words, struct fs_options *ret, struct err *err)
 	                       .zone = TIME_ZONE_UTC};
 	char word[WORD_MAX_BYTES];
 	size_t n = 0;
+	bool keep;
 
+	int rc = kept_default(o.keep_dir, &o.keep_bytes, &keep, err);
+	if (rc < 0)
+		return rc;
 	for (const char *p = words ? words : "";; p++) {
 		if (*p && *p != ',') {
 			if (*p == '\\' && p[1])
@@ -202,7 +222,7 @@ int fs_options_parse(const char *words, struct fs_options *ret, struct err *err)
 		}
 		word[n] = 0;
 		n = 0;
-		int rc = parse_word(word, &o, err);
+		rc = parse_word(word, &o, err);
 		if (rc < 0)
 			return rc;
 		if (!*p)

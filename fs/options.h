@@ -8,6 +8,8 @@
  *   tz=UTC|local|Area/City zone of a TIME that names none
  *   list=all               listings are not bounded
  *   cache_size=N[K|M|G]    memory for decoded blocks
+ *   cache=DIR              where stretches of a far archive are kept (store/kept.h); "cache=": nowhere
+ *   cache_disk=N[K|M|G]    how much of it
  *   log=FILE               where a mount in the background logs (default: the system's log)
  *
  * What mount(8) and fstab say of every filesystem is taken and ignored: a mount is always
@@ -31,7 +33,9 @@ struct fs_options {
 	enum time_zone zone;
 	char zone_name[64]; /* Area/City; else empty */
 	bool list_all;
-	size_t cache_bytes; /* 0: the engine's default */
+	size_t cache_bytes;      /* 0: the engine's default */
+	char keep_dir[PATH_MAX]; /* empty: nothing is kept */
+	uint64_t keep_bytes;
 	char log_path[PATH_MAX];
 };
 

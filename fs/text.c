@@ -52,6 +52,7 @@ int fs_text_readme(const char *archive_root, struct fs_text **ret, struct err *e
 	        "opens\n"
 	        "tx/NAME/TXID                   the same by transaction number\n"
 	        "history/NAME/2024-01-15/10/30  browse by day, hour, minute, down to commits\n"
+	        "marks/MARK/NAME                moments named by  asof mark\n"
 	        "manual automated safety compressed   backups by day, shown uncompressed\n"
 	        ".asof/status.json              what the archive holds;  getfattr -d FILE: which "
 	        "commit\n"

@@ -8,7 +8,7 @@
 const struct fs_fixed fs_root_entries[] = {
         {"README", FS_TEXT, 0, false, false},    {"latest", FS_LATEST, 0, true, false},
         {"at", FS_AT, 0, true, false},           {"tx", FS_TX, 0, true, false},
-        {"history", FS_HISTORY, 0, true, false}, {"marks", FS_MARKS, 0, false, false},
+        {"history", FS_HISTORY, 0, true, false}, {"marks", FS_MARKS, 0, true, false},
         {"manual", FS_BACKUPS, 0, false, false}, {"automated", FS_BACKUPS, 1, false, false},
         {"safety", FS_BACKUPS, 2, false, false}, {"compressed", FS_BACKUPS, 3, false, false},
         {".raw", FS_RAW, 0, false, true},        {".asof", FS_META, 0, false, false},
@@ -227,10 +227,12 @@ int fs_tree_getattr(struct fs_tree *t, uint64_t ino, struct fs_entry *ret, struc
 		return 0;
 	}
 	struct moment m;
-	rc = history_tx(place.db->history, place.txid, &m, err);
-	if (rc == 0)
-		image_attr(&m, ret);
-	return rc;
+	struct err why = ERR_INIT;
+	if (history_tx(place.db->history, place.txid, &m, &why) < 0 &&
+	    !fs_views_moment(t->views, place.db, place.txid, &m))
+		return err_copy(err, &why);
+	image_attr(&m, ret); /* (what retention has thinned out since is there while it is open) */
+	return 0;
 }
 
 void fs_tree_forget(struct fs_tree *t, uint64_t ino, uint64_t n_lookups)
@@ -406,6 +408,32 @@ static int lookup_tx(struct fs_tree *t, struct fs_node *dir, const char *name, s
 	return rc < 0 ? rc : enter_image(t, db, &m, dir->place.raw, FS_FOREVER_S, ret, err);
 }
 
+/* Marks come and go, and one of the same name may stand for another moment later. */
+static int lookup_mark(struct fs_tree *t, struct fs_node *dir, const char *name,
+                       struct fs_entry *ret, struct err *err)
+{
+	struct fs_place place = {.kind = FS_MARK, .raw = dir->place.raw};
+	bool exists;
+	int rc = fs_marks_exists(t, name, &exists, err);
+
+	if (rc < 0)
+		return rc;
+	return exists ? enter_node(t, dir, name, 0, &place, FS_MOVING_S, ret, err)
+	              : no_such(name, err);
+}
+
+static int lookup_marked(struct fs_tree *t, struct fs_node *dir, const char *name,
+                         struct fs_entry *ret, struct err *err)
+{
+	struct fs_db *db;
+	struct moment m;
+	int rc = fs_dbs_find(t->dbs, name, &db, err);
+
+	if (rc == 0)
+		rc = fs_marks_moment(db, dir->name, &m, err);
+	return rc < 0 ? rc : enter_image(t, db, &m, dir->place.raw, FS_MOVING_S, ret, err);
+}
+
 /* A day, hour or minute below history/NAME/ */
 static int lookup_span(struct fs_tree *t, struct fs_node *dir, const char *name,
                        struct fs_entry *ret, struct err *err)
@@ -541,6 +569,9 @@ int fs_tree_lookup(struct fs_tree *t, uint64_t parent, const char *name, struct 
 	case FS_META:
 		return lookup_meta(t, dir, name, ret, err);
 	case FS_MARKS:
+		return lookup_mark(t, dir, name, ret, err);
+	case FS_MARK:
+		return lookup_marked(t, dir, name, ret, err);
 	case FS_TEXT:
 	case FS_BACKUP_FILE:
 	case FS_IMAGE:

@@ -4,7 +4,7 @@
  * folder lists.  Knows nothing of FUSE and runs unmounted.
  *
  *   README   latest/NAME   at/TIME/NAME   tx/NAME/TXID   history/NAME/DAY/HOUR/MINUTE/COMMIT
- *   marks/   manual/DAY/FILE (automated/ safety/ compressed/)   .raw/…   .asof/status.json
+ *   marks/MARK/NAME   manual/DAY/FILE (automated/ safety/ compressed/)   .raw/…   .asof/status.json
  *
  * Names move, numbers do not: content and attributes of an inode number are constant (but for
  * folders), and what changes is which number a name leads to.  How long that may be believed

@@ -52,6 +52,16 @@ uint64_t fs_tree_image_ino(const struct fs_db *db, uint64_t txid, bool raw);
 int fs_tree_status(struct fs_tree *t, struct fs_text **ret, double *ret_seconds_left,
                    struct err *err) MUST_USE;
 
+/* ---- marks.c ---- */
+typedef int fs_marks_fn(void *ctx, const char *mark, struct err *err);
+/* Calls `fn` for each name to be listed, sorted. */
+int fs_marks_list(struct fs_tree *t, fs_marks_fn *fn, void *ctx, struct err *err) MUST_USE;
+/* Whether any database has the mark. */
+int fs_marks_exists(struct fs_tree *t, const char *mark, bool *ret, struct err *err) MUST_USE;
+/* NOT_FOUND: this one has not. */
+int fs_marks_moment(struct fs_db *db, const char *mark, struct moment *ret,
+                    struct err *err) MUST_USE;
+
 void fs_tree_track(struct fs_tree *t, struct fs_open *o);
 void fs_tree_untrack(struct fs_tree *t, struct fs_open *o);
 
@@ -63,6 +73,7 @@ void fs_tree_untrack(struct fs_tree *t, struct fs_open *o);
 #define FS_WALK_AT 40000u
 #define FS_WALK_TX 40000u
 #define FS_WALK_HISTORY 70000u
+#define FS_WALK_MARKS 4000u
 
 /* How many of a budget each of `n` gets, one at least. */
 static inline size_t fs_share(size_t budget, size_t n)

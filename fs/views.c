@@ -79,6 +79,19 @@ struct view *fs_view_engine(struct fs_view *v)
 	return v->view;
 }
 
+bool fs_views_moment(struct fs_views *views, const struct fs_db *db, uint64_t txid,
+                     struct moment *ret)
+{
+	LOCK_SCOPE(&views->lock);
+	struct fs_view *v = views->head;
+
+	while (v && (v->db != db || v->txid != txid || v->state != OPEN))
+		v = v->next;
+	if (v)
+		*ret = *view_moment(v->view);
+	return v;
+}
+
 size_t fs_views_count(struct fs_views *views)
 {
 	LOCK_SCOPE(&views->lock);

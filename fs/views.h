@@ -20,6 +20,9 @@ void fs_views_free(struct fs_views *views);
 int fs_views_get(struct fs_views *views, struct fs_db *db, uint64_t txid, struct fs_view **ret,
                  struct err *err) MUST_USE;
 void fs_views_put(struct fs_views *views, struct fs_view *v);
+/* What an open image is of, without asking the archive; false: it is not open. */
+bool fs_views_moment(struct fs_views *views, const struct fs_db *db, uint64_t txid,
+                     struct moment *ret);
 struct view *fs_view_engine(struct fs_view *v);
 /* How many are open, idle ones included. */
 size_t fs_views_count(struct fs_views *views);

@@ -2,11 +2,13 @@
 #include "tools/cli.h"
 
 #include "engine/base/buf.h"
+#include "engine/base/units.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,19 +33,62 @@ static bool has_letter(const struct cli_option *o)
 	return o->id < OPT_ARCHIVE;
 }
 
+/* What every command takes. */
+static const struct cli_option common_options[] = {
+        {OPT_CONFIG_FILE, "config", "FILE",
+         "the configuration (default: ./asof.yml, /etc/asof.yml)"},
+        {OPT_ENV_FILE, "env-file", "FILE",
+         "its variables (default: .env.backup beside it, or here)"},
+        CLI_OPTION_END,
+};
+
+const struct cli_option *cli_common_options(void)
+{
+	return common_options;
+}
+
+const struct cli_option *cli_find_option(const struct cli_option *options, const char *name,
+                                         size_t len)
+{
+	for (; options->name; options++)
+		if (strlen(options->name) == len && memcmp(options->name, name, len) == 0)
+			return options;
+	return NULL;
+}
+
+const struct cli_option *cli_find_letter(const struct cli_option *options, char letter)
+{
+	for (; options->name; options++)
+		if (has_letter(options) && options->id == letter)
+			return options;
+	return NULL;
+}
+
+static void print_option(const struct cli_option *o, FILE *out)
+{
+	char left[64];
+
+	snprintf(left, sizeof(left), "%c%c%s --%s%s%s", has_letter(o) ? '-' : ' ',
+	         has_letter(o) ? o->id : ' ', has_letter(o) ? "," : " ", o->name, o->arg ? " " : "",
+	         o->arg ? o->arg : "");
+	fprintf(out, "  %-26s %s\n", left, o->help);
+}
+
+static void print_common_options(const struct cli_command *command, FILE *out)
+{
+	for (const struct cli_option *o = common_options; o->name; o++)
+		if (!cli_find_option(command->options, o->name, strlen(o->name)))
+			print_option(o, out);
+	fprintf(out, "  %-26s %s\n", "-h, --help", "show this");
+}
+
 void cli_print_help(const struct cli_command *command, FILE *out)
 {
 	fprintf(out, "usage: asof %s %s\n\n%s\n\noptions:\n", command->name, command->usage,
 	        command->summary);
-	for (const struct cli_option *o = command->options; o->name; o++) {
-		char left[64];
-
-		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", has_letter(o) ? '-' : ' ',
-		         has_letter(o) ? o->id : ' ', has_letter(o) ? "," : " ", o->name,
-		         o->arg ? " " : "", o->arg ? o->arg : "");
-		fprintf(out, "  %-26s %s\n", left, o->help);
-	}
-	fprintf(out, "  %-26s %s\n", "-h, --help", "show this");
+	for (const struct cli_option *o = command->options; o->name; o++)
+		print_option(o, out);
+	print_common_options(command, out);
 	if (command->details)
 		fprintf(out, "\n%s", command->details);
 	fprintf(out, "\nexample:\n  %s\n", command->example);
@@ -66,19 +111,53 @@ static void make_getopt_tables(const struct cli_option *options, struct option *
 				*letters++ = ':';
 		}
 	}
+	/* Behind the command's own: of two that are called alike the first counts. */
+	for (const struct cli_option *o = common_options; o->name; o++)
+		longs[n++] = (struct option){o->name, required_argument, NULL, o->id};
 	longs[n++] = (struct option){"help", no_argument, NULL, 'h'};
 	longs[n] = (struct option){NULL, 0, NULL, 0};
 	*letters = '\0';
 }
 
+static int next_option(const struct cli *c, char **argv, const char *letters,
+                       const struct option *longs)
+{
+	return (c->command->one_dash ? getopt_long_only : getopt_long)(c->argc, argv, letters,
+	                                                               longs, NULL);
+}
+
+/* --config and --env-file count from the start, also for options that stand before them. */
+static int find_common_options(struct cli *c, struct err *err)
+{
+	struct option longs[MAX_OPTIONS + 4];
+	char letters[2 * MAX_OPTIONS + 4];
+	size_t n = (size_t)c->argc;
+	cleanup_free char **argv = calloc(n + 1, sizeof(*argv)); /* getopt changes its order */
+	int id;
+
+	if (!argv)
+		return err_set(err, ERR_NOMEM, 0, "out of memory");
+	memcpy(argv, c->argv, n * sizeof(*argv));
+	make_getopt_tables(c->command->options, longs, letters);
+	opterr = 0;
+	optind = 0; /* from the start */
+	while ((id = next_option(c, argv, letters, longs)) != -1)
+		if (id == OPT_CONFIG_FILE || id == OPT_ENV_FILE)
+			*(id == OPT_ENV_FILE ? &c->env_path : &c->config_path) = optarg;
+	optind = 0;
+	return 0;
+}
+
 int cli_option(struct cli *c, struct err *err)
 {
-	struct option longs[MAX_OPTIONS + 2];
+	struct option longs[MAX_OPTIONS + 4];
 	char letters[2 * MAX_OPTIONS + 4];
 
 	make_getopt_tables(c->command->options, longs, letters);
 	opterr = 0;
-	int id = getopt_long(c->argc, c->argv, letters, longs, NULL);
+	int id = next_option(c, c->argv, letters, longs);
+	while (id == OPT_CONFIG_FILE || id == OPT_ENV_FILE) /* known already */
+		id = next_option(c, c->argv, letters, longs);
 	c->arg = optarg;
 	switch (id) {
 	case -1:
@@ -112,6 +191,29 @@ int cli_check_args(const struct cli *c, int min, int max, const char *what, stru
 		if (c->args[i][0] == '\0')
 			return cli_usage(c, err, "an argument is empty");
 	return 0;
+}
+
+/* ---- running ---- */
+
+int cli_finish_output(struct err *err)
+{
+	if (fflush(stdout) || ferror(stdout))
+		return err_set(err, ERR_IO, errno, "write standard output");
+	return 0;
+}
+
+int cli_run_command(const struct cli_command *command, int argc, char **argv, struct err *err)
+{
+	struct cli c = {.command = command, .argc = argc, .argv = argv};
+	struct sigaction on_pipe = {.sa_handler = command->prints ? SIG_DFL : SIG_IGN};
+
+	sigaction(SIGPIPE, &on_pipe, NULL);
+	int rc = find_common_options(&c, err);
+	rc = rc ? rc : command->run(&c, err);
+	config_free(c.config);
+	if (c.helped)
+		rc = 0;
+	return rc ? rc : cli_finish_output(err);
 }
 
 /* ---- arguments ---- */
@@ -148,24 +250,9 @@ int cli_number(const struct cli *c, const char *what, const char *text, uint64_t
 int cli_size(const struct cli *c, const char *what, const char *text, uint64_t *ret,
              struct err *err)
 {
-	static const char units[] = "KMGT";
-	const char *p = text;
-	uint64_t v;
+	struct err why = ERR_INIT;
 
-	if (!parse_digits(&p, &v))
-		return cli_usage(c, err, "%s: '%.60s' is not a size such as 512M", what, text);
-	const char *unit = *p ? strchr(units, toupper((unsigned char)*p)) : NULL;
-	if (unit) {
-		if (__builtin_mul_overflow(v, UINT64_C(1) << 10 * (unit - units + 1), &v))
-			return cli_usage(c, err, "%s: '%.60s' is too large", what, text);
-		p++;
-		p += *p == 'i';
-	}
-	p += *p == 'B' || *p == 'b';
-	if (*p)
-		return cli_usage(c, err, "%s: '%.60s' is not a size such as 512M", what, text);
-	*ret = v;
-	return 0;
+	return size_parse(text, ret, &why) ? cli_usage(c, err, "%s: %s", what, why.msg) : 0;
 }
 
 int cli_time(const char *what, const char *text, int64_t now_us, int64_t *ret_us, struct err *err)
@@ -175,13 +262,28 @@ int cli_time(const char *what, const char *text, int64_t now_us, int64_t *ret_us
 	return rc ? err_wrap(err, rc, "%s", what) : 0;
 }
 
-int cli_open_archive(const struct cli *c, const char *given, struct archive **ret, struct err *err)
+int cli_moment(struct cli *c, struct history *h, const char *what, const char *text, int64_t now_us,
+               struct moment *ret, struct err *err)
 {
-	if (!given)
-		given = getenv("ASOF_ARCHIVE");
-	if (!given || !*given)
-		return cli_usage(c, err, "no archive named: give --archive or set ASOF_ARCHIVE");
-	return archive_open(given, NULL, ret, err);
+	uint64_t txid;
+	int64_t time_us;
+	struct mark mark;
+	int rc;
+
+	if (strcmp(text, "latest") == 0)
+		return history_latest(h, ret, err);
+	if (strncmp(text, "tx:", 3) == 0) {
+		rc = cli_number(c, what, text + 3, 1, UINT64_MAX, &txid, err);
+		return rc ? rc : history_tx(h, txid, ret, err);
+	}
+	if (strncmp(text, "mark:", 5) == 0) {
+		rc = history_mark(h, text + 5, &mark, err);
+		return rc ? rc : history_tx(h, mark.txid, ret, err);
+	}
+	char name[80];
+	snprintf(name, sizeof(name), "%s: %s", c->command->name, what);
+	rc = cli_time_configured(c, name, text, now_us, &time_us, err);
+	return rc ? rc : history_at(h, time_us, now_us, ret, err);
 }
 
 /* "a.db, b.db, c.db and 4 more" */
@@ -277,24 +379,56 @@ void cli_one_line(char *text)
 			*text = '?';
 }
 
-#define TABLE_MAX_COLUMNS 16
+void cli_quote(const char *text, char *out, size_t size)
+{
+	size_t n = 0;
+
+	if (n + 1 < size)
+		out[n++] = '\'';
+	for (; *text && n + 6 < size; text++) {
+		if (*text == '\'')
+			n += (size_t)snprintf(out + n, size - n, "'\\''");
+		else
+			out[n++] = *text;
+	}
+	snprintf(out + n, size - n, "'");
+}
 
 struct table {
 	const char *const *header;
 	size_t n_columns;
+	struct column {
+		size_t width; /* of what was added so far */
+		bool right;
+	} * columns;
 	char **cells; /* row by row */
 	size_t n_cells, cap_cells;
+	bool header_printed;
 };
+
+/* Columns on a terminal, near enough: characters, not bytes. */
+static size_t text_width(const char *s)
+{
+	size_t n = 0;
+
+	for (; *s; s++)
+		n += ((unsigned char)*s & 0xc0) != 0x80;
+	return n;
+}
 
 int table_new(const char *const *header, size_t n_columns, struct table **ret, struct err *err)
 {
-	struct table *t = calloc(1, sizeof(*t));
+	cleanup_table struct table *t = calloc(1, sizeof(*t));
 
-	if (!t)
+	if (!t || !(t->columns = calloc(n_columns + 1, sizeof(*t->columns))))
 		return err_set(err, ERR_NOMEM, 0, "out of memory");
 	t->header = header;
-	t->n_columns = n_columns < TABLE_MAX_COLUMNS ? n_columns : TABLE_MAX_COLUMNS;
-	*ret = t;
+	t->n_columns = n_columns;
+	for (size_t i = 0; i < n_columns; i++) {
+		t->columns[i].right = header[i][0] == '>';
+		t->columns[i].width = text_width(header[i] + t->columns[i].right);
+	}
+	*ret = take_ptr(t);
 	return 0;
 }
 
@@ -318,6 +452,10 @@ int table_cell(struct table *t, struct err *err, const char *fmt, ...)
 	char *copy = strdup(text);
 	if (!copy)
 		return err_set(err, ERR_NOMEM, 0, "out of memory");
+	struct column *c = &t->columns[t->n_cells % t->n_columns];
+	size_t width = text_width(copy);
+	if (width > c->width)
+		c->width = width;
 	t->cells[t->n_cells++] = copy;
 	return 0;
 }
@@ -340,16 +478,6 @@ int table_size(struct table *t, uint64_t bytes, struct err *err)
 	return table_cell(t, err, "%s", text);
 }
 
-/* Columns on a terminal, near enough: characters, not bytes. */
-static size_t text_width(const char *s)
-{
-	size_t n = 0;
-
-	for (; *s; s++)
-		n += ((unsigned char)*s & 0xc0) != 0x80;
-	return n;
-}
-
 static void print_cell(FILE *out, const char *text, size_t width, bool right, bool last)
 {
 	int pad = (int)(width - text_width(text));
@@ -361,31 +489,32 @@ static void print_cell(FILE *out, const char *text, size_t width, bool right, bo
 		fprintf(out, "%*s", right ? 2 : pad + 2, "");
 }
 
-void table_print(const struct table *t, FILE *out)
+void table_flush(struct table *t, FILE *out)
 {
-	size_t width[TABLE_MAX_COLUMNS], n = t->n_columns;
-	bool right[TABLE_MAX_COLUMNS];
+	size_t n = t->n_columns;
 
-	for (size_t i = 0; i < n; i++) {
-		right[i] = t->header[i][0] == '>';
-		width[i] = text_width(t->header[i] + right[i]);
-	}
 	if (n == 0)
 		return;
+	for (size_t i = 0; i < n && !t->header_printed; i++)
+		print_cell(out, t->header[i] + t->columns[i].right, t->columns[i].width,
+		           t->columns[i].right, i + 1 == n);
+	if (!t->header_printed)
+		fputc('\n', out);
+	t->header_printed = true;
 	for (size_t i = 0; i < t->n_cells; i++) {
-		size_t w = text_width(t->cells[i]);
-		if (w > width[i % n])
-			width[i % n] = w;
-	}
-	for (size_t i = 0; i < n; i++)
-		print_cell(out, t->header[i] + right[i], width[i], right[i], i + 1 == n);
-	fputc('\n', out);
-	for (size_t i = 0; i < t->n_cells; i++) {
+		const struct column *c = &t->columns[i % n];
 		bool last = i % n + 1 == n;
-		print_cell(out, t->cells[i], width[i % n], right[i % n], last);
+		print_cell(out, t->cells[i], c->width, c->right, last);
 		if (last)
 			fputc('\n', out);
+		free(t->cells[i]);
 	}
+	t->n_cells = 0;
+}
+
+void table_print(struct table *t, FILE *out)
+{
+	table_flush(t, out);
 }
 
 void table_free(struct table *t)
@@ -395,17 +524,13 @@ void table_free(struct table *t)
 	for (size_t i = 0; i < t->n_cells; i++)
 		free(t->cells[i]);
 	free(t->cells);
+	free(t->columns);
 	free(t);
 }
 
 json_t *cli_json_time(int64_t time_us)
 {
-	char text[TIME_STR_MAX];
-
-	if (!time_us)
-		return json_null();
-	time_format(time_us, text);
-	return json_string(text);
+	return json_moment(time_us);
 }
 
 json_t *cli_json_uint(uint64_t v)

@@ -11,9 +11,10 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/err.h"
+#include "engine/base/json.h"
+#include "engine/config/config.h"
 #include "engine/view/history.h"
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,8 @@
 enum {
 	OPT_ARCHIVE = 256,
 	OPT_JSON,
+	OPT_CONFIG_FILE, /* these two are every command's, cli_option() takes them itself */
+	OPT_ENV_FILE,
 	OPT_FIRST_OWN, /* a command's own begin here */
 };
 
@@ -35,7 +38,8 @@ struct cli_option {
 
 #define CLI_OPTION_ARCHIVE                                                                         \
 	{                                                                                          \
-		OPT_ARCHIVE, "archive", "ARCHIVE", "the archive to read (default: $ASOF_ARCHIVE)"  \
+		OPT_ARCHIVE, "archive", "ARCHIVE",                                                 \
+		        "the archive (default: $ASOF_ARCHIVE, else as configured)"                 \
 	}
 #define CLI_OPTION_JSON                                                                            \
 	{                                                                                          \
@@ -58,6 +62,7 @@ struct cli_command {
 	/* A closed pipe ends the process at once, as people expect of what they pipe into
 	 * head(1).  Commands that go on working leave this false. */
 	bool prints;
+	bool one_dash; /* long options may also be written with one, as in Litestream */
 	int (*run)(struct cli *c, struct err *err);
 };
 
@@ -70,6 +75,10 @@ struct cli {
 	const char *arg; /* argument of the option that cli_option() returned */
 	int n_args;      /* positional ones, known once cli_option() returned 0 */
 	char **args;
+	const char *config_path; /* --config; NULL: not given */
+	const char *env_path;    /* --env-file; NULL: not given */
+	struct config *config;   /* see cli_config() */
+	bool config_loaded;
 };
 
 /*
@@ -77,6 +86,12 @@ struct cli {
  * argument, CANCELLED after --help.
  */
 int cli_option(struct cli *c, struct err *err) MUST_USE;
+/* The options of every command, beside --help, and of a table the one called so (`len` bytes, without
+ * dashes) or with that letter; NULL: none. */
+const struct cli_option *cli_common_options(void);
+const struct cli_option *cli_find_option(const struct cli_option *options, const char *name,
+                                         size_t len);
+const struct cli_option *cli_find_letter(const struct cli_option *options, char letter);
 /* Between `min` and `max` positional arguments, else USAGE; `what` names the missing ones. */
 int cli_check_args(const struct cli *c, int min, int max, const char *what,
                    struct err *err) MUST_USE;
@@ -84,6 +99,11 @@ int cli_check_args(const struct cli *c, int min, int max, const char *what,
 int cli_usage(const struct cli *c, struct err *err, const char *fmt, ...)
         __attribute__((format(printf, 3, 4)));
 void cli_print_help(const struct cli_command *command, FILE *out);
+/* Runs a command to its end; `argv[0]` is its name. */
+int cli_run_command(const struct cli_command *command, int argc, char **argv,
+                    struct err *err) MUST_USE;
+/* Whether all that was printed got out. */
+int cli_finish_output(struct err *err) MUST_USE;
 
 /* ---- arguments ---- */
 
@@ -96,9 +116,40 @@ int cli_size(const struct cli *c, const char *what, const char *text, uint64_t *
 /* A TIME; without a zone it is UTC. */
 int cli_time(const char *what, const char *text, int64_t now_us, int64_t *ret_us,
              struct err *err) MUST_USE;
+/* A TIME; without a zone it is of the configuration's `timezone:`, and UTC where there is no
+ * configuration.  One that names a zone, or depends on none, needs no configuration. */
+int cli_time_configured(struct cli *c, const char *what, const char *text, int64_t now_us,
+                        int64_t *ret_us, struct err *err) MUST_USE;
 
-/* Opens `given`, or the archive that the environment names. */
-int cli_open_archive(const struct cli *c, const char *given, struct archive **ret,
+/*
+ * The moment that `text` stands for: a TIME, "latest", "tx:N", "mark:NAME".  NOT_FOUND and GAP as
+ * history_at() says.
+ */
+int cli_moment(struct cli *c, struct history *h, const char *what, const char *text, int64_t now_us,
+               struct moment *ret, struct err *err) MUST_USE;
+
+/*
+ * The configuration: --config, else ./asof.yml, else /etc/asof.yml, else what LITESTREAM_CONFIG
+ * names, with .env.backup.  *ret is NULL where there is none of these, and belongs to `c`.  Read
+ * once; its errors are printed, all of them, before this returns ERR_USAGE.
+ */
+int cli_config(struct cli *c, const struct config **ret, struct err *err) MUST_USE;
+/*
+ * The folder of the archive: `given` (--archive), else $ASOF_ARCHIVE, else as configured: that of
+ * database `db` (may be NULL), or the only one there is.  Where the configured one does not
+ * exist, but BACKUP_DIR does (a container's path differs from the host's), that.  The text lives
+ * as long as `c`.
+ */
+int cli_archive_root(struct cli *c, const char *given, const char *db, const char **ret,
+                     struct err *err) MUST_USE;
+/* Opens an archive to be read: what is read of a far one is kept as kept_default() says, and what is
+ * missing or damaged comes from the other places of its databases, where it is configured. */
+int cli_read_archive(struct cli *c, const char *root, struct archive **ret,
+                     struct err *err) MUST_USE;
+/* Opens that. */
+int cli_open_archive_of(struct cli *c, const char *given, const char *db, struct archive **ret,
+                        struct err *err) MUST_USE;
+int cli_open_archive(struct cli *c, const char *given, struct archive **ret,
                      struct err *err) MUST_USE;
 /* The database called `name` (a path stands for its last part); with NULL the only one there
  * is.  Errors name those that there are. */
@@ -116,6 +167,8 @@ void cli_format_age(int64_t time_us, int64_t now_us, char out[AGE_STR_MAX]);
 
 /* Text for one line: bytes below 0x20 and 0x7f become '?'. */
 void cli_one_line(char *text);
+/* As one word of a shell's, to be pasted; four bytes for one at most, and three. */
+void cli_quote(const char *text, char *out, size_t size);
 
 /*
  * A small table, printed when all of it is there.  `header` has `n_columns` titles; one that
@@ -129,7 +182,10 @@ int table_cell(struct table *t, struct err *err, const char *fmt, ...)
         __attribute__((format(printf, 3, 4))) MUST_USE;
 int table_time(struct table *t, int64_t time_us, struct err *err) MUST_USE;
 int table_size(struct table *t, uint64_t bytes, struct err *err) MUST_USE;
-void table_print(const struct table *t, FILE *out);
+void table_print(struct table *t, FILE *out);
+/* Prints the rows that are there and lets them go, the header before the first of them: for tables
+ * of any length, whose columns get wider on the way if they must. */
+void table_flush(struct table *t, FILE *out);
 void table_free(struct table *t);
 DEFINE_CLEANUP(struct table, table_free);
 #define cleanup_table CLEANUP(table_free_p)
@@ -143,7 +199,10 @@ int cli_print_json(json_t *value, struct err *err) MUST_USE;
 
 /* ---- the commands ---- */
 
+extern const struct cli_command cmd_run, cmd_pause, cmd_resume, cmd_add, cmd_drop, cmd_sync,
+        cmd_reload, cmd_job, cmd_wait;
 extern const struct cli_command cmd_replicate, cmd_mount, cmd_umount, cmd_list, cmd_log, cmd_status,
-        cmd_restore;
+        cmd_restore, cmd_guard, cmd_backup, cmd_stats, cmd_cleanup, cmd_validate, cmd_check,
+        cmd_doctor, cmd_query, cmd_diff, cmd_bisect, cmd_mark, cmd_copy, cmd_key;
 
 #endif

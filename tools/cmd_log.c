@@ -240,10 +240,12 @@ static int run_log(struct cli *c, struct err *err)
 			q.json = true;
 			break;
 		case OPT_SINCE:
-			rc = cli_time("log: --since", c->arg, now_us, &q.since_us, err);
+			rc = cli_time_configured(c, "log: --since", c->arg, now_us, &q.since_us,
+			                         err);
 			break;
 		case OPT_UNTIL:
-			rc = cli_time("log: --until", c->arg, now_us, &q.until_us, err);
+			rc = cli_time_configured(c, "log: --until", c->arg, now_us, &q.until_us,
+			                         err);
 			break;
 		case 'n':
 			rc = cli_number(c, "--limit", c->arg, 1, 100 * 1000 * 1000, &q.limit, err);
@@ -257,7 +259,7 @@ static int run_log(struct cli *c, struct err *err)
 	if (q.since_us > q.until_us)
 		return cli_usage(c, err, "--since is later than --until");
 	q.db = c->n_args ? c->args[0] : NULL;
-	if ((rc = cli_open_archive(c, q.archive, &a, err)) ||
+	if ((rc = cli_open_archive_of(c, q.archive, q.db, &a, err)) ||
 	    (rc = cli_open_database(c, a, q.db, &h, err)))
 		return rc;
 	return show_log(h, &q, err);
@@ -276,9 +278,10 @@ const struct cli_command cmd_log = {
         .name = "log",
         .usage = "[DB] [OPTION]...",
         .summary = "Lists commits, oldest first: txid, time, pages and bytes written.",
-        .details = "DB may be left out where the archive has one database.\n"
-                   "TIME: 2024-01-15T10:30:00Z, '2024-01-15 10:30', @1705314600, -5m,\n"
-                   "'2 hours ago', 'yesterday 14:30'; without a zone it is UTC.\n",
+        .details =
+                "DB may be left out where the archive has one database.\n"
+                "TIME: 2024-01-15T10:30:00Z, '2024-01-15 10:30', @1705314600, -5m,\n"
+                "'2 hours ago', 'yesterday 14:30'; without a zone that of `timezone:`, else UTC.\n",
         .example = "asof log futures_trades.db --since -10m --limit 20",
         .options = log_options,
         .prints = true,

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/cli.h"
+#include "tools/destinations.h"
+#include "tools/status_daemon.h"
+#include "tools/verified.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -8,9 +11,12 @@
 #define GAPS_SHOWN 10
 
 struct status_request {
+	struct cli *cli;
 	const char *archive, *db;
 	bool json;
 	int64_t now_us;
+	const char *root;
+	struct status_daemon daemon;
 };
 
 /* Gap number `i`: 1 and *ret, or 0 past the last. */
@@ -40,29 +46,34 @@ static int gaps_json(struct history *h, json_t *gaps, struct err *err)
 	return more;
 }
 
-static int add_json(struct history *h, const struct history_status *s, json_t *databases,
-                    struct err *err)
+static int add_json(const struct status_request *q, struct history *h,
+                    const struct history_status *s, json_t *databases, struct err *err)
 {
 	json_t *gaps = json_array();
+	struct verified_note verified;
 	int rc = gaps_json(h, gaps, err);
 
+	rc = rc ? rc : verified_kept(h, &verified, err);
 	if (rc) {
 		json_decref(gaps);
 		return rc;
 	}
-	json_array_append_new(
-	        databases,
-	        json_pack("{ss ss sb so so so so so so so so so so so so so}", "database",
-	                  history_name(h), "source", s->source_path, "writer_alive",
-	                  (int)s->writer_alive, "last_txid", cli_json_uint(s->last_txid),
-	                  "last_captured", cli_json_time(s->last_us), "known_until",
-	                  cli_json_time(s->known_until_us), "first_txid",
-	                  cli_json_uint(s->first_txid), "first_time", cli_json_time(s->first_us),
-	                  "lineage", cli_json_uint(s->lineage), "gap_count", cli_json_uint(s->gaps),
-	                  "gaps", gaps, "backlog_bytes", cli_json_uint(s->unsealed_bytes),
-	                  "archive_bytes", cli_json_uint(s->archive_bytes), "snapshots",
-	                  cli_json_uint(s->n_snapshots), "segments", cli_json_uint(s->n_segments),
-	                  "coalesced", cli_json_uint(s->n_coalesced)));
+	json_t *database = json_pack(
+	        "{ss so sb so so so so so so so so so so so so so}", "database", history_name(h),
+	        "source", json_text(s->source_path), "writer_alive", (int)s->writer_alive,
+	        "last_txid", cli_json_uint(s->last_txid), "last_captured",
+	        cli_json_time(s->last_us), "known_until", cli_json_time(s->known_until_us),
+	        "first_txid", cli_json_uint(s->first_txid), "first_time",
+	        cli_json_time(s->first_us), "lineage", cli_json_uint(s->lineage), "gap_count",
+	        cli_json_uint(s->gaps), "gaps", gaps, "backlog_bytes",
+	        cli_json_uint(s->unsealed_bytes), "archive_bytes", cli_json_uint(s->archive_bytes),
+	        "snapshots", cli_json_uint(s->n_snapshots), "segments",
+	        cli_json_uint(s->n_segments), "coalesced", cli_json_uint(s->n_coalesced));
+	verified_kept_json(database, &verified);
+	json_object_set_new(database, "destinations",
+	                    destinations_json(q->cli, q->root, history_name(h)));
+	status_daemon_row_json(&q->daemon, q->root, history_name(h), database);
+	json_array_append_new(databases, database);
 	return 0;
 }
 
@@ -102,16 +113,58 @@ static int print_gaps(struct history *h, uint64_t n_gaps, struct err *err)
 	return more;
 }
 
-static int print_text(struct history *h, const struct history_status *s, int64_t now_us,
-                      struct err *err)
+static int print_verified(struct history *h, int64_t now_us, struct err *err)
 {
+	struct verified_note n;
+	char age[AGE_STR_MAX];
+	int rc = verified_kept(h, &n, err);
+
+	if (rc)
+		return rc;
+	print_moment("verified to", n.through_us, n.through_txid, now_us);
+	if (n.integrity_at_us) {
+		char text[sizeof(n.integrity)];
+		snprintf(text, sizeof(text), "%s", n.integrity);
+		cli_one_line(text);
+		cli_format_age(n.integrity_at_us, now_us, age);
+		printf("  %-15s %s (%s)\n", "integrity", text, age);
+	} else {
+		printf("  %-15s -\n", "integrity");
+	}
+	if (n.damaged) {
+		cli_one_line(n.damage);
+		printf("  %-15s %" PRIu64 ": %s (asof validate tells what restores)\n", "damaged",
+		       n.damaged, n.damage);
+	}
+	return 0;
+}
+
+/* A daemon says more than that somebody holds the archive's lock. */
+static void print_replicator(const struct status_request *q, const char *name, bool alive)
+{
+	const json_t *row = status_daemon_row(&q->daemon, q->root, name);
+	const char *state = json_string_value(json_object_get(row, "state"));
+	const char *why = json_string_value(json_object_get(row, "reason"));
+	char text[256];
+
+	snprintf(text, sizeof(text), "%s%s%.20s%s%.200s", alive ? "running" : "not running",
+	         state ? ", asof run: " : "", state ? state : "", why && *why ? ", " : "",
+	         why ? why : "");
+	cli_one_line(text);
+	printf("  %-15s %s\n", "replicator", text);
+}
+
+static int print_text(const struct status_request *q, struct history *h,
+                      const struct history_status *s, struct err *err)
+{
+	int64_t now_us = q->now_us;
 	char backlog[SIZE_STR_MAX], bytes[SIZE_STR_MAX];
 
 	cli_format_size(s->unsealed_bytes, backlog);
 	cli_format_size(s->archive_bytes, bytes);
 	printf("%s\n", history_name(h));
 	printf("  %-15s %s\n", "source", s->source_path[0] ? s->source_path : "-");
-	printf("  %-15s %s\n", "replicator", s->writer_alive ? "running" : "not running");
+	print_replicator(q, history_name(h), s->writer_alive);
 	print_moment("last captured", s->last_us, s->last_txid, now_us);
 	print_moment("known until", s->known_until_us, 0, now_us);
 	print_moment("goes back to", s->first_us, s->first_txid, now_us);
@@ -119,6 +172,9 @@ static int print_text(struct history *h, const struct history_status *s, int64_t
 	printf("  %-15s %s not sealed yet\n", "backlog", backlog);
 	printf("  %-15s %s: %" PRIu64 " snapshots, %" PRIu64 " segments, %" PRIu64 " coalesced\n",
 	       "archive", bytes, s->n_snapshots, s->n_segments, s->n_coalesced);
+	rc = rc ? rc : print_verified(h, now_us, err);
+	destinations_print(q->cli, q->root, history_name(h), now_us);
+	status_runs_print(&q->daemon, history_name(h), now_us);
 	return rc;
 }
 
@@ -132,22 +188,18 @@ static int show(struct history *h, const struct status_request *q, json_t *datab
 
 	if (rc)
 		return rc;
-	return q->json ? add_json(h, &s, databases, err) : print_text(h, &s, q->now_us, err);
+	return q->json ? add_json(q, h, &s, databases, err) : print_text(q, h, &s, err);
 }
 
 static int show_all(struct archive *a, const struct status_request *q, json_t *databases,
-                    struct err *err)
+                    json_t **ret_pending, struct err *err)
 {
 	cleanup_free char **names = NULL;
-	size_t n;
+	size_t n, pending = 0;
 	int rc = archive_list(a, &names, &n, err);
 
 	if (rc)
 		return rc;
-	if (n == 0 && !q->json)
-		return err_set(err, ERR_NOT_FOUND, 0,
-		               "no database in archive '%s' yet (asof replicate brings one in)",
-		               archive_root(a));
 	for (size_t i = 0; i < n && !rc; i++) {
 		cleanup_history struct history *h = NULL;
 		if (i && !q->json)
@@ -157,6 +209,14 @@ static int show_all(struct archive *a, const struct status_request *q, json_t *d
 		if (rc)
 			err_wrap(err, rc, "%s", names[i]);
 	}
+	if (!rc && q->json)
+		*ret_pending = status_pending_json(&q->daemon, q->root, names, n);
+	else if (!rc)
+		pending = status_pending_print(&q->daemon, q->root, names, n);
+	if (!rc && !q->json && n + pending == 0)
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "no database in archive '%s' yet (asof replicate brings one in)",
+		               archive_root(a));
 	return rc;
 }
 
@@ -164,7 +224,7 @@ static int run_status(struct cli *c, struct err *err)
 {
 	cleanup_archive struct archive *a = NULL;
 	cleanup_history struct history *h = NULL;
-	struct status_request q = {.now_us = clock_now_us()};
+	struct status_request q = {.cli = c, .now_us = clock_now_us()};
 	int id, rc;
 
 	while ((id = cli_option(c, err)) > 0) {
@@ -176,24 +236,29 @@ static int run_status(struct cli *c, struct err *err)
 	if (id < 0)
 		return id;
 	if ((rc = cli_check_args(c, 0, 1, "", err)) ||
-	    (rc = cli_open_archive(c, q.archive, &a, err)))
+	    (rc = cli_open_archive_of(c, q.archive, c->n_args ? c->args[0] : NULL, &a, err)))
 		return rc;
-	json_t *databases = q.json ? json_array() : NULL;
+	q.root = archive_root(a);
+	status_daemon_get(c, q.root, &q.daemon);
+	json_t *databases = q.json ? json_array() : NULL, *pending = NULL;
 	if (c->n_args) {
 		rc = cli_open_database(c, a, c->args[0], &h, err);
 		rc = rc ? rc : show(h, &q, databases, err);
 	} else {
-		rc = show_all(a, &q, databases, err);
+		rc = show_all(a, &q, databases, &pending, err);
 	}
-	if (rc) {
+	if (rc)
 		json_decref(databases);
-		return rc;
-	}
-	if (q.json)
-		return cli_print_json(json_pack("{ss so so}", "archive", archive_root(a), "now",
-		                                cli_json_time(q.now_us), "databases", databases),
-		                      err);
-	return 0;
+	else if (q.json)
+		rc = cli_print_json(json_pack("{so so so so so so}", "archive", json_text(q.root),
+		                              "now", cli_json_time(q.now_us), "databases",
+		                              databases, "pending",
+		                              pending ? pending : json_array(), "daemon",
+		                              status_daemon_json(&q.daemon), "runs",
+		                              status_runs_json(&q.daemon)),
+		                    err);
+	status_daemon_release(&q.daemon);
+	return rc;
 }
 
 static const struct cli_option status_options[] = {CLI_OPTION_ARCHIVE, CLI_OPTION_JSON,

@@ -6,19 +6,25 @@
  * that is no command, followed by a directory or by -o, is that form.
  */
 #include "tools/cli.h"
+#include "tools/complete.h"
+#include "tools/litestream.h"
 
+#include "engine/backup/backup.h"
 #include "engine/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static const struct cli_command *const commands[] = {
-        &cmd_replicate, &cmd_mount, &cmd_umount, &cmd_list, &cmd_log, &cmd_status, &cmd_restore,
+        &cmd_replicate, &cmd_mount,    &cmd_umount, &cmd_backup, &cmd_list,    &cmd_stats,
+        &cmd_cleanup,   &cmd_validate, &cmd_log,    &cmd_status, &cmd_restore, &cmd_guard,
+        &cmd_check,     &cmd_doctor,   &cmd_query,  &cmd_diff,   &cmd_bisect,  &cmd_mark,
+        &cmd_copy,      &cmd_run,      &cmd_pause,  &cmd_resume, &cmd_add,     &cmd_drop,
+        &cmd_sync,      &cmd_reload,   &cmd_wait,   &cmd_key,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -27,7 +33,7 @@ static const struct cli_command *find_command(const char *name)
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		if (strcmp(commands[i]->name, name) == 0)
 			return commands[i];
-	return NULL;
+	return strcmp(name, cmd_job.name) == 0 ? &cmd_job : NULL;
 }
 
 static void print_help(void)
@@ -77,25 +83,6 @@ static void occupy_standard_descriptors(void)
 	}
 }
 
-static int finish_output(struct err *err)
-{
-	if (fflush(stdout) || ferror(stdout))
-		return err_set(err, ERR_IO, errno, "write standard output");
-	return 0;
-}
-
-static int run_command(const struct cli_command *command, int argc, char **argv, struct err *err)
-{
-	struct cli c = {.command = command, .argc = argc, .argv = argv};
-	struct sigaction on_pipe = {.sa_handler = command->prints ? SIG_DFL : SIG_IGN};
-
-	sigaction(SIGPIPE, &on_pipe, NULL);
-	int rc = command->run(&c, err);
-	if (c.helped)
-		rc = 0;
-	return rc ? rc : finish_output(err);
-}
-
 static int run(int argc, char **argv, struct err *err)
 {
 	const char *word = argc > 1 ? argv[1] : NULL;
@@ -112,7 +99,7 @@ static int run(int argc, char **argv, struct err *err)
 			cli_print_help(command, stdout);
 		else
 			print_help();
-		return finish_output(err);
+		return cli_finish_output(err);
 	}
 	if (strcmp(word, "--version") == 0) {
 		if (argc > 2)
@@ -120,16 +107,18 @@ static int run(int argc, char **argv, struct err *err)
 			               "--version: unexpected argument '%.100s' (see asof --help)",
 			               argv[2]);
 		printf("asof %s\n", ASOF_VERSION);
-		return finish_output(err);
+		return cli_finish_output(err);
 	}
+	if (strcmp(word, "--complete") == 0 && argc > 2)
+		return complete_words(commands, N_COMMANDS, argv + 2, (size_t)argc - 2, err);
 	const struct cli_command *command = find_command(word);
 	if (command)
-		return run_command(command, argc - 1, argv + 1, err);
+		return cli_run_command(command, argc - 1, argv + 1, err);
 	if (word[0] == '-')
 		return err_set(err, ERR_USAGE, 0, "unknown option '%.100s' (see asof --help)",
 		               word);
 	if (is_mount_helper_form(argc, argv))
-		return run_command(&cmd_mount, argc, argv, err);
+		return cli_run_command(&cmd_mount, argc, argv, err);
 	return err_set(err, ERR_USAGE, 0, "unknown command '%.100s' (see asof --help)", word);
 }
 
@@ -138,11 +127,14 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 
 	occupy_standard_descriptors();
-	int rc = run(argc, argv, &err);
+	if (backup_is_reader(argc, argv))
+		return backup_reader_main(argc, argv);
+	bool litestream = argc > 0 && litestream_is_name(argv[0]);
+	int rc = litestream ? litestream_run(argc, argv, &err) : run(argc, argv, &err);
 	if (!rc)
 		return 0;
 	cli_one_line(err.msg);
 	fflush(stdout);
-	fprintf(stderr, "asof: %s\n", err.msg);
+	fprintf(stderr, "%s: %s\n", litestream ? "litestream" : "asof", err.msg);
 	return err_exit_status(err_kind_of(rc));
 }

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the archive keeps of the destinations that its histories are sent to (ship/ship.h), for
+ * people; and what a month of it costs, about.
+ */
+#ifndef ASOF_TOOLS_DESTINATIONS_H
+#define ASOF_TOOLS_DESTINATIONS_H
+
+#include "engine/ship/ship.h"
+#include "tools/cli.h"
+
+/* Of one database: an array of objects, for --json. */
+json_t *destinations_json(struct cli *c, const char *root, const char *db);
+/* Lines below those of the database, for `asof status`. */
+void destinations_print(struct cli *c, const char *root, const char *db, int64_t now_us);
+
+/* Dollars a month, as of what was asked for since `since_us`. */
+struct destination_price {
+	double requests, storage, transfer; /* estimates */
+	double days;                        /* that they are made from */
+};
+void destination_price(const struct ship_status *s, int64_t now_us, struct destination_price *ret);
+/* A table over all databases, for `asof stats`; nothing where nothing is sent. */
+int destinations_table(struct cli *c, const char *root, char *const *names, size_t n,
+                       int64_t now_us, struct err *err) MUST_USE;
+/* The URL of a destination of the configuration by its name; a URL or path stands for itself. */
+int destinations_find(struct cli *c, const char *db, const char *dest, const char **ret,
+                      bool *ret_is_archive, struct err *err) MUST_USE;
+
+#endif

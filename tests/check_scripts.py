@@ -22,7 +22,8 @@ def main():
             for name in sorted(files):
                 path = os.path.join(folder, name)
                 head = first_line(path)
-                if head.startswith(b"#!") and head.strip().endswith((b"sh", b"bash")):
+                if name.endswith(".bash") or (head.startswith(b"#!") and
+                                              head.strip().endswith((b"sh", b"bash"))):
                     shell.append(path)
                 if name.endswith(".py") or b"python3" in head:
                     try:

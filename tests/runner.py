@@ -9,7 +9,7 @@ A job is one process with a time limit, a log and a scratch folder of its own:
                           meson tests (tests/unit/test_*.c, tests/fuzz/fuzz_*.c as replay), under
                           ASan and UBSan; unit tests again as tsan/NAME and valgrind/NAME
     fuzzing/NAME          the same fuzz targets, a few seconds with libFuzzer
-    e2e/NAME              tests/e2e/NAME_test.py, tests/capture/NAME_test.py, with ASOF in the
+    e2e/NAME              tests/e2e/NAME_test.py, tests/capture/…, tests/python/…, with ASOF in the
                           environment and first in PATH
     check/NAME            layers, format, tidy, shell, python
 
@@ -307,7 +307,7 @@ def meson_tests(kind):
 
 
 def e2e_jobs():
-    for folder in ("e2e", "capture"):
+    for folder in ("e2e", "capture", "python"):
         path = os.path.join(ROOT, "tests", folder)
         for name in sorted(os.listdir(path) if os.path.isdir(path) else []):
             if not name.endswith("_test.py"):

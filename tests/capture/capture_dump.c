@@ -159,14 +159,20 @@ static int copy_image(struct dump *d, uint64_t epoch, uint32_t page_size, struct
 
 	for (uint32_t page = 1; n == COPY_PAGES; page += n) {
 		int rc = buf_reserve(&image, (size_t)COPY_PAGES * page_size, err);
-		if (rc == 0)
-			rc = capture_read_pages(d->capture, epoch, page, COPY_PAGES, page_size,
-			                        image.data + image.len, &n, err);
+		while (rc == 0 &&
+		       (rc = capture_read_pages(d->capture, epoch, page, COPY_PAGES, page_size,
+		                                image.data + image.len, &n, err)) == -ERR_BUSY) {
+			clock_sleep_us(1000);
+			rc = 0;
+		}
 		if (rc)
 			return rc;
 		image.len += (size_t)n * page_size;
 	}
-	int rc = capture_barrier(d->capture, epoch, err);
+	uint64_t ticket = capture_barrier_begin(d->capture);
+	int rc;
+	while ((rc = capture_barrier(d->capture, epoch, ticket, err)) == -ERR_BUSY)
+		clock_sleep_us(1000);
 	if (rc)
 		return rc;
 	store_le64(head, epoch);
@@ -241,10 +247,10 @@ static void print_figures(struct dump *d, const struct capture_status *s)
 	getrusage(RUSAGE_SELF, &usage);
 	int n = snprintf(line, sizeof(line),
 	                 "commits=%" PRIu64 " batches=%" PRIu64 " frames=%" PRIu64
-	                 " by_lock=%" PRIu64 " by_count=%" PRIu64 " breaks=%" PRIu64
-	                 " bad_cksums=%" PRIu64 " cpu_ms=%ld maxrss_kb=%ld",
+	                 " by_lock=%" PRIu64 " by_count=%" PRIu64 " late=%" PRIu64
+	                 " breaks=%" PRIu64 " bad_cksums=%" PRIu64 " cpu_ms=%ld maxrss_kb=%ld",
 	                 s->commits, d->batches, d->frames, s->proven_by_lock, s->proven_by_count,
-	                 s->breaks, s->bad_frame_cksums,
+	                 s->late_batches, s->breaks, s->bad_frame_cksums,
 	                 (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
 	                         (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000,
 	                 usage.ru_maxrss);

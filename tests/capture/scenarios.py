@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -260,6 +261,42 @@ def cap_is_declared(p):
 
 # ---- the application wants the database for itself ----
 
+def missed_commits_are_found(p):
+    """Reset between two looks, without a lock: what the new generation left of the old counts."""
+    p.create()
+    p.start("--poll", "300")
+    db = p.connect()
+    p.wait_captured()
+    for _ in range(6):
+        commit(db, 10)
+        p.wait_captured()
+        commit(db, 5)
+        check(checkpoint(db, "RESTART") == 0, "busy")
+        commit(db, 1)
+        p.wait_captured()
+    db.close()
+    verdict = p.finish()
+    check(framelog.figure(verdict, "late") >= 4, verdict.figures)
+
+
+def missed_commits_that_are_gone(p):
+    """The same where they were cut off, or a second generation could lie between."""
+    p.create()
+    p.start("--poll", "300")
+    db = p.connect()
+    p.wait_captured()
+    for modes in (["TRUNCATE"], ["RESTART", "RESTART"]):
+        commit(db, 10)
+        p.wait_captured()
+        for mode in modes:
+            commit(db, 5)
+            check(checkpoint(db, mode) == 0, "busy")
+        commit(db, 2)
+    p.wait_captured()
+    db.close()
+    p.finish(("first", "gap", "gap"))
+
+
 def journal_mode_delete(p):
     p.create()
     p.start()
@@ -336,6 +373,54 @@ def replaced_by_mv(p):
     commit(db, 4)
     db.close()
     p.finish(("first", "replaced"))
+
+
+def known_no_longer_than_in_place(p):
+    """What another file at the path may hold since is not said to be known."""
+    p.create()
+    p.start("--poll", "520")
+    replaced = []
+    for i in range(4):
+        other = os.path.join(p.work, "other%d.db" % i)
+        p.create(other)
+        p.wait_captured()
+        p.wait_captured()   # so that the files have just been looked at
+        for suffix in ("-wal", "-shm"):
+            os.rename(p.path + suffix, p.path + ".old%d" % i + suffix)
+        os.rename(other, p.path)
+        replaced.append(time.time() * 1e6)
+        p.wait_message("why=replaced", i + 1)
+    p.stop()
+    breaks = -1
+    for kind, body in framelog.records(p.log):
+        if kind == "B":
+            breaks += 1
+        elif kind == "C" and breaks < len(replaced):
+            known = struct.unpack_from("<q", body)[0]
+            check(known <= replaced[breaks], "known %d us past a replacement"
+                  % (known - replaced[breaks]))
+    check(breaks == len(replaced), "%d breaks" % breaks)
+
+
+def not_attached_while_replaced(p):
+    """Between a restore's moving the -wal away and its rename nobody may look."""
+    p.create()
+    intent = p.path + ".asof-restore.swap"
+    open(intent, "w").close()
+    p.start(wait="is being replaced by a restore")
+    time.sleep(0.3)
+    check("attached db" not in p.said(), p.said())
+    os.unlink(intent)
+    p.wait_message("attached db")
+    p.stop()
+    # What a restore that died has left is not waited for.
+    open(intent, "w").close()
+    os.utime(intent, (0, time.time() - 60))
+    p.start()
+    db = p.connect()
+    commit(db, 3)
+    db.close()
+    p.finish()
 
 
 def replaced_with_other_page_size(p):
@@ -615,7 +700,9 @@ def not_a_database(p):
 
 SCENARIOS = [app_opens_and_closes, checkpoints_succeed, strict_lacks_nothing,
              transaction_larger_than_cache, page_sizes, vacuum, busy_sink, cap_is_declared,
+             missed_commits_are_found, missed_commits_that_are_gone,
              journal_mode_delete, exclusive_locking_mode, replaced_by_mv,
+             known_no_longer_than_in_place, not_attached_while_replaced,
              replaced_with_other_page_size, replaced_by_cp, checkpoints_are_no_replacement,
              sidecars_deleted, database_removed_and_made_again, resume_is_proven,
              resume_not_provable, killed_and_resumed, rewound,

@@ -211,6 +211,8 @@ def report(options, verdict, code, kills, restarts, final):
         problems.append(final)
     if verdict.commits < 20:
         problems.append("hardly any commits: the test shows nothing")
+    if options.negative and not framelog.figure(verdict, "late"):
+        problems.append("no missed commit was found behind a reset: the test shows nothing")
     if options.negative and not verdict.lost:
         problems.append("the negative control lost nothing: the test shows nothing")
     return problems

@@ -93,6 +93,42 @@ class ByHand(harness.Case):
             f.truncate(os.path.getsize(segment) // 2)
         self.assertIn("is damaged", self.recover(folder, 40 if "0037-" in segment else 21)[1])
 
+    def test_thinned(self):
+        """What retention kept comes back byte for byte; for the rest the neighbours are named."""
+        if not os.path.exists(SYNTH):
+            self.skipTest("synth_archive is not built")
+        for seed in ("7", "11"):
+            place = os.path.join(self.dir, "made" + seed)
+            subprocess.run([SYNTH, place, seed], check=True, stdout=subprocess.DEVNULL)
+            archive = os.path.join(place, "archive")
+            folder = os.path.join(archive, "local", "x.db")
+            with open(os.path.join(place, "list"), encoding="utf-8") as f:
+                rows = [line.split() for line in f]
+            newest = rows[-1][0]
+            for mark in ("12", "33"):
+                run = harness.asof("mark", "m" + mark, "--tx", mark, "--db", "x.db",
+                                   "--archive", archive)
+                self.assertEqual(run.returncode, 0, run.stderr)
+            run = harness.asof("cleanup", "--archive", archive, "--tiers", "all:1h,5m:9000d",
+                               "--grace", "0")
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertIn("delete segment/", run.stdout)
+            with open(os.path.join(folder, "thinned"), encoding="utf-8") as f:
+                points = [line.split()[1] for line in f if line.startswith("point ")]
+            self.assertGreater(len(points), 8)
+            self.assertTrue({"12", "33"} <= set(points))
+            for txid, _, _ in rows:
+                got = self.recover(folder, txid)
+                if int(txid) > int(points[-1]):
+                    continue  # as before
+                if txid in points:
+                    with open(os.path.join(place, "ref", txid + ".db"), "rb") as f:
+                        self.assertEqual(got, f.read(), f"transaction {txid} of {seed}")
+                else:
+                    self.assertIsInstance(got, tuple, f"transaction {txid} of {seed}")
+                    self.assertIn("was thinned out: the nearest kept are", got[1])
+            self.assertIsInstance(self.recover(folder, newest), bytes)
+
     def test_replicated(self):
         """A living database, long enough for a sealed segment: some of its commits, and the last."""
         if harness.asof("replicate", "--help").returncode:

@@ -145,6 +145,21 @@ class Points(RestoreCase):
         r.wait_known()
         self.assertEqual(r.stop(), 0)
 
+    def test_a_missing_end(self):
+        """Who has seen newer is told that the end is gone."""
+        out = self.path("x.db")
+        last = self.chosen("--latest")["txid"]
+        for n in (1, last):
+            run = asof(*self.base, "--tx", last, "--expect-txid", n, "--dry-run", "-o", out)
+            self.assertEqual(run.returncode, 0, run.stderr)
+        for words in (["--latest"], ["--tx", last], ["--follow", "--once"]):
+            self.assert_fails(asof(*self.base, *words, "--expect-txid", last + 1, "-o", out), 4,
+                              f"ends at commit {last}", f"{last + 1} was seen")
+            self.assertFalse(os.path.exists(out))
+        for words in (["--latest", "--expect-txid", "0"], ["--latest", "--expect-txid", "x"],
+                      ["--from", "f", "--expect-txid", "1"]):
+            self.assertEqual(asof(*self.base, *words, "-o", out).returncode, 2, words)
+
     def chosen(self, *which):
         return asof_json(*self.base, *which, "--dry-run", "-o", self.path("x.db"))
 
@@ -226,10 +241,33 @@ class InPlace(RestoreCase):
 
     def test_open_in_the_application(self):
         before = {s: content(self.db_path + s) for s in ("", "-wal")}
-        run = asof(*self.base, "--tx", self.five["txid"], "--force")
-        self.assert_fails(run, 1, f"process {self.app.pid} (python3", self.db_path)
+        run = asof(*self.base, "--tx", self.five["txid"])
+        self.assert_fails(run, 1, f"process {self.app.pid} (python3", self.db_path, "--force")
         self.assertEqual({s: content(self.db_path + s) for s in ("", "-wal")}, before)
         self.assertEqual([n for n in self.files() if "restore" in n], [])
+
+    def test_open_in_the_application_and_forced(self):
+        """Who goes on with the old database does so in a file that has a name; nothing that he
+        commits, and nothing that he does when he closes it, reaches the new one."""
+        data = asof_json(*self.base, "--tx", self.five["txid"], "--force")
+        self.assertEqual(data["still_open_in"]["pid"], self.app.pid)
+        self.commits(self.app, 3)
+        other = self.application()
+        self.commits(other, 2)
+        self.assertGreater(os.path.getsize(self.db_path + "-wal"), 0)
+        self.app.stdin.close()  # the last one to close the old database
+        self.assertEqual(self.app.wait(harness.PATIENCE), 0)
+        self.assertEqual(counter_of(self.db_path), 7)
+        self.commits(other, 1)
+        self.assertEqual(counter_of(self.db_path), 8)
+        self.assertEqual(counter_of(data["set_aside"]), 13)
+        wait_for("a child lineage", lambda: (self.r.status() or {}).get("lineage", 0) > 1)
+        self.r.wait_known()
+        self.assert_restores_to(8, "--latest")
+        out = self.path("safety.db")
+        run = asof("restore", "--from", data["safety_backup"], "-o", out)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(counter_of(out), 10)
 
     def test_open_in_a_process_of_somebody_else(self):
         """Whose descriptors are hidden: its locks are not."""
@@ -241,7 +279,7 @@ class InPlace(RestoreCase):
         if subprocess.run([*command, "--version"], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL, check=False).returncode:
             raise unittest.SkipTest("the program cannot be run by others where it lies")
-        run = subprocess.run([*command, *self.base, "--latest", "--force"], text=True,
+        run = subprocess.run([*command, *self.base, "--latest"], text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         self.assert_fails(run, 1, f"process {self.app.pid} (python3", self.db_path)
 

@@ -7,10 +7,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOAK = os.path.join(HERE, "..", "soak", "soak.py")
-# Left out: killed.  With SQLite 3.40 the application itself loses acknowledged commits now and
-# then when asof is killed: the archive equals the live file, and both end before what was
-# acknowledged (frames with bad checksums behind ROLLBACK TO; recovery stops at them).
-NAMES = "plain followed page-size-512 page-size-4096 page-size-65536 shrinking away reopened " \
+NAMES = "plain followed page-size-512 page-size-4096 page-size-65536 shrinking killed away reopened " \
         "unsynced unsynced-strict loaded-start full-disk full-disk-killed new-page-size " \
         "large-transactions"
 os.execv(sys.executable, [sys.executable, SOAK, *NAMES.split()])

@@ -30,6 +30,8 @@ struct history {
 	int64_t gap_from_us, gap_to_us; /* declared, between commits */
 	uint64_t damaged_txid;          /* reading it fails */
 	bool refuses_open;
+	const struct mark *marks; /* sorted by name */
+	size_t n_marks;
 	_Atomic unsigned n_opens, n_asked;
 };
 
@@ -145,6 +147,28 @@ int history_tx(struct history *h, uint64_t txid, struct moment *ret, struct err 
 	return 0;
 }
 
+int history_mark(struct history *h, const char *name, struct mark *ret, struct err *err)
+{
+	for (size_t i = 0; i < h->n_marks; i++) {
+		if (strcmp(h->marks[i].name, name) != 0)
+			continue;
+		*ret = h->marks[i];
+		return 0;
+	}
+	return err_set(err, ERR_NOT_FOUND, 0, "no mark '%s'", name);
+}
+
+int history_marks(struct history *h, struct mark **ret, size_t *ret_n, struct err *err)
+{
+	*ret = calloc(h->n_marks + 1, sizeof(**ret));
+	if (!*ret)
+		return err_set(err, ERR_NOMEM, 0, "no memory");
+	if (h->n_marks)
+		memcpy(*ret, h->marks, h->n_marks * sizeof(**ret));
+	*ret_n = h->n_marks;
+	return 0;
+}
+
 int history_latest(struct history *h, struct moment *ret, struct err *err)
 {
 	return history_tx(h, h->n, ret, err);
@@ -241,6 +265,11 @@ int view_open(struct history *h, uint64_t txid, struct view **ret, struct err *e
 	h->n_opens++;
 	*ret = v;
 	return 0;
+}
+
+const struct moment *view_moment(const struct view *v)
+{
+	return &v->moment;
 }
 
 void view_free(struct view *v)

@@ -23,7 +23,17 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ASOF = os.environ.get("ASOF") or os.path.join(ROOT, "build", "release", "tools", "asof")
+os.environ.setdefault("ASOF_HTTP", "none")  # many daemons at once, one port 8080
 PATIENCE = 30.0  # for what is expected to happen; a failing test waits so long, no other
+
+
+def need_terminal():
+    """Skips where there are no pseudo-terminals (a root folder without /dev/pts)."""
+    try:
+        for fd in os.openpty():
+            os.close(fd)
+    except OSError as e:
+        raise unittest.SkipTest(f"no pseudo-terminals: {e}") from None
 
 
 def asof(*args, env=None, timeout=60, **kw):

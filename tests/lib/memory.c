@@ -41,7 +41,10 @@ struct source *memory_source(const char *name, const void *data, size_t len)
 
 	if (!m)
 		synth_die("no memory");
-	m->base = (struct source){memory_pread, memory_size, memory_free, strdup(name)};
+	m->base = (struct source){.pread = memory_pread,
+	                          .size = memory_size,
+	                          .free = memory_free,
+	                          .name = strdup(name)};
 	m->data = data;
 	m->len = len;
 	return &m->base;

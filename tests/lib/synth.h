@@ -75,7 +75,8 @@ struct synth_options {
 	uint32_t max_pages;  /* the random workload stays below */
 	unsigned max_frames; /* of a random commit, about */
 	int level;
-	bool torn_batches; /* end batches inside of commits, too */
+	bool torn_batches;   /* end batches inside of commits, too */
+	int64_t max_step_us; /* from commit to commit; 0: 90 s */
 };
 
 struct synth {

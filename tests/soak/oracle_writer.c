@@ -327,9 +327,10 @@ static void writer_main(unsigned index, uint64_t seed)
 		if (o.breathe_ms)
 			breathe(index);
 		if (o.rate > 0) {
-			double due = (double)start + (double)(w.n + 1) / o.rate * 1e6;
-			if (due > (double)now_us())
-				sleep_us((uint64_t)(due - (double)now_us()));
+			double early_us =
+			        (double)start + (double)(w.n + 1) / o.rate * 1e6 - (double)now_us();
+			if (early_us > 0)
+				sleep_us((uint64_t)early_us);
 		}
 	}
 	writer_close(&w);

@@ -331,7 +331,11 @@ def killed(s):
     s.asof_options = SMALL
     s.create()
     s.start()
-    w = s.writer("--hold", writers=3, seconds=5, rate=120, cache=10, small=50, keys=600)
+    # With asof and the application gone at once a recovery follows.  Before SQLite 3.50.2 it loses
+    # commits behind a spilled ROLLBACK TO; with room in the cache nothing spills.
+    spills = s.options.version >= (3, 50, 2)
+    w = s.writer("--hold", writers=3, seconds=5, rate=120, cache=10 if spills else 0, small=50,
+                 keys=600)
     while w.poll() is None:
         time.sleep(s.rng.uniform(0.05, 0.6))
         s.kill()
@@ -749,6 +753,7 @@ def main():
         return 2
     version = subprocess.run([options.writer, "--version"], stdout=subprocess.PIPE, text=True,
                              check=True).stdout.strip()
+    options.version = tuple(int(n) for n in version.split("."))
     print(f"seed={options.seed} sqlite={version}", flush=True)
     words = [run_one(options, n, every[n]) for n in names]
     count = words.count

@@ -200,7 +200,7 @@ static void test_root(void **state)
 	start(f, NULL);
 	assert_list(f, "",
 	            "README latest at tx history marks manual automated safety compressed .asof");
-	assert_list(f, ".raw", "latest at tx history");
+	assert_list(f, ".raw", "latest at tx history marks");
 	assert_list(f, "marks", "");
 	assert_list(f, "manual", "");
 	assert_list(f, "latest", "trades.db users.db");
@@ -219,6 +219,97 @@ static void test_root(void **state)
 	assert_missing(f, "latest/none.db", ERR_NOT_FOUND);
 	assert_missing(f, "marks/x", ERR_NOT_FOUND);
 	assert_missing(f, ".asof/x", ERR_NOT_FOUND);
+}
+
+/* A mark is a folder of the databases that have it; its file is that of the commit. */
+static void test_marks(void **state)
+{
+	static const struct mark trades[] = {
+	        {"before", 7, 0, 1}, {"both", 9, 0, 2}, {"gone", 3, 0, 3}};
+	static const struct mark users[] = {{"a b", 2, 0, 4}, {"both", 5, 0, 5}};
+	static const struct mark later[] = {{"both", 6, 0, 6}};
+	struct fixture *f = *state;
+
+	f->dbs[0].marks = trades;
+	f->dbs[0].n_marks = 3;
+	f->dbs[1].marks = users;
+	f->dbs[1].n_marks = 2;
+	f->dbs[0].first = 5; /* what one of them names is no more */
+	start(f, NULL);
+	assert_list(f, "marks", "a b before both gone");
+	assert_list(f, ".raw/marks", "a b before both gone");
+	assert_list(f, "marks/both", "trades.db users.db");
+	assert_list(f, "marks/before", "trades.db");
+	assert_list(f, "marks/gone", "");
+	assert_int_equal(entry(f, "marks/both/trades.db").ino, entry(f, "tx/trades.db/9").ino);
+	assert_int_equal(entry(f, "marks/both/users.db").ino, entry(f, "tx/users.db/5").ino);
+	assert_int_equal(entry(f, ".raw/marks/both/users.db").ino,
+	                 entry(f, ".raw/tx/users.db/5").ino);
+	assert_true(entry(f, "marks/both/users.db").entry_timeout_s <= FS_MOVING_S);
+	assert_missing(f, "marks/before/users.db", ERR_NOT_FOUND);
+	assert_missing(f, "marks/gone/trades.db", ERR_NOT_FOUND);
+	assert_missing(f, "marks/none", ERR_NOT_FOUND);
+	/* The name moves to another number; the folder stays, as one may stand in it. */
+	uint64_t folder = entry(f, "marks/both").ino;
+	f->dbs[1].marks = later;
+	f->dbs[1].n_marks = 1;
+	assert_int_equal(entry(f, "marks/both").ino, folder);
+	assert_int_equal(entry(f, "marks/both/users.db").ino, entry(f, "tx/users.db/6").ino);
+	assert_missing(f, "marks/a b", ERR_NOT_FOUND);
+	f->dbs[0].first = 0;
+}
+
+/* The newest of many, so that a walk of the whole mount ends. */
+static void test_many_marks(void **state)
+{
+	struct fixture *f = *state;
+	const struct fs_tree_options all = {.list_all = true};
+	size_t n = 5000, listed;
+	struct mark *marks = calloc(n, sizeof(*marks));
+
+	assert_non_null(marks);
+	for (size_t i = 0; i < n; i++) {
+		snprintf(marks[i].name, sizeof(marks[i].name), "m%05zu", i);
+		marks[i].txid = 1 + i % 10;
+		marks[i].made_us = (int64_t)(n - i); /* the first ones were made last */
+	}
+	f->dbs[0].marks = marks;
+	f->dbs[0].n_marks = n;
+	start(f, NULL);
+	char *names = list(f, "marks", &listed);
+	assert_true(listed >= 1000 && listed <= 2000);
+	assert_int_equal(strncmp(names, "m00000 ", 7), 0);
+	free(names);
+	assert_int_equal(entry(f, "marks/m04999/trades.db").ino, entry(f, "tx/trades.db/10").ino);
+	start(f, &all);
+	names = list(f, "marks", &listed);
+	assert_int_equal(listed, n);
+	free(names);
+	f->dbs[0].n_marks = 0;
+	free(marks);
+}
+
+/* Retention deletes what is read: who has it open goes on. */
+static void test_open_file_outlives_its_moment(void **state)
+{
+	struct fixture *f = *state;
+	struct fs_file *file;
+	struct fs_entry e, again;
+	struct err err = ERR_INIT;
+	uint8_t buf[100];
+	size_t n;
+
+	start(f, NULL);
+	e = entry(f, "tx/trades.db/4");
+	assert_int_equal(fs_file_open(f->tree, e.ino, &file, &err), 0);
+	f->dbs[0].first = 100;
+	assert_int_equal(fs_tree_getattr(f->tree, e.ino, &again, &err), 0);
+	assert_int_equal(again.size, e.size);
+	assert_int_equal(again.mtime_us, e.mtime_us);
+	assert_int_equal(fs_file_read(file, 4096, buf, sizeof(buf), &n, &err), 0);
+	assert_int_equal(n, sizeof(buf));
+	fs_file_close(file);
+	f->dbs[0].first = 0;
 }
 
 static void test_same_commit_same_number(void **state)
@@ -261,6 +352,7 @@ static void test_folders_differ(void **state)
 	                                    "tx",
 	                                    "history",
 	                                    "marks",
+	                                    ".raw/marks",
 	                                    "manual",
 	                                    "safety",
 	                                    ".raw",
@@ -962,6 +1054,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        CASE(test_root),
+	        CASE(test_marks),
+	        CASE(test_many_marks),
+	        CASE(test_open_file_outlives_its_moment),
 	        CASE(test_same_commit_same_number),
 	        CASE(test_folders_differ),
 	        CASE(test_attributes),

@@ -44,27 +44,32 @@ static void check_image(struct view *v, const char *want, int dir)
 	assert_true(hash128_equal(state, view_moment(v)->state));
 }
 
-static void test_golden_1(void **state)
+/* Gives how many are whole, and how many thinned. */
+static void check_golden(const char *name, unsigned *ret_whole, unsigned *ret_thinned)
 {
 	cleanup_free char *root = test_folder();
 	cleanup_fd int dir = open(root, O_RDONLY | O_DIRECTORY); /* the command inherits it */
-	cleanup_archive struct archive *a = open_golden("golden-1");
+	cleanup_archive struct archive *a = open_golden(name);
 	const char *data = getenv("ASOF_TEST_DATA");
 	char path[4096], how[100];
 	struct history *h;
 	struct err err = ERR_INIT;
-	uint64_t txid, n = 0, settled = 0;
+	uint64_t txid;
 	int64_t us;
 
+	*ret_whole = *ret_thinned = 0;
 	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
-	snprintf(path, sizeof(path), "%s/golden-1/list", data ? data : "tests/data");
+	snprintf(path, sizeof(path), "%s/%s/list", data ? data : "tests/data", name);
 	cleanup_file FILE *f = fopen(path, "re");
 	assert_non_null(f);
 	while (fscanf(f, "%" SCNu64 " %" SCNd64 " %99s", &txid, &us, how) == 3) {
 		struct moment m;
-		n++;
-		if (strcmp(how, "unsettled") == 0) {
-			assert_int_equal(history_tx(h, txid, &m, &err), -ERR_GAP);
+		bool thinned = strcmp(how, "thinned") == 0;
+		if (thinned || strcmp(how, "unsettled") == 0) {
+			assert_int_equal(history_tx(h, txid, &m, &err),
+			                 thinned ? -ERR_NOT_FOUND : -ERR_GAP);
+			assert_true(history_at(h, us, INT64_MAX, &m, &err) < 0);
+			*ret_thinned += thinned;
 			continue;
 		}
 		cleanup_view struct view *v = NULL;
@@ -72,13 +77,37 @@ static void test_golden_1(void **state)
 		synth_must(history_at(h, us, INT64_MAX, &m, &err), &err, "history_at");
 		assert_int_equal(m.txid, txid);
 		check_image(v, how, dir);
-		settled++;
+		++*ret_whole;
 	}
-	assert_true(n == 30 && settled == 28);
 	struct gap g;
 	synth_must(history_gap(h, 0, &g, &err), &err, "history_gap");
 	history_put(h);
 	test_remove(root);
+}
+
+static void test_golden_1(void **state)
+{
+	unsigned whole, thinned;
+
+	check_golden("golden-1", &whole, &thinned);
+	assert_true(whole == 28 && thinned == 0);
+}
+
+/* The same kind of archive after retention (asof mark, asof cleanup --tiers). */
+static void test_golden_1_thinned(void **state)
+{
+	unsigned whole, thinned;
+
+	check_golden("golden-1-thinned", &whole, &thinned);
+	assert_true(whole == 12 && thinned == 24);
+	cleanup_archive struct archive *a = open_golden("golden-1-thinned");
+	struct history *h;
+	struct mark m;
+	struct err err = ERR_INIT;
+	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
+	synth_must(history_mark(h, "kept", &m, &err), &err, "history_mark");
+	assert_int_equal(m.txid, 5);
+	history_put(h);
 }
 
 /* A format to come: one clear line, and nothing guessed. */
@@ -103,6 +132,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_golden_1),
+	        cmocka_unit_test(test_golden_1_thinned),
 	        cmocka_unit_test(test_newer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,8 +5,11 @@
 #include "tests/lib/synth.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 
 #include <cmocka.h>
 
@@ -594,6 +597,55 @@ static void test_newer(void **state)
 	test_remove(root);
 }
 
+static size_t pages_cached(int dir, size_t *ret_pages)
+{
+	cleanup_fd int fd = openat(dir, NAME, O_RDONLY);
+	size_t len = (size_t)lseek(fd, 0, SEEK_END), page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t n = (len + page - 1) / page, cached = 0;
+	cleanup_free unsigned char *in = calloc(n, 1);
+	void *map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+
+	assert_true(map != MAP_FAILED);
+	assert_int_equal(mincore(map, len, in), 0);
+	for (size_t i = 0; i < n; i++)
+		cached += in[i] & 1;
+	munmap(map, len);
+	*ret_pages = n;
+	return cached;
+}
+
+/* What is durable leaves the page cache, and is read as it was. */
+static void test_not_cached(void **state)
+{
+	char root[] = "/var/tmp/asof-test-XXXXXX"; /* others lie in memory */
+
+	assert_non_null(mkdtemp(root));
+	cleanup_fd int dir = open(root, O_RDONLY | O_DIRECTORY);
+	struct err err = ERR_INIT;
+	struct grow_writer *w;
+	struct statfs fs;
+	struct book b = new_book(11, 4096, 2100);
+	size_t n_pages;
+
+	assert_int_equal(fstatfs(dir, &fs), 0);
+	synth_must(grow_create(dir, 1, FIRST, 4096, 0, &w, &err), &err, "grow_create");
+	for (size_t i = 0; i < 2048; i++) {
+		one_commit(&b, w, 1, false);
+		if (i % 512 != 511)
+			continue;
+		end_batch(&b, w, true);
+		synth_must(grow_sync(w, &err), &err, "grow_sync");
+	}
+	size_t cached = pages_cached(dir, &n_pages);
+	grow_writer_free(w);
+	assert_true(n_pages >= 2048);
+	if (fs.f_type == EXT4_SUPER_MAGIC) /* others may not take the advice */
+		assert_in_range(cached, 0, n_pages / 4);
+	compare_file(&b, dir, b.n_commits);
+	free_book(&b);
+	test_remove(root);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -601,6 +653,7 @@ int main(void)
 	        cmocka_unit_test(test_lost_blocks), cmocka_unit_test(test_exact_record),
 	        cmocka_unit_test(test_giant),       cmocka_unit_test(test_open_end_forgotten),
 	        cmocka_unit_test(test_follow),      cmocka_unit_test(test_newer),
+	        cmocka_unit_test(test_not_cached),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

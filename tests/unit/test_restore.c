@@ -80,7 +80,7 @@ static int teardown(void **state)
 
 static int restore(struct fixture *f, uint64_t txid, const struct restore_options *o)
 {
-	static const struct restore_options none = {0};
+	static const struct restore_options none = {.patience_us = 1};
 
 	f->err = (struct err)ERR_INIT;
 	return restore_to_file(f->archive, f->history, txid, f->target, o ? o : &none, &f->result,
@@ -101,7 +101,8 @@ static void must_fail(struct fixture *f, uint64_t txid, const struct restore_opt
 		fail_msg("'%s' does not say '%s'", f->err.msg, text);
 }
 
-static const struct restore_options force = {.force = true};
+/* The processes of these tests run one program, and so do not wait for each other. */
+static const struct restore_options force = {.force = true, .patience_us = 1};
 
 /* ---- files ---- */
 
@@ -230,16 +231,21 @@ static void test_wrong_state_checksum(void **state)
 	cleanup_view struct view *v = NULL;
 	cleanup_fd int fd = -1;
 	const struct restore_options o = {0};
-	bool checked;
+	struct restore_image image;
+	struct image_written written;
+	char label[IMAGE_LABEL_MAX];
 
 	synth_must(view_open(f->history, f->last, &v, &f->err), &f->err, "view");
-	struct moment *m = (struct moment *)view_moment(v);
-	m->state.lo ^= 1;
+	image_of_view(v, label, &image);
+	image.state.lo ^= 1;
 	synth_must(file_open(AT_FDCWD, f->target, O_RDWR | O_CREAT, 0600, &fd, NULL), NULL, "open");
-	assert_int_equal(image_write(v, fd, f->target, &o, &checked, &f->err), -ERR_DAMAGED);
-	m->state = (struct hash128){0, 0};
-	synth_must(image_write(v, fd, f->target, &o, &checked, &f->err), &f->err, "image");
-	assert_false(checked);
+	assert_int_equal(image_write(&image, fd, false, f->target, &o, &written, &f->err),
+	                 -ERR_DAMAGED);
+	assert_non_null(strstr(f->err.msg, label));
+	image.state = (struct hash128){0, 0};
+	synth_must(image_write(&image, fd, false, f->target, &o, &written, &f->err), &f->err,
+	           "image");
+	assert_false(written.state_matched);
 }
 
 static void test_damaged_archive(void **state)
@@ -439,6 +445,7 @@ static void test_open_elsewhere(void **state)
 {
 	struct fixture *f = *state;
 	static const char *const suffixes[] = {"", "-wal", "-shm"};
+	struct restore_target target;
 	char text[32];
 
 	put(f, "", "old database");
@@ -446,20 +453,62 @@ static void test_open_elsewhere(void **state)
 	put(f, "-shm", "old shm");
 	for (size_t i = 0; i < 3; i++) {
 		pid_t pid = hold(f, suffixes[i], false);
-		snprintf(text, sizeof(text), "process %d (", (int)pid);
-		must_fail(f, f->last, &force, ERR_REFUSED, text);
+		synth_must(restore_look(f->target, NULL, &target, &f->err), &f->err, "look");
 		end(pid);
+		assert_int_equal(target.n_holders, 1);
+		assert_int_equal(target.holder.pid, pid);
+		assert_true(target.exists && target.wal && !target.journal);
 	}
-	assert_file(f, "", "old database");
-	assert_file(f, "-wal", "old wal");
-	assert_int_equal(n_files(f), 3);
-	/* By another name it is the same file. */
+	/* By another name it is the same file; and one that is gone is nobody's to replace. */
 	char other[512];
 	assert_int_equal(link(f->target, path_of(f, "-other", other)), 0);
 	pid_t pid = hold(f, "-other", false);
-	must_fail(f, f->last, &force, ERR_REFUSED, "is open in process");
-	end(pid);
+	snprintf(text, sizeof(text), "process %d (", (int)pid);
+	must_fail(f, f->last, NULL, ERR_REFUSED, text);
+	assert_file(f, "", "old database");
+	assert_file(f, "-wal", "old wal");
+
+	/* With force it goes ahead: the other one keeps a file with a name, and its -wal. */
 	must_restore(f, f->last, &force);
+	assert_image(f, f->last);
+	assert_int_equal(f->result.n_holders, 1);
+	assert_int_equal(f->result.holder.pid, pid);
+	end(pid);
+	struct stat a, b;
+	assert_int_equal(stat(other, &a), 0);
+	assert_int_equal(stat(f->result.set_aside, &b), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+}
+
+/* Without a -wal, too: what is open somewhere does not lose its name. */
+static void test_open_elsewhere_without_a_wal(void **state)
+{
+	struct fixture *f = *state;
+	struct stat a, b;
+
+	put(f, "", "old database");
+	assert_int_equal(stat(f->target, &a), 0);
+	pid_t pid = hold(f, "", false);
+	must_restore(f, f->last, &force);
+	end(pid);
+	assert_int_equal(stat(f->result.set_aside, &b), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+	assert_image(f, f->last);
+	assert_int_equal(n_files(f), 2);
+}
+
+/* Refused while a -wal alone lies there and somebody has it open, too. */
+static void test_open_side_alone(void **state)
+{
+	struct fixture *f = *state;
+	char text[40];
+
+	put(f, "-wal", "old wal");
+	pid_t pid = hold(f, "-wal", false);
+	snprintf(text, sizeof(text), "is open in process %d (", (int)pid);
+	must_fail(f, f->last, NULL, ERR_REFUSED, text);
+	end(pid);
+	assert_file(f, "-wal", "old wal");
 }
 
 static void test_the_replicator_may(void **state)
@@ -706,6 +755,8 @@ int main(void)
 	        CASE(test_empty_sides_vanish),
 	        CASE(test_dry_run),
 	        CASE(test_open_elsewhere),
+	        CASE(test_open_elsewhere_without_a_wal),
+	        CASE(test_open_side_alone),
 	        CASE(test_the_replicator_may),
 	        CASE(test_two_restores),
 	        CASE(test_cancel),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TIME: what people write, what asof prints, and that the one reads the other. */
 #include "engine/base/clock.h"
+#include "engine/base/zone.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -386,6 +387,39 @@ static uint64_t next_random(uint64_t *s)
 }
 
 /* Whatever asof prints can be pasted back. */
+/* A zone by name reads as the C library reads it when that zone is the local one: what it means,
+ * and what it says of hours that are repeated or skipped. */
+static void test_named_zones(void **state)
+{
+	static const char *const names[] = {"Europe/Berlin", "America/New_York", "Asia/Kolkata",
+	                                    "Australia/Lord_Howe", "UTC"};
+	uint64_t s = 88172645463325252;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		cleanup_zone struct zone *z = NULL;
+		assert_int_equal(zone_open(names[i], &z, NULL), 0);
+		setenv("TZ", names[i], 1);
+		tzset();
+		for (int n = 0; n < 20000; n++) {
+			char text[64];
+			struct err a = ERR_INIT, b = ERR_INIT;
+			int64_t want = 0, got = 0;
+			uint64_t r = next_random(&s);
+			/* Mostly nights of March, April, October and November. */
+			snprintf(text, sizeof(text), "20%02d-%02d-%02d %02d:%02d", (int)(r % 38),
+			         (int[]){3, 4, 10, 11}[r / 64 % 4], (int)(1 + r / 256 % 30),
+			         (int)(r / 8192 % 4), (int)(r / 32768 % 60));
+			int rc_want = time_parse(text, 0, TIME_ZONE_LOCAL, &want, NULL, &a);
+			int rc_got = time_parse_in(text, 0, z, &got, NULL, &b);
+			if (rc_want != rc_got || want != got || strcmp(a.msg, b.msg) != 0)
+				fail_msg("%s in %s: %lld '%s', not %lld '%s'", text, names[i],
+				         (long long)got, b.msg, (long long)want, a.msg);
+		}
+	}
+	unsetenv("TZ");
+	tzset();
+}
+
 static void test_round_trip(void **state)
 {
 	uint64_t seed = (uint64_t)time(NULL) | 1, s = seed;
@@ -448,7 +482,8 @@ int main(void)
 	        cmocka_unit_test(test_absolute),   cmocka_unit_test(test_parts),
 	        cmocka_unit_test(test_relative),   cmocka_unit_test(test_refused),
 	        cmocka_unit_test(test_long_text),  cmocka_unit_test(test_local),
-	        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_noise),
+	        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_named_zones),
+	        cmocka_unit_test(test_noise),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

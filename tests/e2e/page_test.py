@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page at /, in a browser, and what of the API it alone asks for."""
+
+import fcntl
+import hashlib
+import os
+import random
+import shlex
+import sqlite3
+import sys
+import time
+from urllib.parse import quote, urlencode
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness
+from browser import Browser
+from harness import wait_for
+from observed import Daemon, free_port
+
+NAME = "<img src=x onerror=alert(1)>.db"
+API = "/api/v1/page/"
+
+# Texts with less contrast than 4.5 to what is behind them, and controls without a name.
+FAULTS = """(() => {
+  const parse = c => { const n = c.match(/[\\d.]+/g).map(Number); return n.length === 4 && !n[3] ? null : n; };
+  const light = c => [0, 1, 2].map(i => c[i] / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const found = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (own && !e.disabled && e.getClientRects().length) {
+      let behind = e, b = null;
+      while (behind && !(b = parse(getComputedStyle(behind).backgroundColor))) behind = behind.parentElement;
+      const x = light(parse(getComputedStyle(e).color)), y = light(b || [255, 255, 255]);
+      const contrast = (Math.max(x, y) + .05) / (Math.min(x, y) + .05);
+      if (contrast < 4.5) found.push(`${e.tagName} ${e.id} ${e.textContent.slice(0, 30)}: ${contrast}`);
+    }
+    if (e.matches('button, a, input, select, [tabindex]') &&
+        !(e.getAttribute('aria-label') || e.textContent.trim() || (e.labels && e.labels.length)))
+      found.push(`${e.tagName} ${e.id} has no name`);
+  }
+  return found;
+})()"""
+
+
+class Served(harness.Case):
+    name = NAME
+
+    def setUp(self):
+        super().setUp()
+        self.live = self.path(self.name)
+        self.db = self.open_db(self.live)
+        harness.make_counter(self.db)
+        self.db.execute("CREATE TABLE \"o'\"\"<b>\"(x)")
+        self.db.execute("INSERT INTO \"o'\"\"<b>\" VALUES (1), (2), (3)")
+        self.db.commit()
+        for _ in range(20):
+            harness.commit(self.db)
+        os.mkdir(self.archive)
+        port = free_port()
+        self.daemon = Daemon(self, f"archive: {self.archive}\ndbs:\n  - path: '{self.live}'\n",
+                             listen=f"127.0.0.1:{port}")
+        self.url = f"http://127.0.0.1:{port}/"
+        self.daemon.wait_health()
+        known = self.last()["last_txid"]
+        for _ in range(20):
+            harness.commit(self.db)
+        wait_for("the newest commit", lambda: self.last()["last_txid"] >= known + 20)
+
+    def last(self):
+        return self.daemon.ask(API + "overview").json["databases"][0]
+
+    def browser(self, **options):
+        b = Browser(self, **options)
+        b.open(self.url)
+        b.wait_js("state.line !== null && state.overview !== null")
+        return b
+
+    def fits(self, b):
+        """Nothing is cut at the side: neither of the page, nor of what scrolls in it."""
+        self.assertEqual(b.js("""[document.documentElement, document.body, ...document.querySelectorAll('.scroll, header, main')]
+            .filter(e => e.scrollWidth > e.clientWidth || e.getBoundingClientRect().right > innerWidth)
+            .map(e => `${e.tagName} ${e.className} ${e.scrollWidth} > ${e.clientWidth}`)"""), [])
+        self.assertLessEqual(b.js("document.documentElement.scrollWidth"), b.js("innerWidth"))
+
+    def api(self, what, **args):
+        a = self.daemon.ask(f"{API}{what}?{urlencode({'db': self.name, **args})}")
+        self.assertEqual(a.status, 200, a.body[:300])
+        return a
+
+
+class Page(Served):
+    def restored(self, txid):
+        out = self.path(f"restored-{txid}.db")
+        r = harness.asof("restore", "--archive", self.archive, "--db", NAME, "--tx", str(txid), "-o", out)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        return out
+
+    def test_download_is_restore(self):
+        """Each of some moments is downloaded byte for byte as asof restore writes it."""
+        first, last = self.last()["first_txid"], self.last()["last_txid"]
+        for txid in sorted({first, (first + last) // 2, last}):
+            a = self.api("download", tx=txid)
+            with open(self.restored(txid), "rb") as f:
+                self.assertEqual(hashlib.sha256(a.body).hexdigest(), hashlib.sha256(f.read()).hexdigest())
+            self.assertEqual(a.headers["Content-Disposition"].count('"'), 2)
+
+    def test_moment(self):
+        """Rows as SQLite counts them in what is restored; what a commit changed."""
+        txid = self.last()["last_txid"]
+        m = self.api("moment", tx=txid).json
+        with sqlite3.connect(self.restored(txid)) as db:
+            names = [r[0] for r in db.execute("SELECT name FROM sqlite_schema WHERE type='table' ORDER BY name")]
+            rows = {n: db.execute('SELECT count(*) FROM "%s"' % n.replace('"', '""')).fetchone()[0]
+                    for n in names}
+        self.assertEqual({t["name"]: t["rows"] for t in m["tables"]}, rows)
+        self.assertTrue(m["changes"], m)
+        self.assertEqual(m["problem"], "")
+
+    def test_timeline(self):
+        """The spans hold all commits together, whatever their number."""
+        d = self.last()
+        first_us, to = d["first_us"], f"@{(d['last_us'] + 1) / 1e6:.6f}"
+        total = d["last_txid"] - d["first_txid"] + 1
+        for n in (1, 7, 500):
+            for before_us in (None, 0, 1, 10 ** 6, 10 ** 12):
+                args = {} if before_us is None else {"from": f"@{(first_us - before_us) / 1e6:.6f}", "to": to}
+                t = self.api("timeline", buckets=n, **args).json
+                self.assertEqual((len(t["commits"]), len(t["bytes"])), (n, n))
+                self.assertEqual(sum(t["commits"]), total, f"{n} {before_us}")
+            t = self.api("timeline", buckets=n, **{"from": f"@{(first_us + 1) / 1e6:.6f}", "to": to}).json
+            self.assertLess(sum(t["commits"]), total)
+
+    def test_snapshots(self):
+        """Each snapshot of the archive is on the timeline, at the time of a commit."""
+        d, t = self.last(), self.api("timeline").json
+        self.assertGreater(len(t["snapshots"]), 0)
+        self.assertEqual(len(t["snapshots"]), d["snapshots"])
+        for s in t["snapshots"]:
+            m = self.api("moment", tx=s["txid"]).json
+            self.assertEqual(s["time_us"], m["time_us"])
+        self.assertEqual(self.api("timeline", **{"from": "@1", "to": "@2"}).json["snapshots"], [])
+        b = self.browser()
+        self.assertIn(f"Snapshots{d['snapshots']}", b.js("document.getElementById('figures').textContent"))
+        b.js("state.utc = state.utc, draw()")
+        # Its colour is at its place.
+        self.assertTrue(b.js("""(() => {
+            const c = $('timeline'), g = c.getContext('2d'), s = state.line.snapshots[0];
+            const x = Math.max(0, Math.round(xOf(s.time_us, c.clientWidth)) + 1);
+            const p = [...g.getImageData(x, c.clientHeight - 26, 1, 1).data].slice(0, 3);
+            const e = document.querySelector('.legend .p'), w = getComputedStyle(e).backgroundColor.match(/\\d+/g).map(Number);
+            return p.every((v, i) => Math.abs(v - w[i]) < 8);
+        })()"""))
+
+    def test_verifications(self):
+        """What the clock verified is on the timeline."""
+        with open(os.path.join(self.daemon.config), encoding="utf-8") as f:
+            text = f.read()
+        self.daemon.stop()
+        self.daemon.close = lambda: None
+        d = Daemon(self, text + "    verify: every 1s\n", listen=self.daemon.listen)
+        self.daemon = d
+        d.wait_health()
+        harness.commit(self.db)
+
+        def verified():
+            harness.commit(self.db)
+            a = d.try_ask(f"{API}timeline?{urlencode({'db': NAME})}")
+            return a.json["verifications"] if a and a.status == 200 else None
+        self.assertTrue(wait_for("a verification", verified)[0]["ok"])
+
+    def test_local_time(self):
+        """What is shown in local time is submitted as that moment; so is what is typed."""
+        b = self.browser()
+        b.call("Emulation.setTimezoneOverride", timezoneId="Asia/Kolkata")
+        last = self.last()
+        for local in (False, True):
+            if local:
+                b.js("document.getElementById('zone').click()")
+                self.assertIn("+05:30", b.js("document.getElementById('at').value"))
+            b.js("state.moment = null; pick(current().last_us)")
+            b.js("document.getElementById('pick').requestSubmit()")
+            b.wait_js(f"state.moment !== null && state.moment.txid === {last['last_txid']}")
+        # A typed one, without a zone: that of the moment, less what a second leaves off.
+        at = 1 + last["last_us"] // 10 ** 6
+        for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.000", "%Y%m%dT%H%M%S"):
+            typed = time.strftime(form, time.gmtime(at + 19800))
+            self.assertEqual(b.js(f"zoned('{typed}')"), f"@{at}.000000")
+        for text in ("2024-01-15T10:30:00Z", "2024-01-15 10:30+02:00", "-5m", "@17", "2024-02-31"):
+            self.assertEqual(b.js(f"zoned('{text}')"), text)
+        b.js("document.getElementById('zone').click()")
+        self.assertEqual(b.js("zoned('2024-01-15 10:30:00')"), "2024-01-15 10:30:00")
+        self.assertTrue(b.js("document.getElementById('at').value.endsWith('Z')"))
+
+    def test_pointer(self):
+        """The wheel zooms about what is under it; a drag moves by what it went."""
+        b = self.browser()
+        b.js("document.getElementById('timeline').scrollIntoView()")
+        box = b.js("(r => [r.left, r.top, r.width, r.height])($('timeline').getBoundingClientRect())")
+        x, y = box[0] + box[2] / 4, box[1] + box[3] / 2
+        before = b.js("[state.from, state.to]")
+        b.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-60)
+        b.wait_js(f"state.to - state.from < {(before[1] - before[0]) * .9}")
+        after = b.js("[state.from, state.to]")
+        place = [t[0] + (t[1] - t[0]) / 4 for t in (before, after)]
+        self.assertAlmostEqual(place[0], place[1], delta=(before[1] - before[0]) / 100)
+        for kind, to in (("mousePressed", 0), ("mouseMoved", 50), ("mouseMoved", 100), ("mouseReleased", 100)):
+            b.call("Input.dispatchMouseEvent", type=kind, x=x + to, y=y, button="left",
+                   buttons=0 if kind == "mouseReleased" else 1, clickCount=1)
+        moved = b.js("[state.from, state.to]")
+        width = after[1] - after[0]
+        self.assertAlmostEqual(moved[1] - moved[0], width, delta=5)
+        self.assertAlmostEqual(after[0] - moved[0], width * 100 / box[2], delta=width / 100)
+        self.assertEqual(b.js("state.pick"), 0)  # a drag is no click
+
+    def test_hidden(self):
+        """A tab that nobody sees asks nothing."""
+        b = self.browser()
+        seen = b.js("""(async () => {
+            const delays = [], asks = [], really = [fetch.bind(window), setTimeout.bind(window)];
+            Object.defineProperty(document, 'hidden', { get: () => true, configurable: true });
+            window.fetch = u => { asks.push(u); return really[0](u); };
+            window.setTimeout = (f, ms) => { delays.push(ms); return really[1](f, ms); };
+            await poll();
+            return [asks.length, delays];
+        })()""")
+        self.assertEqual(seen, [0, [30000]])
+
+    def test_one_order_at_a_time(self):
+        where = f"{API}backup?db={quote(NAME)}"
+        fd = os.open(self.archive, os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        a = self.daemon.ask(where, "POST", headers={"X-Asof": "1"})
+        self.assertGreaterEqual(a.status, 400)
+        self.assertIn("another backup or validation runs", a.json["error"])
+        os.close(fd)
+        a = self.daemon.ask(where, "POST", headers={"X-Asof": "1"}, timeout=60)
+        self.assertEqual(a.json, {"ok": True, "text": ""})
+
+    def test_bad_orders(self):
+        """None of these is one that could be followed."""
+        pid = self.daemon.observer_pid()
+        rng = random.Random(6)
+        values = ["", "..", "../../etc/passwd", "/etc/passwd", "--help", "é", "%00", "x" * 4000, "<b>", "*"]
+        for _ in range(60):
+            args = {"db": rng.choice(values)}
+            what = rng.choice(("backup", "validate"))
+            if what == "validate":
+                args = {"db": rng.choice([NAME, args["db"]]), "file": rng.choice(values)}
+            if rng.random() < .2:
+                args.pop("db")
+            a = self.daemon.ask(f"{API}{what}?{urlencode(args)}", "POST", headers={"X-Asof": "1"})
+            self.assertIn(a.status, (400, 404), f"{what} {args}: {a.body[:300]}")
+            self.assertNotIn("\n", a.json["error"])
+        self.assertEqual(self.daemon.observer_pid(), pid)
+        self.assertEqual(self.api("backups").json["backups"], [])
+
+    def test_bad_requests(self):
+        """400 or 404 with one line, and the observer lives."""
+        pid = self.daemon.observer_pid()
+        rng = random.Random(5)
+        values = ["", "0", "-1", "1e9", "9" * 30, "NaN", "@", "@1e400", "../../etc", "%00", "é", "x" * 4000,
+                  "9999-12-31T23:59:59Z", "0001-01-01", "' OR 1=1", "<script>", "501"]
+        n = 0
+        for what in ("timeline", "moment", "download", "backups"):
+            for _ in range(40):
+                args = {k: rng.choice(values) for k in ("db", "tx", "at", "from", "to", "buckets")
+                        if rng.random() < .5}
+                if rng.random() < .7:
+                    args["db"] = NAME
+                a = self.daemon.ask(f"{API}{what}?{urlencode(args)}")
+                self.assertIn(a.status, (200, 400, 404), f"{what} {args}: {a.body[:300]}")
+                if a.status != 200:
+                    n += 1
+                    self.assertNotIn("\n", a.json["error"])
+        self.assertGreater(n, 50)
+        self.assertEqual(self.daemon.observer_pid(), pid)
+
+    def test_orders(self):
+        """A backup is taken and found good; nothing of it without the header, or from elsewhere."""
+        where = f"{API}backup?db={quote(NAME)}"
+        self.assertEqual(self.daemon.ask(where, "POST").status, 403)
+        self.assertEqual(self.daemon.ask(where, "POST", headers={
+            "X-Asof": "1", "Sec-Fetch-Site": "cross-site"}).status, 403)
+        self.assertEqual(self.api("backups").json["backups"], [])
+        a = self.daemon.ask(where, "POST", headers={"X-Asof": "1"}, timeout=60)
+        self.assertEqual(a.json, {"ok": True, "text": ""})
+        backup, = self.api("backups").json["backups"]
+        types = {t["type"]: t for t in self.api("backups").json["types"]}
+        self.assertEqual({k: t["count"] for k, t in types.items()},
+                         {"manual": 1, "automated": 0, "safety": 0, "compressed": 0})
+        self.assertEqual(types["manual"]["last_us"], backup["time_us"])
+        check = f"{API}validate?{urlencode({'db': NAME, 'file': backup['name']})}"
+        a = self.daemon.ask(check, "POST", headers={"X-Asof": "1"}, timeout=60)
+        self.assertEqual(a.json, {"ok": True, "text": ""})
+        with open(os.path.join(self.archive, "manual", backup["name"]), "r+b") as f:
+            f.seek(backup["bytes"] // 2)
+            byte = f.read(1)[0]
+            f.seek(-1, 1)
+            f.write(bytes([byte ^ 255]))
+        a = self.daemon.ask(check, "POST", headers={"X-Asof": "1"}, timeout=60)
+        self.assertFalse(a.json["ok"], a.text)
+
+    def test_browser(self):
+        """It says to when one could restore, with the keyboard alone; a name that is HTML is text."""
+        b = Browser(self)
+        b.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        b.open(self.url)
+        b.wait_js("document.getElementById('headline').textContent.startsWith('You can restore')")
+        self.assertIn(NAME, b.js("document.getElementById('headline').textContent"))
+        self.assertEqual(b.js("document.querySelectorAll('img').length"), 0)
+        b.wait_js("state.line !== null")
+        b.js("document.getElementById('timeline').focus()")
+        before = b.js("state.to - state.from")
+        b.key("+", "+")
+        self.assertLess(b.js("state.to - state.from"), before)
+        b.key("End")
+        b.key("Enter", "\r")
+        b.wait_js("!document.getElementById('moment').hidden")
+        self.assertEqual(b.js("document.querySelector('#tables tbody').rows.length"), 3)
+        txid = b.js("state.moment.txid")
+        b.js("document.getElementById('copy-restore').click()")
+        b.wait_js(f"document.getElementById('copied').textContent.includes('--tx {txid} ')")
+        command = shlex.split(b.js("navigator.clipboard.readText()"))
+        self.assertEqual(command, ["asof", "restore", "--archive", self.archive, "--db", NAME,
+                                   "--tx", str(txid), "-o", "restored-" + NAME])
+        b.js("document.getElementById('take').click()")
+        b.wait_js("document.querySelectorAll('#backups tbody[data-type=manual] tr').length === 2", 60)
+        self.assertEqual(b.js("[...document.querySelectorAll('#backups tbody th')].map(x => x.textContent.split(',')[0])"),
+                         ["manual: 1", "automated: 0", "safety: 0", "compressed: 0"])
+        seen = []
+        b.js("document.activeElement.blur()")
+        for _ in range(16):
+            b.key("Tab")
+            seen.append(b.js("document.activeElement.id"))
+        for wanted in ("zone", "out", "in", "whole", "timeline", "at", "copy-restore", "download", "take"):
+            self.assertIn(wanted, seen)
+        self.assertEqual(b.js(FAULTS), [])
+        self.assertEqual(b.complaints(), [])
+        where = os.environ.get("ASOF_SCREENSHOTS")
+        if where:
+            b.picture(os.path.join(where, "light.png"))
+        for name, options in (("dark", {"dark": True}), ("phone", {"width": 360, "height": 800})):
+            other = Browser(self, **options)
+            other.open(self.url)
+            other.wait_js("state.line !== null")
+            self.assertLessEqual(other.js("document.documentElement.scrollWidth"),
+                                 other.js("window.innerWidth"))
+            other.js("pick(current().known_until_us, true)")
+            other.wait_js("!document.getElementById('moment').hidden")
+            other.wait_js("document.querySelector('#backups button') !== null")
+            self.fits(other)
+            self.assertEqual(other.js(FAULTS), [])
+            self.assertEqual(other.complaints(), [])
+            if where:
+                other.picture(os.path.join(where, name + ".png"))
+
+    def test_damage_is_said(self):
+        """An archive that went away: red, and why."""
+        b = Browser(self)
+        b.open(self.url)
+        b.wait_js("document.getElementById('headline').textContent.startsWith('You can restore')")
+        os.rename(self.archive, self.archive + ".gone")
+        b.wait_js("document.getElementById('verdict').className === 'failed' && "
+                  "document.getElementById('problems').textContent.length > 0")
+        self.assertFalse(b.js("document.getElementById('headline').textContent.startsWith('You can restore')"))
+        os.rename(self.archive + ".gone", self.archive)
+
+
+class LongName(Served):
+    name = "n" * 197 + ".db"
+
+    def test_fits(self):
+        """A name of 200 bytes, on a phone, with a moment shown."""
+        for local in (False, True):
+            b = self.browser(width=360, height=800)
+            if local:
+                b.js("document.getElementById('zone').click()")
+            b.js("pick(current().known_until_us, true)")
+            b.wait_js("!document.getElementById('moment').hidden")
+            b.js("copy('x'.repeat(300))")
+            self.fits(b)
+        where = os.environ.get("ASOF_SCREENSHOTS")
+        if where:
+            b.picture(os.path.join(where, "long.png"))
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Archives in a bucket: a real S3 server, on loopback."""
+# runner: timeout=400
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness  # noqa: E402
+import radosgw  # noqa: E402
+import s3_faults  # noqa: E402
+from harness import asof, commit, counter_of, make_counter, wait_for  # noqa: E402
+
+BUILD = os.environ.get("ASOF_BUILD") or os.path.join(harness.ROOT, "build", "release")
+TEST_STORE = os.path.join(BUILD, "tests", "test_store")
+TOOL = os.path.join(BUILD, "tests", "synth", "store_tool")
+NAME = "trades.db"
+
+
+def setUpModule():
+    global server
+    folder = tempfile.mkdtemp(prefix="asof-s3-")
+    unittest.addModuleCleanup(shutil.rmtree, folder, ignore_errors=True)
+    server = radosgw.RadosGateway(folder)
+    unittest.addModuleCleanup(server.stop)
+    server.start()
+    server.make_bucket("trades")
+
+
+class Bucket(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.url = server.url("trades", "/" + os.path.basename(self.dir))
+        self.env = {**os.environ, **server.credentials()}
+
+    def tool(self, *words, env=None, url=None):
+        return subprocess.run([TOOL, url or self.url, *words], timeout=100, check=False, text=True,
+                              env=env or self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_promises(self):
+        """The numbered promises of store.h, held to a model."""
+        run = subprocess.run([TEST_STORE], check=False, timeout=240, text=True,
+                             env={**self.env, "ASOF_TEST_STORE": self.url},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(run.returncode, 0, run.stdout)
+        self.assertIn("[       OK ] test_named", run.stdout)
+
+    def test_refusals(self):
+        run = self.tool("fill", "1", "10", env={**self.env, "AWS_SECRET_ACCESS_KEY": "wrongsecret"})
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("(denied)", run.stderr)
+        self.assertNotIn("wrongsecret", run.stderr)
+        run = self.tool("fill", "1", "10", url=server.url("nothing"))
+        self.assertIn("nothing", run.stderr)
+        self.assertIn("(not-found)", run.stderr)
+        run = self.tool("fill", "1", "10", url=self.url + "&x=y")
+        self.assertIn("(usage)", run.stderr)
+        self.assertIn("'x", run.stderr)
+
+    def proxy(self, plan):
+        p = s3_faults.Proxy(server.port, plan)
+        self.addCleanup(p.stop)
+        self.url = p.url("trades", "/" + os.path.basename(self.dir))
+        return p
+
+    def fill_and_check(self, n, size):
+        for what in ("fill", "check"):
+            run = self.tool(what, str(n), str(size))
+            self.assertEqual(run.returncode, 0, run.stderr)
+
+    def test_each_fault_once(self):
+        """The first try of every request meets it; what was put is there, once and whole."""
+        for fault in s3_faults.BEFORE + s3_faults.AFTER:
+            with self.subTest(fault=fault):
+                p = self.proxy(lambda method, path, n, fault=fault: fault if n == 0 else None)
+                self.url = self.url.replace("?", f"/{fault}?")
+                self.fill_and_check(3, 100000)
+                self.assertGreater(p.done[fault], 5)
+
+    def test_error_in_a_200(self):
+        p = self.proxy(lambda method, path, n: "error-in-200" if n == 0 and method == "PUT" else None)
+        self.fill_and_check(3, 1000)
+        self.assertEqual(p.done["error-in-200"], 3)
+
+    def test_bodies(self):
+        """What is read comes whole, or is an error; it is never another byte."""
+        self.fill_and_check(3, 300000)
+        for fault in s3_faults.OF_BODY:
+            with self.subTest(fault=fault):
+                p = self.proxy(lambda method, path, n, fault=fault: fault if method == "GET" and
+                               "/o" in path and n == 0 else None)
+                run = self.tool("check", "3", "300000")
+                if run.returncode:
+                    self.assertIn("(damaged)", run.stderr)
+                self.assertGreaterEqual(p.done[fault], 1)
+                # Always so: never taken for what was put.
+                self.proxy(lambda method, path, n, fault=fault: fault if method == "GET" and
+                           "/o" in path and fault != "cut" else None)
+                if fault != "cut":
+                    run = self.tool("check", "3", "300000")
+                    self.assertEqual(run.returncode, 1, fault)
+
+    def test_bad_days(self):
+        """A third of all requests meet one fault or another."""
+        dice = random.Random(7)
+        kinds = s3_faults.BEFORE + s3_faults.AFTER
+        p = self.proxy(lambda method, path, n: dice.choice(kinds) if dice.random() < 0.33 else None)
+        self.fill_and_check(40, 50000)
+        self.assertGreater(sum(p.done.values()), 20)
+
+    def test_a_clock_that_is_off(self):
+        """The server's refusal tells how far; what follows is signed by its time."""
+        for off in ("-20m", "+3h"):
+            with self.subTest(off=off):
+                self.url = server.url("trades", f"/{os.path.basename(self.dir)}{off}")
+                for what in ("fill", "check"):
+                    run = subprocess.run(["faketime", "-f", off, TOOL, self.url, what, "3", "5000"],
+                                         env=self.env, timeout=60, check=False, text=True,
+                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                    self.assertEqual(run.returncode, 0, run.stderr)
+
+    def test_verbs_denied(self):
+        """Said as what it is, at once."""
+        for fault, kind in (("denied", "denied"), ("quota", "no-space")):
+            self.proxy(lambda method, path, n, fault=fault: fault if method == "PUT" else None)
+            run = self.tool("fill", "1", "10")
+            self.assertEqual(run.returncode, 1)
+            self.assertIn(f"({kind})", run.stderr)
+
+    def restored(self):
+        out = self.path("out.db")
+        run = asof("restore", "--latest", "-o", out, "--force", "--archive", self.url, "--db", NAME,
+                   env=server.credentials())
+        return counter_of(out) if run.returncode == 0 else run.stderr
+
+    def replicate_there(self):
+        """`asof replicate` into the archive and into the bucket."""
+        os.environ.update(server.credentials())
+        self.addCleanup(lambda: [os.environ.pop(k) for k in server.credentials()])
+        r = self.replicate(self.url)
+        r.wait_ready()
+        return r
+
+    def test_there_and_back(self):
+        """What is committed lies there; a new machine with nothing but the URL reads it."""
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        r = self.replicate_there()
+        for n in (1, 2, 3):
+            for _ in range(7):
+                commit(db)
+            run = asof("wait", "--dest", self.url, "--archive", self.archive, "--timeout", "60")
+            self.assertEqual(run.returncode, 0, run.stderr + r.log())
+            self.assertEqual(self.restored(), 7 * n)
+        run = asof("log", "--archive", self.url, "--json", env=server.credentials())
+        here = asof("log", "--archive", self.archive, "--json")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(run.stdout.count('"txid"'), here.stdout.count('"txid"'))
+        self.assertEqual(r.stop(), 0, r.log())
+
+    def test_an_outage(self):
+        """The server goes away while the application writes: capture goes on, and catches up."""
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        r = self.replicate_there()
+        commit(db)
+        wait_for("the first commit there", lambda: self.restored() == 1, 60)
+        server.stop_gateway()
+        try:
+            for _ in range(200):
+                commit(db)
+            r.wait_known()
+            self.assertEqual(counter_of(self.restore("--latest")), 201)
+        finally:
+            server.start_gateway()
+        wait_for("all of it there", lambda: self.restored() == 201, 100)
+        self.assertEqual(r.stop(), 0, r.log())
+
+    def test_configured(self):
+        """`asof run` with a destination of type s3, as litestream.yml spells it."""
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        config = self.path("asof.yml")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"archive: {self.archive}\nsocket: {self.path('sock')}\nhttp: {{listen: none}}\n"
+                    f"dbs:\n- path: {self.db_path}\n  replicas:\n"
+                    f"  - type: s3\n    bucket: trades\n    path: {os.path.basename(self.dir)}\n"
+                    f"    endpoint: http://127.0.0.1:{server.port}\n    region: us-east-1\n"
+                    f"    access-key-id: {radosgw.ACCESS_KEY}\n"
+                    f"    secret-access-key: {radosgw.SECRET_KEY}\n")
+        log = self.path("log")
+        with open(log, "w", encoding="utf-8") as out:
+            daemon = subprocess.Popen([harness.ASOF, "run", "--config", config],
+                                      stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.addCleanup(daemon.wait)
+        self.addCleanup(daemon.kill)
+        for n in (1, 2):
+            for _ in range(5):
+                commit(db)
+            wait_for(f"commit {5 * n} there", lambda n=n: self.restored() == 5 * n, 60)
+        daemon.terminate()
+        self.assertEqual(daemon.wait(60), 0)
+        with open(log, encoding="utf-8") as f:
+            self.assertNotIn(radosgw.SECRET_KEY, f.read())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# runner: timeout=240
+"""The production stack: the compose file is valid and has not the old one's faults, and its very
+configuration files run as processes on loopback: asof by asof.production.yml and .env.backup,
+Prometheus and Alertmanager by theirs, but for the names of hosts."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+import urllib.error
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness
+
+DEPLOY = os.path.join(harness.ROOT, "tools", "deploy")
+COMPOSE = "docker-compose.production.yml"
+OLD_PORTS = {"app": {5000}, "asof": {8080}, "prometheus": {9090}, "alertmanager": {9093},
+             "grafana": {3000}}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(url):
+    """Status and text; None where nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+    except OSError:
+        return None, ""
+
+
+class Compose(harness.Case):
+    def setUp(self):
+        super().setUp()
+        if not shutil.which("docker-compose"):
+            self.skipTest("docker-compose is missing")
+        self.folder = self.path("deploy")
+        shutil.copytree(DEPLOY, self.folder)
+        with open(os.path.join(self.folder, ".env.backup.template"), encoding="utf-8") as f:
+            self.env = f.read().replace("GRAFANA_PASSWORD=\n", "GRAFANA_PASSWORD=secret\n")
+        self.write(".env.backup", self.env)
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def compose(self, *args, env_file=True):
+        option = ["--env-file", ".env.backup"] if env_file else []
+        env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LC_ALL", "TMPDIR")}
+        return subprocess.run(["docker-compose", *option, "-f", COMPOSE, *args], cwd=self.folder,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=60, check=False, env=env)
+
+    def test_is_valid(self):
+        run = self.compose("config", "-q")
+        self.assertEqual((run.returncode, run.stdout), (0, ""), run.stderr)
+
+    def test_services_names_and_ports(self):
+        run = self.compose("config", "--services")
+        self.assertEqual(set(run.stdout.split()), set(OLD_PORTS) | {"redis"})
+        text = self.compose("config").stdout
+        for service, ports in OLD_PORTS.items():
+            name = "litestream" if service == "asof" else service
+            self.assertIn(f"container_name: futurestradinglog-{name}\n", text)
+            for port in ports:
+                self.assertRegex(text, rf":{port}(/tcp)?\b")
+        # All but the application is published on this machine alone.
+        published = re.findall(r"- (?:(\S+):)?(\d+):(\d+)(?:/tcp)?$", text, re.M)
+        self.assertEqual({p[2] for p in published if p[0] != "127.0.0.1"}, {"5000"})
+
+    def test_a_variable_that_is_missing_is_said(self):
+        for env, env_file in ((self.env, False),
+                              (self.env.replace("GRAFANA_PASSWORD=secret\n", ""), True)):
+            self.write(".env.backup", env)
+            run = self.compose("config", "-q", env_file=env_file)
+            self.assertNotEqual(run.returncode, 0)
+            self.assertIn(".env.backup", run.stderr)
+
+    def test_a_fault_is_found(self):
+        """The tool does look."""
+        with open(os.path.join(self.folder, COMPOSE), encoding="utf-8") as f:
+            text = f.read()
+        for old, new in (("restart: unless-stopped", "restarts: unless-stopped"),
+                         ("depends_on: [prometheus]", "depends_on: [prometheuz]"),
+                         ("prometheus-data:/prometheus", "prometheus-dat:/prometheus")):
+            self.assertIn(old, text)
+            self.write(COMPOSE, text.replace(old, new, 1))
+            self.assertNotEqual(self.compose("config", "-q").returncode, 0, new)
+
+    def test_the_old_faults_are_gone(self):
+        with open(os.path.join(self.folder, COMPOSE), encoding="utf-8") as f:
+            text = f.read()
+        # What is mounted from beside the file is there.
+        mounted = re.findall(r"- (\./[^:\s]+):", text)
+        self.assertTrue(mounted)
+        for path in mounted:
+            self.assertTrue(os.path.exists(os.path.join(DEPLOY, path)), path)
+        self.assertTrue(os.path.exists(os.path.join(DEPLOY, "../..", "meson.build")))
+        # .env.backup is loaded by those who need it; asof waits for nobody.
+        services = re.split(r"^  (\w+):$", text.split("\nservices:\n")[1].split("\nnetworks:")[0],
+                            flags=re.M)
+        services = dict(zip(services[1::2], services[2::2]))
+        for name in ("app", "asof"):
+            self.assertIn("env_file: .env.backup", services[name])
+        self.assertNotIn("depends_on", services["asof"])
+        # A mount made inside is seen outside.
+        self.assertIn("propagation: rshared", services["asof"])
+        self.assertIn("/dev/fuse", services["asof"])
+
+    def test_the_template_has_every_variable(self):
+        with open(os.path.join(harness.ROOT, "tests", "data", "old-system", ".env.backup"),
+                  encoding="utf-8") as f:
+            old = set(re.findall(r"^([A-Z0-9_]+)=", f.read(), re.M))
+        new = set(re.findall(r"^([A-Z0-9_]+)=", self.env, re.M))
+        # The configuration is asof.yml now; what else there was had no effect.
+        gone = {"LITESTREAM_ENABLED", "LITESTREAM_CONFIG", "BACKUP_DEBUG", "BACKUP_TEST_MODE",
+                "MAX_BACKUP_SIZE"}
+        self.assertEqual(old - new, gone)
+
+
+class Processes(harness.Case):
+    """What docker compose would start, on loopback."""
+
+    def setUp(self):
+        super().setUp()
+        self.ports = {name: free_port() for name in
+                      ("health", "metrics", "prometheus", "alertmanager")}
+        for name in ("data/db", "backups", "mnt", "prometheus", "alertmanager"):
+            os.makedirs(self.path(name))
+        db = self.open_db(self.path("data", "db", "futures_trades.db"))
+        harness.make_counter(db)
+        harness.commit(db)
+        self.db = db
+        shutil.copy(os.path.join(DEPLOY, "asof.production.yml"), self.path("asof.yml"))
+        with open(os.path.join(DEPLOY, ".env.backup.template"), encoding="utf-8") as f:
+            text = f.read()
+        text = text.replace("DATA_DIR=./data", f"DATA_DIR={self.path('data')}")
+        text = text.replace("BACKUP_DIR=./backups", f"BACKUP_DIR={self.path('backups')}")
+        with open(self.path(".env.backup"), "w", encoding="utf-8") as f:
+            f.write(text + f"ASOF_HEALTH=127.0.0.1:{self.ports['health']}\n"
+                    f"ASOF_METRICS=127.0.0.1:{self.ports['metrics']}\n"
+                    f"ASOF_MOUNT_INSIDE={self.path('mnt')}\n")
+
+    def start(self, name, *command):
+        log = open(self.path(name + ".log"), "wb")
+        self.addCleanup(log.close)
+        env = {k: v for k, v in os.environ.items() if k not in ("DATA_DIR", "BACKUP_DIR")}
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   env=env, cwd=self.dir)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def log(self, name):
+        with open(self.path(name + ".log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def until(self, what, name, condition):
+        try:
+            return harness.wait_for(what, condition, 60)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.log(name)[-3000:]}") from None
+
+    def start_asof(self):
+        asof = self.start("asof", harness.ASOF, "run", "--config", self.path("asof.yml"))
+        health = f"http://127.0.0.1:{self.ports['health']}/health"
+        self.until("health", "asof", lambda: get(health)[0] == 200)
+        return asof
+
+    def test_asof(self):
+        harness.need_fuse()
+        asof = self.start_asof()
+        past = self.path("mnt", "latest", "futures_trades.db")
+        self.until("the mount", "asof", lambda: os.path.exists(past))
+        self.assertEqual(harness.counter_of(past), 1)
+        run = harness.asof("backup", "--config", self.path("asof.yml"), "--db-path",
+                           self.path("data", "db", "futures_trades.db"))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertTrue(os.listdir(self.path("backups", "manual")))
+        # The log is JSON, as the file says, but for what children say of themselves.
+        lines = [line for line in self.log("asof").splitlines() if line.startswith("{")]
+        self.assertTrue([json.loads(line) for line in lines])
+        self.assertIn("asof_", get(f"http://127.0.0.1:{self.ports['metrics']}/metrics")[1])
+        # As the health check of the Dockerfile asks it.
+        with open(os.path.join(DEPLOY, "Dockerfile"), encoding="utf-8") as f:
+            words = json.loads(re.search(r"^ +CMD (\[.*\])$", f.read(), re.M)[1])
+        words[2] = words[2].replace("/8080", f"/{self.ports['health']}")
+        self.assertEqual(subprocess.run(words, timeout=20, check=False).returncode, 0)
+        asof.send_signal(signal.SIGTERM)
+        self.assertEqual(asof.wait(harness.PATIENCE), 0)
+        self.assertNotEqual(subprocess.run(words, timeout=20, check=False,
+                                           stderr=subprocess.DEVNULL).returncode, 0)
+
+    def copy_of(self, service, name):
+        """Its configuration folder, as the compose file mounts it, with other hosts in it."""
+        source = os.path.join(DEPLOY, service)
+        if not os.path.isdir(source):
+            self.skipTest(f"no tools/deploy/{service} yet")
+        folder = self.path(service, "etc")
+        shutil.copytree(source, folder)
+        path = os.path.join(folder, name)
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        for host, port in (("asof:8080", "health"), ("alertmanager:9093", "alertmanager"),
+                           ("localhost:9090", "prometheus")):
+            text = text.replace(host, f"127.0.0.1:{self.ports[port]}")
+        text = re.sub(r"/etc/alertmanager/", folder + "/", text)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        return path
+
+    def test_all_of_it(self):
+        harness.need_fuse()
+        for program in ("prometheus", "prometheus-alertmanager"):
+            if not shutil.which(program):
+                self.skipTest(f"{program} is missing")
+        prometheus = self.copy_of("prometheus", "prometheus.yml")
+        alertmanager = self.copy_of("alertmanager", "alertmanager.yml")
+        with open(prometheus, encoding="utf-8") as f:
+            text = f.read()
+        with open(prometheus, "w", encoding="utf-8") as f:  # sooner, so that the test is
+            f.write(re.sub(r"scrape_timeout: 10s", "scrape_timeout: 2s",
+                           re.sub(r"_interval: 15s", "_interval: 2s", text)))
+        with open(os.path.join(os.path.dirname(alertmanager), "smtp.password"), "w",
+                  encoding="utf-8") as f:
+            f.write("secret")
+        self.start_asof()
+        of = {n: f"http://127.0.0.1:{p}" for n, p in self.ports.items()}
+        self.start("am", "prometheus-alertmanager", "--config.file=" + alertmanager,
+                   "--storage.path=" + self.path("alertmanager", "data"),
+                   f"--web.listen-address=127.0.0.1:{self.ports['alertmanager']}",
+                   "--cluster.listen-address=")
+        self.start("prom", "prometheus", "--config.file=" + prometheus,
+                   "--storage.tsdb.path=" + self.path("prometheus", "data"),
+                   f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}")
+        self.until("alertmanager", "am", lambda: get(of["alertmanager"] + "/-/ready")[0] == 200)
+        self.until("prometheus", "prom", lambda: get(of["prometheus"] + "/-/ready")[0] == 200)
+
+        def up():
+            answer = json.loads(get(of["prometheus"] + "/api/v1/query?query=up")[1])
+            return {r["metric"]["job"]: r["value"][1] for r in answer["data"]["result"]}
+        self.until("scrapes", "prom", lambda: up().get("asof") == "1" and
+                   up().get("alertmanager") == "1")
+        known = json.loads(get(of["prometheus"] + "/api/v1/alertmanagers")[1])
+        self.assertEqual(len(known["data"]["activeAlertmanagers"]), 1)
+        lag = json.loads(get(of["prometheus"] +
+                             "/api/v1/query?query=litestream_replication_lag")[1])
+        self.assertTrue(lag["data"]["result"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# runner: timeout=300 asan
+"""asof validate on a history: what it names as lost cannot be restored, all the rest can, and
+status and list tell what was verified."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness
+from harness import asof
+
+
+class Verify(harness.Case):
+    def capture(self, commits=30):
+        db = self.open_db()
+        db.execute("PRAGMA synchronous = OFF")
+        harness.make_counter(db)
+        r = self.replicate()
+        r.wait_ready()
+        for _ in range(commits):
+            harness.commit(db, 20)
+        r.wait_known()
+        r.stop()
+        db.close()
+
+    def validate(self, *options):
+        run = asof("validate", "--archive", self.archive, "--json", *options)
+        return run.returncode, json.loads(run.stdout)["history"], run
+
+    def status(self):
+        return harness.asof_json("status", "--archive", self.archive)["databases"][0]
+
+    def objects(self):
+        root = os.path.join(self.archive, "local", "trades.db")
+        return [os.path.join(root, folder, name) for folder in ("segment", "snapshot", "coalesced")
+                if os.path.isdir(os.path.join(root, folder))
+                for name in os.listdir(os.path.join(root, folder)) if name.endswith((".wal.gz", ".db.gz"))]
+
+    def test_clean_and_shown(self):
+        self.capture()
+        before = self.status()
+        self.assertIsNone(before["verified_through"])
+        self.assertIsNone(before["integrity_checked_at"])
+        status, history, run = self.validate()
+        self.assertEqual(status, 0, run.stderr)
+        self.assertEqual(len(history), 1)
+        self.assertTrue(history[0]["valid"])
+        self.assertEqual(history[0]["integrity_check"], "ok")
+        after = self.status()
+        self.assertEqual(after["verified_through"], after["last_txid"])
+        self.assertEqual(after["integrity"], "ok")
+        self.assertGreater(after["verified_at"], after["verified_through_time"])
+        row = harness.asof_json("list", "--archive", self.archive)["databases"][0]
+        self.assertEqual(row["verified_through"], after["last_txid"])
+        text = asof("status", "--archive", self.archive).stdout
+        self.assertRegex(text, r"verified to +\S+  txid %d" % after["last_txid"])
+        self.assertRegex(text, r"integrity +ok \(")
+        self.assertIn("VERIFIED TO", asof("list", "--archive", self.archive).stdout)
+        text = asof("validate", "--archive", self.archive).stdout
+        self.assertRegex(text, r"(?m)^valid +history of trades.db: verified through txid \d+")
+
+    def test_constraints_that_are_broken(self):
+        """A row without its parent is the application's fault, and named."""
+        db = self.open_db()
+        db.executescript("CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p);"
+                         "INSERT INTO c VALUES (7)")
+        r = self.replicate()
+        r.wait_ready()
+        r.stop()
+        status, history, _ = self.validate()
+        self.assertEqual(status, 0)
+        self.assertEqual(history[0]["foreign_key_violations"], 1)
+        self.assertEqual(history[0]["damage"], [])
+        self.assertIn("table c", self.status()["integrity"])
+
+    def test_damage(self):
+        self.capture()
+        status = self.status()
+        copy = self.archive + ".whole"
+        shutil.copytree(self.archive, copy)
+        for path in self.objects():
+            size = os.path.getsize(path)
+            for at in random.sample(range(size), 3):
+                with self.subTest(f"{os.path.basename(path)} at {at}"):
+                    with open(path, "r+b") as f:
+                        f.seek(at)
+                        byte = f.read(1)
+                        f.seek(at)
+                        f.write(bytes([byte[0] ^ 0x10]))
+                    self.check_damage(os.path.basename(path), status)
+                    with open(path, "r+b") as f:
+                        f.seek(at)
+                        f.write(byte)
+        self.assertEqual(self.validate()[0], 0)
+        self.assertEqual(self.status()["damaged"], 0)
+
+    def check_damage(self, name, whole):
+        code, history, run = self.validate()
+        self.assertEqual(code, 4, run.stdout)
+        damages = history[0]["damage"]
+        self.assertTrue(any((d["object"] or d["reason"]).endswith(name) for d in damages), damages)
+        lost = set()
+        for d in damages:
+            self.assertFalse(d["at_most"])
+            for r in d["affected"]:
+                lost.update(range(r["first_txid"], r["last_txid"] + 1))
+        good = [d[k] for d in damages for k in ("good_before_txid", "good_after_txid") if d[k]]
+        first, last = whole["first_txid"], whole["last_txid"]
+        chosen = {first, last, *random.sample(range(first, last + 1), 3), *good}
+        for txid in chosen:
+            out = self.path("out.db")
+            run = asof("restore", "--tx", txid, "-o", out, "--force", "--archive", self.archive)
+            self.assertEqual(run.returncode, 4 if txid in lost else 0, f"{txid}: {run.stderr}")
+        text = asof("validate", "--archive", self.archive)
+        self.assertEqual(text.returncode, 4)
+        self.assertIn(name, text.stdout)
+        self.assertGreater(self.status()["damaged"], 0)
+
+    def test_sample(self):
+        """The same seed takes the same sample; with all of it any damage is found."""
+        self.capture()
+        some = [asof("check", "--sample", "5%", "--seed", seed, "--archive", self.archive, "--json")
+                for seed in (1, 1, 2, 3)]
+        for run in some:
+            self.assertEqual(run.returncode, 0, run.stderr)
+        reports = [json.loads(run.stdout) for run in some]
+        read = [[h[k] for h in r["history"] for k in ("objects", "moments", "bytes_read")]
+                for r in reports]
+        self.assertEqual(read[0], read[1])
+        self.assertEqual(reports[0]["sample_percent"], 5)
+        path = max(self.objects(), key=os.path.getsize)
+        with open(path, "r+b") as f:
+            f.seek(os.path.getsize(path) // 2)
+            byte = f.read(1)
+            f.seek(-1, os.SEEK_CUR)
+            f.write(bytes([byte[0] ^ 1]))
+        run = asof("check", "--sample", "100", "--archive", self.archive)
+        self.assertEqual(run.returncode, 4)
+        self.assertIn(os.path.basename(path), run.stdout)
+        self.assert_fails(asof("check", "--sample", "0%", "--archive", self.archive), 2, "share")
+        self.assert_fails(asof("check", "--archive", self.archive), 2, "--sample")
+
+    def test_read_only_archive(self):
+        self.capture(3)
+        for folder, _, files in os.walk(self.archive):
+            os.chmod(folder, 0o555)
+            for f in files:
+                os.chmod(os.path.join(folder, f), 0o444)
+        prefix = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--clear-groups"]
+        if prefix:
+            os.chmod(self.dir, 0o755)
+        run = subprocess.run([*prefix, harness.ASOF, "validate", "--archive", self.archive],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        for folder, _, _ in os.walk(self.archive):
+            os.chmod(folder, 0o755)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("valid    history of trades.db: verified", run.stdout)
+
+
+if __name__ == "__main__":
+    harness.main()

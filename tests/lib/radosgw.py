@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real S3 server of its own on loopback: Ceph's RADOS Gateway, one monitor, one OSD in memory."""
+
+import contextlib
+import datetime
+import hashlib
+import hmac
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+
+ACCESS_KEY = "testaccesskey"
+SECRET_KEY = "testsecretkey1234567890"
+NAMES = ("client.rgw", "osd.0", "mon.a")
+
+
+def free_ports(n):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(contextlib.closing(socket.socket())) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+class RadosGateway:
+    """start() makes and starts all of it, stop() ends what it started; a few seconds each."""
+
+    def __init__(self, folder):
+        for program in ("ceph-mon", "ceph-osd", "radosgw", "ceph-authtool", "monmaptool"):
+            if not shutil.which(program):
+                raise FileNotFoundError(f"no {program} here (ceph-mon, ceph-osd, radosgw)")
+        self.folder = folder
+        self.port, self.mon_port = free_ports(2)
+        self.env = {**os.environ, "CEPH_CONF": self.path("ceph.conf")}
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def run(self, *words):
+        return subprocess.run(words, env=self.env, check=True, timeout=60, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL).stdout
+
+    def configure(self):
+        for name in ("mon", "osd", "rgw", "run", "log"):
+            os.makedirs(self.path(name))
+        self.fsid = str(uuid.uuid4())
+        with open(self.path("ceph.conf"), "w", encoding="ascii") as f:
+            f.write(f"""[global]
+fsid = {self.fsid}
+keyring = {self.path("keyring")}
+mon host = v2:127.0.0.1:{self.mon_port}
+mon initial members = a
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+ms bind ipv6 = false
+ms bind msgr1 = false
+run dir = {self.path("run")}
+admin socket = {self.path("run")}/$name.asok
+pid file = {self.path("run")}/$name.pid
+log file = {self.path("log")}/$name.log
+mon cluster log file = {self.path("log", "cluster.log")}
+crash dir = {self.path("run")}
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 4
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+mon max pg per osd = 1000
+mon allow pool size one = true
+auth allow insecure global id reclaim = false
+[mon]
+mon data = {self.path("mon")}
+mon data avail crit = 1
+mon data avail warn = 1
+paxos propose interval = 0.05
+paxos min wait = 0.01
+[osd]
+osd data = {self.path("osd")}
+osd objectstore = memstore
+memstore device bytes = 2147483648
+osd class load list = *
+osd class default list = *
+[client]
+rgw data = {self.path("rgw")}
+rgw frontends = beast endpoint=127.0.0.1:{self.port} tcp_nodelay=1
+rgw dns name = localhost
+rgw thread pool size = 64
+""")
+
+    def make_keys(self):
+        ring = self.path("keyring")
+        self.run("ceph-authtool", "-C", ring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+        for name, mon, osd in (("client.admin", "allow *", "allow *"),
+                               ("client.rgw", "allow rw", "allow rwx"),
+                               ("osd.0", "allow profile osd", "allow *")):
+            self.run("ceph-authtool", ring, "--gen-key", "-n", name, "--cap", "mon", mon,
+                     "--cap", "osd", osd)
+        self.run("monmaptool", "--create", "--fsid", self.fsid, "--addv", "a",
+                 f"[v2:127.0.0.1:{self.mon_port}]", self.path("monmap"))
+
+    def start(self):
+        self.configure()
+        self.make_keys()
+        self.run("ceph-mon", "-i", "a", "--mkfs", "--monmap", self.path("monmap"), "--keyring",
+                 self.path("keyring"))
+        self.run("ceph-mon", "-i", "a")
+        osd = str(uuid.uuid4())
+        self.run("ceph", "osd", "new", osd)
+        self.run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
+        self.run("ceph-osd", "-i", "0")
+        self.wait("the OSD", lambda: '"num_up_osds":1' in self.run("ceph", "osd", "stat", "-f", "json"))
+        self.run("radosgw-admin", "user", "create", "--uid=test", "--display-name=test",
+                 f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}")
+        self.start_gateway()
+        return self
+
+    def start_gateway(self):
+        self.run("radosgw", "-n", "client.rgw")
+        self.wait("the gateway", self.answers)
+
+    def answers(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    @staticmethod
+    def wait(what, condition):
+        end = time.monotonic() + 60
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"waited 60 s for {what}")
+            time.sleep(0.1)
+
+    def end(self, name, sig=signal.SIGKILL):
+        try:
+            with open(self.path("run", name + ".pid"), encoding="ascii") as f:
+                pid = int(f.read())
+            os.kill(pid, sig)
+        except (OSError, ValueError):
+            return
+        self.wait(f"the end of {name}", lambda: not os.path.exists(f"/proc/{pid}"))
+
+    def stop_gateway(self):
+        self.end("client.rgw")
+
+    def stop(self):
+        for name in NAMES:
+            self.end(name)
+
+    def make_bucket(self, name):
+        """PUT /name, signed here: the test does not lean on what it tests."""
+        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        host, empty = f"127.0.0.1:{self.port}", hashlib.sha256(b"").hexdigest()
+        signed = "host;x-amz-content-sha256;x-amz-date"
+        request = (f"PUT\n/{name}\n\nhost:{host}\nx-amz-content-sha256:{empty}\n"
+                   f"x-amz-date:{now}\n\n{signed}\n{empty}")
+        scope = f"{now[:8]}/us-east-1/s3/aws4_request"
+        text = (f"AWS4-HMAC-SHA256\n{now}\n{scope}\n"
+                f"{hashlib.sha256(request.encode()).hexdigest()}")
+        key = ("AWS4" + SECRET_KEY).encode()
+        for part in scope.split("/"):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        mark = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(c):
+            c.request("PUT", "/" + name, headers={
+                "x-amz-date": now, "x-amz-content-sha256": empty, "Authorization":
+                f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={signed}, "
+                f"Signature={mark}"})
+            answer = c.getresponse()
+            if answer.status != 200:
+                raise AssertionError(f"no bucket: {answer.status} {answer.read()!r}")
+
+    def url(self, bucket, prefix=""):
+        return f"s3://{bucket}{prefix}?endpoint=http://127.0.0.1:{self.port}&region=us-east-1"
+
+    @staticmethod
+    def credentials(**other):
+        return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, **other}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Facts → verdict: from facts that are well, each thing that goes wrong makes it unhealthy by its own
+ * code, in the line of what it concerns; and metrics of them are text with one line for a sample. */
+#include "engine/base/clock.h"
+#include "engine/monitor/health.h"
+#include "engine/monitor/metrics.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define NOW INT64_C(1700000000000000)
+#define AGO(s) (NOW - (int64_t)(s)*US_PER_SECOND)
+#define HOUR 3600
+
+/* All is well. */
+struct world {
+	struct health_facts f;
+	struct health_database db;
+	struct health_destination dest;
+	struct health_archive archive;
+	struct health_job jobs[2];
+	struct health_backups backup;
+};
+
+static void make_well(struct world *w)
+{
+	*w = (struct world){
+	        .f = {.at_us = AGO(1), .daemon_answers = true, .pid = 1, .started_us = AGO(HOUR)},
+	        .db = {.name = "a.db",
+	               .path = "/data/a.db",
+	               .archive = "/backups",
+	               .told = true,
+	               .state = "replicating",
+	               .attached = true,
+	               .settled = true,
+	               .exists = true,
+	               .stored = true,
+	               .first_txid = 1,
+	               .last_txid = 9,
+	               .first_us = AGO(90 * 24 * HOUR),
+	               .last_us = AGO(60),
+	               .known_until_us = AGO(1),
+	               .restorable_at_us = AGO(5),
+	               .verify_every_us = HOUR * US_PER_SECOND,
+	               .verified = {.through_txid = 8,
+	                            .through_us = AGO(HOUR),
+	                            .at_us = AGO(HOUR),
+	                            .full_at_us = AGO(HOUR),
+	                            .integrity = "ok",
+	                            .unverified_since_us = AGO(60)}},
+	        .dest = {.name = "far",
+	                 .url = "/far",
+	                 .replicated_txid = 9,
+	                 .replicated_us = AGO(60),
+	                 .sync_interval_us = US_PER_SECOND,
+	                 .verify_every_us = 6 * HOUR * US_PER_SECOND,
+	                 .verified = {.at_us = AGO(HOUR)}},
+	        .archive = {.root = "/backups",
+	                    .total_bytes = 100,
+	                    .free_bytes = 50,
+	                    .reserve_bytes = 5,
+	                    .full_in_s = -1},
+	        .jobs = {{.job = "backup nightly",
+	                  .database = "a.db",
+	                  .ended_us = AGO(9),
+	                  .ok = true},
+	                 {.job = "copy far", .database = "a.db", .ended_us = AGO(9), .ok = true}},
+	        .backup = {.root = "/backups", .database = "a.db", .count = 2, .latest_us = AGO(9)},
+	};
+	w->db.destinations = &w->dest;
+	w->db.n_destinations = 1;
+	w->f.databases = &w->db;
+	w->f.archives = &w->archive;
+	w->f.jobs = w->jobs;
+	w->f.backups = &w->backup;
+	w->f.n_databases = w->f.n_archives = w->f.n_backups = 1;
+	w->f.n_jobs = 2;
+}
+
+static void judge(const struct world *w, struct health_verdict *v)
+{
+	struct health_limits limits;
+
+	health_limits_default(&limits);
+	assert_int_equal(health_judge(&w->f, &limits, NOW, v, NULL), 0);
+}
+
+static void test_all_is_well(void **state)
+{
+	cleanup_health_verdict struct health_verdict v = {0};
+	struct world w;
+
+	make_well(&w);
+	judge(&w, &v);
+	assert_true(v.healthy);
+	assert_int_equal(v.level, HEALTH_OK);
+	assert_int_equal(v.n, 5); /* daemon, archive, database, destination, backup */
+	for (size_t i = 0; i < v.n; i++) {
+		assert_string_equal(v.lines[i].reason, "");
+		assert_int_equal(v.lines[i].code, HEALTH_FINE);
+	}
+}
+
+/* ---- one thing at a time ---- */
+
+#define WRONG(name, change)                                                                        \
+	static void name(struct world *w)                                                          \
+	{                                                                                          \
+		change;                                                                            \
+	}
+WRONG(w_stale, w->f.at_us = AGO(60))
+WRONG(w_never, w->f.at_us = 0)
+WRONG(w_silent, w->f.daemon_answers = false)
+WRONG(w_listen, strcpy(w->f.listen_problem, "taken"))
+WRONG(w_none, w->f.n_databases = 0)
+WRONG(w_archive_gone, strcpy(w->archive.unreadable, "gone"))
+WRONG(w_read_only, w->archive.read_only = true)
+WRONG(w_full, w->archive.free_bytes = 4)
+WRONG(w_soon_full, w->archive.full_in_s = 2 * 24 * HOUR)
+WRONG(w_empty, w->db.stored = false)
+WRONG(w_unreadable, strcpy(w->db.unreadable, "gone"))
+WRONG(w_broken, strcpy(w->db.not_restorable, "damaged"))
+WRONG(w_waiting, strcpy(w->db.state, "waiting"))
+WRONG(w_failed, strcpy(w->db.state, "failed"))
+WRONG(w_paused, strcpy(w->db.state, "paused"))
+WRONG(w_trouble, strcpy(w->db.reason, "disk full"))
+WRONG(w_detached, w->db.attached = false; strcpy(w->db.reason, "the application holds it"))
+WRONG(w_late, w->db.known_until_us = AGO(31))
+WRONG(w_gap, w->db.gaps = 1; w->db.last_gap_us = AGO(HOUR))
+WRONG(w_damaged, w->db.verified.damaged = 1)
+WRONG(w_integrity, strcpy(w->db.verified.integrity, "row 7 missing"))
+WRONG(w_unverified, w->db.verified.at_us = AGO(4 * HOUR))
+WRONG(w_never_verified, w->db.verified.at_us = 0)
+WRONG(w_stuck, w->db.verified.unverified_since_us = AGO(7 * HOUR))
+WRONG(w_not_configured, strcpy(w->dest.not_configured, "no bucket"))
+WRONG(w_dest_gone, strcpy(w->dest.unreadable, "gone"))
+WRONG(w_dest_late, w->dest.behind_since_us = AGO(400))
+WRONG(w_dest_empty, w->dest.replicated_txid = 0; w->dest.behind_since_us = AGO(400))
+WRONG(w_dest_fails, w->dest.behind_since_us = AGO(9); w->jobs[1].ok = false)
+WRONG(w_dest_fenced, w->dest.fenced = true)
+WRONG(w_dest_trouble, w->dest.behind_since_us = AGO(9); strcpy(w->dest.trouble, "403");
+      w->dest.trouble_us = AGO(90))
+WRONG(w_dest_damaged, w->dest.verified.damaged = 3)
+WRONG(w_dest_unverified, w->dest.verified.at_us = AGO(19 * HOUR))
+WRONG(w_backup, w->jobs[0].ok = false)
+
+static const struct {
+	void (*change)(struct world *w);
+	enum health_subject subject;
+	enum health_code code;
+	enum health_level level;
+} wrongs[] = {
+        {w_stale, HEALTH_DAEMON, HEALTH_STALE_FACTS, HEALTH_BAD},
+        {w_never, HEALTH_DAEMON, HEALTH_STALE_FACTS, HEALTH_BAD},
+        {w_silent, HEALTH_DAEMON, HEALTH_DAEMON_SILENT, HEALTH_BAD},
+        {w_listen, HEALTH_DAEMON, HEALTH_NOT_LISTENING, HEALTH_BAD},
+        {w_none, HEALTH_DAEMON, HEALTH_NOTHING_TO_DO, HEALTH_BAD},
+        {w_archive_gone, HEALTH_ARCHIVE, HEALTH_UNREADABLE, HEALTH_BAD},
+        {w_read_only, HEALTH_ARCHIVE, HEALTH_READ_ONLY, HEALTH_BAD},
+        {w_full, HEALTH_ARCHIVE, HEALTH_NO_SPACE, HEALTH_BAD},
+        {w_soon_full, HEALTH_ARCHIVE, HEALTH_SPACE_SHORT, HEALTH_WARN},
+        {w_empty, HEALTH_DATABASE, HEALTH_NOTHING_STORED, HEALTH_BAD},
+        {w_unreadable, HEALTH_DATABASE, HEALTH_UNREADABLE, HEALTH_BAD},
+        {w_broken, HEALTH_DATABASE, HEALTH_NOT_RESTORABLE, HEALTH_BAD},
+        {w_waiting, HEALTH_DATABASE, HEALTH_NOT_CAPTURING, HEALTH_BAD},
+        {w_failed, HEALTH_DATABASE, HEALTH_NOT_CAPTURING, HEALTH_BAD},
+        {w_paused, HEALTH_DATABASE, HEALTH_NOT_CAPTURING, HEALTH_BAD},
+        {w_trouble, HEALTH_DATABASE, HEALTH_NOT_CAPTURING, HEALTH_BAD},
+        {w_detached, HEALTH_DATABASE, HEALTH_NOT_CAPTURING, HEALTH_WARN},
+        {w_late, HEALTH_DATABASE, HEALTH_CAPTURE_LATE, HEALTH_BAD},
+        {w_gap, HEALTH_DATABASE, HEALTH_RECENT_GAP, HEALTH_WARN},
+        {w_damaged, HEALTH_DATABASE, HEALTH_DAMAGED, HEALTH_BAD},
+        {w_integrity, HEALTH_DATABASE, HEALTH_INTEGRITY, HEALTH_BAD},
+        {w_unverified, HEALTH_DATABASE, HEALTH_NOT_VERIFIED, HEALTH_BAD},
+        {w_never_verified, HEALTH_DATABASE, HEALTH_NOT_VERIFIED, HEALTH_BAD},
+        {w_stuck, HEALTH_DATABASE, HEALTH_NOT_VERIFIED, HEALTH_BAD},
+        {w_not_configured, HEALTH_DESTINATION, HEALTH_NOT_CONFIGURED, HEALTH_BAD},
+        {w_dest_gone, HEALTH_DESTINATION, HEALTH_UNREADABLE, HEALTH_BAD},
+        {w_dest_late, HEALTH_DESTINATION, HEALTH_REPLICATION_LATE, HEALTH_BAD},
+        {w_dest_empty, HEALTH_DESTINATION, HEALTH_NOT_REPLICATED, HEALTH_BAD},
+        {w_dest_fails, HEALTH_DESTINATION, HEALTH_JOB_FAILED, HEALTH_BAD},
+        {w_dest_fenced, HEALTH_DESTINATION, HEALTH_FENCED, HEALTH_BAD},
+        {w_dest_trouble, HEALTH_DESTINATION, HEALTH_NOT_SENDING, HEALTH_BAD},
+        {w_dest_damaged, HEALTH_DESTINATION, HEALTH_DAMAGED, HEALTH_BAD},
+        {w_dest_unverified, HEALTH_DESTINATION, HEALTH_NOT_VERIFIED, HEALTH_BAD},
+        {w_backup, HEALTH_JOB, HEALTH_JOB_FAILED, HEALTH_BAD},
+};
+#define N_WRONGS (sizeof(wrongs) / sizeof(wrongs[0]))
+
+static void test_each_thing_that_goes_wrong(void **state)
+{
+	for (size_t i = 0; i < N_WRONGS; i++) {
+		cleanup_health_verdict struct health_verdict v = {0};
+		struct world w;
+		size_t n = 0;
+		make_well(&w);
+		wrongs[i].change(&w);
+		judge(&w, &v);
+		assert_int_equal(v.level, wrongs[i].level);
+		assert_int_equal(v.healthy, wrongs[i].level < HEALTH_BAD);
+		for (size_t k = 0; k < v.n; k++) {
+			if (v.lines[k].level == HEALTH_OK)
+				continue;
+			n++;
+			assert_int_equal(v.lines[k].code, wrongs[i].code);
+			assert_int_equal(v.lines[k].subject, wrongs[i].subject);
+			assert_true(v.lines[k].reason[0]);
+		}
+		if (n != 1)
+			fail_msg("case %zu: %zu lines tell of it", i, n);
+	}
+}
+
+/* Whatever else is wrong besides, in whatever order: never healthier than its worst part. */
+static void test_two_things(void **state)
+{
+	for (size_t i = 0; i < N_WRONGS; i++)
+		for (size_t k = 0; k < N_WRONGS; k++) {
+			cleanup_health_verdict struct health_verdict v = {0};
+			struct world w;
+			make_well(&w);
+			wrongs[i].change(&w);
+			wrongs[k].change(&w);
+			judge(&w, &v);
+			/* Of one that is let go of, what cannot be written is late soon enough. */
+			if ((wrongs[i].change == w_trouble && wrongs[k].change == w_detached) ||
+			    (wrongs[k].change == w_trouble && wrongs[i].change == w_detached))
+				continue;
+			if (wrongs[i].level == HEALTH_BAD || wrongs[k].level == HEALTH_BAD)
+				assert_false(v.healthy);
+		}
+}
+
+/* Lines of metrics: NAME{LABELS} VALUE, each name after its HELP and TYPE, no sample twice. */
+static void test_metrics(void **state)
+{
+	for (size_t i = 0; i <= N_WRONGS; i++) {
+		cleanup_health_verdict struct health_verdict v = {0};
+		cleanup_buf struct buf b = BUF_INIT(1 << 20);
+		struct world w;
+		make_well(&w);
+		strcpy(w.db.path, "/data/\"a\\b\n.db");
+		if (i < N_WRONGS)
+			wrongs[i].change(&w);
+		judge(&w, &v);
+		assert_int_equal(metrics_write(&w.f, &v, NULL, NOW, &b, NULL), 0);
+		assert_int_equal(buf_append(&b, "", 1, NULL), 0);
+		char *text = (char *)b.data;
+		assert_null(strstr(text, "nan"));
+		assert_non_null(
+		        strstr(text, v.healthy ? "\nasof_healthy 1\n" : "\nasof_healthy 0\n"));
+		if (w.f.n_databases)
+			assert_non_null(
+			        strstr(text, "\nasof_capturing{db=\"/data/\\\"a\\\\b\\n.db\"} "));
+		for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+			assert_true(strncmp(line, "# HELP ", 7) == 0 ||
+			            strncmp(line, "# TYPE ", 7) == 0 ||
+			            (strchr(line, ' ') && line[0] >= 'a' && line[0] <= 'z'));
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_all_is_well),
+	        cmocka_unit_test(test_each_thing_that_goes_wrong),
+	        cmocka_unit_test(test_two_things),
+	        cmocka_unit_test(test_metrics),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

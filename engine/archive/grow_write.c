@@ -158,14 +158,17 @@ int grow_create(int dir_fd, uint32_t lineage, uint64_t first_txid, uint32_t page
 	int rc = begin(w, lineage, first_txid, page_size, &hash, err);
 	if (rc == 0)
 		rc = file_open(dir_fd, w->name, O_RDWR | O_CREAT | O_EXCL, 0600, &w->fd, err);
-	if (rc == 0)
-		rc = file_pwrite(w->fd, w->out.data, w->out.len, 0, w->name, err);
+	if (rc < 0)
+		return rc;
+	rc = file_pwrite(w->fd, w->out.data, w->out.len, 0, w->name, err);
 	if (rc == 0) /* so that a file longer than its header has a whole one */
 		rc = file_datasync(w->fd, w->name, err);
 	if (rc == 0)
 		rc = file_sync_dir(dir_fd, w->name, err);
-	if (rc < 0)
+	if (rc < 0) { /* or the name would be taken when it is tried again */
+		unlinkat(dir_fd, w->name, 0);
 		return rc;
+	}
 	buf_clear(&w->out);
 	grow_tail_init(&w->tail, &w->info, hash);
 	start_batch(w);

@@ -7,8 +7,10 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/vfs.h>
 
 #include <cmocka.h>
@@ -249,6 +251,34 @@ static void test_write_read(void **state)
 		free_book(&b);
 		test_remove(root);
 	}
+}
+
+/*
+ * A disk that is full just then leaves no name behind: when there is space again the same segment
+ * is begun.  (It did, and every later try found the name taken until asof was started again.)
+ */
+static void test_create_without_space(void **state)
+{
+	cleanup_free char *root = test_folder();
+	cleanup_fd int dir = open(root, O_RDONLY | O_DIRECTORY);
+	struct grow_writer *w;
+	struct err err = ERR_INIT;
+	struct rlimit before;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	for (rlim_t bytes = 0; bytes < GROW_HEADER_SIZE; bytes += GROW_HEADER_SIZE / 3) {
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, before.rlim_max}),
+		                 0);
+		int rc = grow_create(dir, 1, FIRST, 512, 1, &w, &err);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+		assert_int_not_equal(rc, 0);
+		assert_int_not_equal(rc, -ERR_EXISTS);
+		assert_int_equal(faccessat(dir, NAME, F_OK, 0), -1);
+	}
+	synth_must(grow_create(dir, 1, FIRST, 512, 1, &w, &err), &err, "grow_create");
+	grow_writer_free(w);
+	test_remove(root);
 }
 
 /* Commits recovered from the file's first `cut` bytes. */
@@ -653,7 +683,7 @@ int main(void)
 	        cmocka_unit_test(test_lost_blocks), cmocka_unit_test(test_exact_record),
 	        cmocka_unit_test(test_giant),       cmocka_unit_test(test_open_end_forgotten),
 	        cmocka_unit_test(test_follow),      cmocka_unit_test(test_newer),
-	        cmocka_unit_test(test_not_cached),
+	        cmocka_unit_test(test_not_cached),  cmocka_unit_test(test_create_without_space),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -429,6 +429,18 @@ static int find_moment(const struct litestream *l, const struct litestream_targe
 	return rc;
 }
 
+static int is_there(const struct litestream *l, const char *out, struct err *err)
+{
+	if (!l->if_db_not_exists)
+		return err_set(
+		        err, ERR_EXISTS, 0,
+		        "restore: output path already exists: %s (-o PATH puts it elsewhere; "
+		        "asof restore --force replaces it)",
+		        out);
+	fprintf(stderr, "database already exists, skipping: %s\n", out);
+	return 0;
+}
+
 static int do_restore(const struct litestream *l, struct err *err)
 {
 	cleanup_litestream_target struct litestream_target t = {0};
@@ -442,16 +454,13 @@ static int do_restore(const struct litestream *l, struct err *err)
 
 	if (rc)
 		return rc;
-	if (lstat(out, &st) == 0) {
-		if (!l->if_db_not_exists)
-			return err_set(err, ERR_EXISTS, 0,
-			               "restore: output path already exists: %s (-o PATH puts it "
-			               "elsewhere; asof restore --force replaces it)",
-			               out);
-		fprintf(stderr, "database already exists, skipping: %s\n", out);
-		return 0;
-	}
-	if ((rc = litestream_find(l, l->args[0], &t, err)))
+	/* In their order: a database that is not configured is said first, a URL is asked last. */
+	bool url = litestream_is_url(l->args[0]);
+	if (!url && (rc = litestream_find(l, l->args[0], &t, err)))
+		return rc;
+	if (lstat(out, &st) == 0)
+		return is_there(l, out, err);
+	if (url && (rc = litestream_find(l, l->args[0], &t, err)))
 		return rc;
 	rc = find_moment(l, &t, &a, &h, &m, err);
 	if (err_kind_of(rc) == ERR_NOT_FOUND && l->if_replica_exists) {

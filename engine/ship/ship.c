@@ -337,28 +337,14 @@ static bool is_complete(struct shipper *s)
 	       st.complete_hash == ship_archive_hash(s);
 }
 
-/* Where nothing was captured yet there is no history: that is no trouble, and nothing to send. */
-static int open_if_begun(struct shipper *s, struct err *err)
-{
-	struct err why = ERR_INIT;
-
-	if (ship_open_history(s, &why) == 0)
-		return 0;
-	if (why.kind != ERR_NOT_FOUND || s->known)
-		return err_copy(err, &why);
-	close_history(s);
-	return 0;
-}
-
 static int step(struct shipper *s, bool *ret_more, struct err *err)
 {
 	int64_t until_us = clock_mono_us() + STEP_US;
 	bool did = true;
 
-	int rc = open_if_begun(s, err);
-	if (rc < 0 || !s->history)
-		return rc;
-	rc = ship_look(s, err);
+	int rc = ship_open_history(s, err);
+	if (rc == 0)
+		rc = ship_look(s, err);
 	if (rc == 0 && ship_first(s) == 0)
 		return 0;
 	if (rc == 0 && !s->known && is_complete(s))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# runner: timeout=900 serial
+# runner: timeout=2400 serial
 """The Debian package, in a Debian of its own: built, installed with what it depends on, run, upgraded
 beside a running replicator, removed, purged; and what is the user's is still there after it."""
 
@@ -20,16 +20,16 @@ EXPOSURE_MAX = 3.0
 
 STEPS = r"""
 set -eu
-cd /work
+cd /srv/build
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 say() { echo "== $*"; }
 apt_get() { apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends "$@" >apt.log 2>&1 ||
 	{ tail -n 30 apt.log; exit 1; }; }
 # What there is of it; what it wrote itself lies elsewhere.
-files() { find / -xdev \( -path /work -o -path /proc -o -path /var/lib/dpkg/info \
+files() { find / -xdev \( -path /srv/build -o -path /proc -o -path /var/lib/dpkg/info \
 	-o -path /var/cache \) -prune -o -name '*asof*' -print | sort; }
 wait_for() { tries=0; while ! "$@" >/dev/null 2>&1; do tries=$((tries + 1))
-	[ $tries -lt 300 ] || { echo "waited for: $*"; cat log; exit 1; }; sleep 0.1; done; }
+	[ $tries -lt 1200 ] || { echo "waited for: $*"; cat log; exit 1; }; sleep 0.1; done; }
 
 say install
 files >before
@@ -49,7 +49,7 @@ find /etc/systemd -name 'asof*' | grep . && exit 1
 say run
 mkdir -p /srv/app /var/backups/asof /var/lib/asof
 sqlite3 /srv/app/app.db 'PRAGMA journal_mode=WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)'
-printf 'archive: /var/backups/asof\nhttp: {listen: "unix:/work/http"}\ndatabases:\n  - path: /srv/app/app.db\n' \
+printf 'archive: /var/backups/asof\nhttp: {listen: "unix:/srv/build/http"}\ndatabases:\n  - path: /srv/app/app.db\n' \
 	>>/etc/asof.yml
 asof run >log 2>&1 &
 pid=$!
@@ -129,7 +129,7 @@ class Package(harness.Case):
 
     def build(self):
         env = {k: v for k, v in os.environ.items() if k not in ("CFLAGS", "LDFLAGS")}
-        out = run(os.path.join(DEPLOY, "build-deb"), self.dir, env=env, timeout=500)
+        out = run(os.path.join(DEPLOY, "build-deb"), self.dir, env=env, timeout=900)
         path = out.strip().splitlines()[-1]
         self.assertEqual(os.path.dirname(path), self.dir)
         return path
@@ -154,11 +154,12 @@ class Package(harness.Case):
             self.skipTest("needs root to install it")
         newer = self.next_version(package)
         root = self.path("root")
-        run("debootstrap", "--variant=minbase", "bookworm", root, mirror(), timeout=300)
-        os.mkdir(os.path.join(root, "work"))
+        run("debootstrap", "--variant=minbase", "bookworm", root, mirror(), timeout=900)
+        inside = os.path.join(root, "srv", "build")
+        os.makedirs(inside)
         for path in (package, newer):
-            shutil.copy(path, os.path.join(root, "work"))
-        with open(os.path.join(root, "work", "steps"), "w", encoding="utf-8") as f:
+            shutil.copy(path, inside)
+        with open(os.path.join(inside, "steps"), "w", encoding="utf-8") as f:
             f.write(STEPS)
         # No service of anything that is installed there starts.
         policy = os.path.join(root, "usr", "sbin", "policy-rc.d")
@@ -183,8 +184,8 @@ class Package(harness.Case):
             done
             {fuse}
             chroot . apt-get -qq update
-            exec chroot . sh /work/steps {os.path.basename(package)} {os.path.basename(newer)}""",
-                  timeout=300)
+            exec chroot . sh /srv/build/steps {os.path.basename(package)} {os.path.basename(newer)}""",
+                  timeout=900)
         steps = re.findall(r"^== (.*)$", out, re.M)
         self.assertEqual(steps[-1], "done", out)
         if os.path.exists("/dev/fuse"):
@@ -193,7 +194,7 @@ class Package(harness.Case):
     def check_what_is_in_it(self, package):
         tags = subprocess.run(["lintian", "--no-tag-display-limit", package],
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                              check=False, timeout=120)
+                              check=False, timeout=300)
         self.assertEqual((tags.returncode, tags.stdout), (0, ""))
         depends = run("dpkg-deb", "-f", package, "Depends")
         for library in ("libfuse3-3", "libsqlite3-0", "libc6", "zlib1g"):

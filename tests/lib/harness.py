@@ -6,10 +6,12 @@ A test file begins with
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
     import harness
 
-and ends with harness.main().  Every case has a folder of its own (self.dir) that is removed
-with all that is mounted in it, and ends the processes that it started.
+and ends with harness.main(), or harness.main(at_once=6) where cases mostly wait.  Every case has a
+folder of its own (self.dir) that is removed with all that is mounted in it, and ends the processes
+that it started.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -17,6 +19,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -24,7 +27,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ASOF = os.environ.get("ASOF") or os.path.join(ROOT, "build", "release", "tools", "asof")
 os.environ.setdefault("ASOF_HTTP", "none")  # many daemons at once, one port 8080
-PATIENCE = 90.0  # for what is expected to happen; a failing test waits so long, no other
+PATIENCE = 30.0  # for what is expected to happen; a failing test waits so long, no other
 
 
 def need_terminal():
@@ -36,7 +39,7 @@ def need_terminal():
         raise unittest.SkipTest(f"no pseudo-terminals: {e}") from None
 
 
-def asof(*args, env=None, timeout=180, **kw):
+def asof(*args, env=None, timeout=60, **kw):
     """Runs the program to its end; texts in .stdout and .stderr, status in .returncode."""
     whole_env = {k: v for k, v in os.environ.items() if k != "ASOF_ARCHIVE"}
     whole_env.update(env or {})
@@ -204,5 +207,38 @@ def asof_umount(point):
     subprocess.run(command, check=False)
 
 
-def main():
-    unittest.main(verbosity=2)
+def case_ids(suite):
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from case_ids(test)
+        else:
+            yield test.id()
+
+
+def run_case(name):
+    """One case in a process of its own; its output without the summary, how it ended, seconds."""
+    began = time.monotonic()
+    run = subprocess.run([sys.executable, sys.argv[0], name.removeprefix("__main__.")],
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+    text, good = run.stdout, run.returncode == 0
+    return (text.split("\n" + 70 * "-" + "\nRan ")[0] if good else text), good, \
+        time.monotonic() - began
+
+
+def main(at_once=1):
+    """at_once: so many cases at a time, each in a process of its own, for files whose cases mostly
+    wait.  Names of cases on the command line are run one after the other."""
+    if at_once == 1 or [a for a in sys.argv[1:] if a != "-v"]:
+        unittest.main(verbosity=2)
+    names = list(case_ids(unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])))
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        under_way = {pool.submit(run_case, name): name for name in names}
+        for done in concurrent.futures.as_completed(under_way):
+            text, good, seconds = done.result()
+            print(f"{text.rstrip()}\n    ({seconds:.1f} s)", flush=True)
+            if not good:
+                failed.append(under_way[done])
+    print(f"\nRan {len(names)} tests, failed: {', '.join(failed) or 'none'}")
+    sys.exit(1 if failed else 0)

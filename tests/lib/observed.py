@@ -114,6 +114,20 @@ class Daemon:
             a = self.try_ask("/health")
             raise AssertionError(f"{e}: {a.text if a else 'no answer'}\n{self.log()}") from None
 
+    def wait_check(self, subject, codes, name=None, patience=2 * harness.PATIENCE):
+        """The line of /health about something, once it is one of those codes: what is told first,
+        on a slow machine, is not always what is waited for."""
+        def right():
+            a = self.try_ask("/health")
+            return next((line for line in (a.json["checks"] if a else ())
+                         if line["subject"] == subject and name in (None, line["name"]) and
+                         line["code"] in codes), None)
+        try:
+            return harness.wait_for(f"{subject} {name or ''}: {codes}", right, patience)
+        except AssertionError as e:
+            a = self.try_ask("/health")
+            raise AssertionError(f"{e}: {a.text if a else 'no answer'}\n{self.log()}") from None
+
     def observer_pid(self):
         """Of the child that serves HTTP, or None."""
         out = subprocess.run(["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],

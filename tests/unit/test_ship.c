@@ -383,40 +383,6 @@ static void test_failing_anywhere(void **state)
 	}
 }
 
-/* The folder is made before the first commit is captured: that is no failure. */
-static void test_nothing_yet(void **state)
-{
-	cleanup_free char *root = test_folder();
-	char folder[600];
-	struct store *store;
-	struct err err = ERR_INIT;
-	struct ship_status st;
-	bool more;
-
-	snprintf(folder, sizeof(folder), "%s/local", root);
-	assert_int_equal(mkdir(folder, 0700), 0);
-	snprintf(folder, sizeof(folder), "%s/local/x.db", root);
-	assert_int_equal(mkdir(folder, 0700), 0);
-	synth_must(store_open_memory(&store, &err), &err, "store");
-	struct breaking b = break_after(store, -1, false);
-	struct shipper *sh = open_shipper(root, &b.base, 1);
-	for (int i = 0; i < 3; i++) {
-		synth_must(shipper_step(sh, &more, &err), &err, "step");
-		assert_false(more);
-	}
-	assert_int_equal(b.n, 0);
-	ship_status_get(sh, &st);
-	assert_int_equal(st.trouble_us, 0);
-	struct synth *s = make(root, 5);
-	synth_random_history(s, 10);
-	synth_must(ship_all(sh, &err), &err, "ship");
-	assert_int_equal(check_held(s, store, WHOLE), newest(s));
-	shipper_free(sh);
-	store_free(store);
-	synth_free(s);
-	test_remove(root);
-}
-
 /* ---- requests, bytes ---- */
 
 static void test_idle(void **state)
@@ -713,7 +679,6 @@ int main(void)
 	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_failing_anywhere),
 	        cmocka_unit_test(test_idle),        cmocka_unit_test(test_bytes),
 	        cmocka_unit_test(test_two_writers), cmocka_unit_test(test_gap),
-	        cmocka_unit_test(test_nothing_yet),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

@@ -17,7 +17,7 @@ struct request {
 	struct http_server *server;
 	const struct http_route *route;
 	const char *rest;
-	bool known, answered, body_too_long;
+	bool known, logged_in, answered, body_too_long;
 	struct buf body;
 };
 
@@ -275,9 +275,11 @@ static bool check(struct request *q, struct MHD_Connection *c, const char *url, 
 		              "name it needs a token or a password: see asof.yml(5), http)");
 		return true;
 	}
-	q->known = verdict == GUARD_KNOWN;
+	q->logged_in = verdict == GUARD_LOGGED_IN;
+	q->known = verdict == GUARD_KNOWN || q->logged_in;
 	q->route = routes_find(method, url, &q->rest, &allow);
-	bool open = q->route && (q->route->access & HTTP_ANYBODY) == HTTP_ANYBODY;
+	bool open = q->route && ((q->route->access & HTTP_ANYBODY) == HTTP_ANYBODY ||
+	                         (q->route->access == HTTP_FILES && !s->password));
 	if (q->route && s->metrics_only && !(q->route->access & HTTP_METRICS))
 		q->route = NULL;
 	if (!q->known && !open) { /* whatever is there, or is not */
@@ -306,6 +308,8 @@ static enum MHD_Result answer(struct request *q, struct MHD_Connection *c, const
 	                                     .path = url,
 	                                     .rest = q->rest,
 	                                     .known = q->known,
+	                                     .logged_in = q->logged_in,
+	                                     .server = q->server,
 	                                     .body = q->body.data ? (char *)q->body.data : "",
 	                                     .body_len = q->body.len ? q->body.len - 1 : 0,
 	                                     .observe = q->server->observe,

@@ -3,6 +3,7 @@
 #include "engine/observe/http_i.h"
 
 #include <ctype.h>
+#include <nettle/hmac.h>
 #include <string.h>
 #include <strings.h>
 
@@ -45,6 +46,62 @@ static bool has_password(const struct http_server *s, struct MHD_Connection *c)
 	return right;
 }
 
+/* ---- the cookie ---- */
+
+static void keyed_hash(const char *key, const char *text, char *hex, size_t size)
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct hmac_sha256_ctx h;
+
+	hmac_sha256_set_key(&h, strlen(key), (const uint8_t *)key);
+	hmac_sha256_update(&h, strlen(text), (const uint8_t *)text);
+	hmac_sha256_digest(&h, sizeof(digest), digest);
+	for (size_t i = 0; i < sizeof(digest) && 2 * i + 2 < size; i++)
+		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+void guard_make_cookie(struct http_server *s)
+{
+	char hex[9];
+
+	if (!s->token)
+		return;
+	keyed_hash(s->token, "asof: name of the cookie", hex, sizeof(hex));
+	snprintf(s->cookie_name, sizeof(s->cookie_name), "asof-%s", hex);
+	keyed_hash(s->token, "asof: the cookie", s->cookie_value, sizeof(s->cookie_value));
+}
+
+static bool has_cookie(const struct http_server *s, struct MHD_Connection *c)
+{
+	if (!s->cookie_name[0])
+		return false;
+	const char *given = MHD_lookup_connection_value(c, MHD_COOKIE_KIND, s->cookie_name);
+	return given && same_secret(given, s->cookie_value);
+}
+
+static void set_cookie(const struct http_request *q, struct http_response *r, const char *value,
+                       const char *more)
+{
+	const struct http_server *s = q->server;
+
+	if (s->cookie_name[0])
+		http_set_header(r, MHD_HTTP_HEADER_SET_COOKIE,
+		                "%s=%s; Path=/; HttpOnly; SameSite=Strict%s%s", s->cookie_name,
+		                value, s->tls_cert ? "; Secure" : "", more);
+}
+
+void http_log_in(const struct http_request *q, struct http_response *r)
+{
+	set_cookie(q, r, q->server->cookie_value, "");
+}
+
+void http_log_out(const struct http_request *q, struct http_response *r)
+{
+	set_cookie(q, r, "", "; Max-Age=0");
+}
+
+/* ---- */
+
 /* HOST, HOST:PORT, [V6]:PORT. */
 static bool names_loopback(const char *host)
 {
@@ -75,5 +132,5 @@ enum guard_verdict guard_check(const struct http_server *s, struct MHD_Connectio
 	}
 	if (!s->wants_credentials || has_token(s, c) || has_password(s, c))
 		return GUARD_KNOWN;
-	return GUARD_UNKNOWN;
+	return has_cookie(s, c) ? GUARD_LOGGED_IN : GUARD_UNKNOWN;
 }

@@ -31,7 +31,9 @@
  * password is configured; it answers only requests that name it as localhost or by a loopback address
  * then, so that no name of a page's own leads a browser to it.  A Unix socket has the mode 0600.  All
  * others want a token (Authorization: Bearer) or user and password (Basic), and TLS.  /health without
- * credentials tells its status and no more.
+ * credentials tells its status and no more.  For a password a browser asks by itself; a token is given
+ * to the page, whose files are nobody's secret, once: a cookie takes its place (http_log_in()), since
+ * neither a download nor a reload carries a header.
  *
  * Bounds: HTTP_CONNECTIONS_MAX connections; a request has HTTP_REQUEST_US to arrive, an answer that
  * is not streamed HTTP_ANSWER_US to be taken; a connection that does nothing for HTTP_SILENT_S is
@@ -66,15 +68,18 @@ enum http_access {
 	HTTP_ALL = 1,     /* whoever may speak to the address of `http:` */
 	HTTP_METRICS = 2, /* likewise, and whoever asks at an address that a litestream.yml named */
 	HTTP_ANYBODY = 4 | 2, /* likewise, and without credentials: see q->known */
+	HTTP_FILES = 8,       /* as HTTP_ALL, and without credentials where a token alone is wanted */
 };
 
 struct http_request {
 	const char *method, *path;
 	const char *rest; /* see above; NULL */
 	bool known;       /* false: without credentials, where some are wanted */
+	bool logged_in;   /* by the cookie */
 	const char *body; /* NUL behind it */
 	size_t body_len;
 	struct observe *observe;
+	const struct http_server *server;
 	struct MHD_Connection *connection; /* for http_query(), http_header() */
 };
 /* Of "?name=value", decoded; NULL: not given. */
@@ -123,6 +128,13 @@ void http_stream(struct http_response *r, const char *content_type, uint64_t byt
                  void (*close)(void *ctx), void *ctx);
 void http_set_header(struct http_response *r, const char *name, const char *fmt, ...)
         __attribute__((format(printf, 3, 4)));
+/*
+ * The answer sets or takes away the cookie that stands for the token.  It is a hash with the token as
+ * its key: it holds over restarts, ends with the token, and is not the token.  HttpOnly,
+ * SameSite=Strict, Secure with TLS.
+ */
+void http_log_in(const struct http_request *q, struct http_response *r);
+void http_log_out(const struct http_request *q, struct http_response *r);
 
 typedef int http_handler(const struct http_request *q, struct http_response *r, struct err *err);
 

@@ -10,6 +10,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#define COOKIE_NAME_MAX 16 /* "asof-" and 8 hex digits: ports of one host share their cookies */
+#define COOKIE_VALUE_MAX 65
+
 /* A connection, for its deadlines. */
 struct connection {
 	struct connection *next;
@@ -24,6 +27,7 @@ struct http_server {
 	struct listener listener;
 	bool metrics_only, wants_credentials, checks_host;
 	char *username, *password, *token, *tls_cert, *tls_key; /* NULL: none; the last two: PEM */
+	char cookie_name[COOKIE_NAME_MAX], cookie_value[COOKIE_VALUE_MAX]; /* "": no token */
 	struct observe *observe;
 	_Atomic int streams;
 
@@ -45,9 +49,11 @@ void reaper_on_answered(struct http_server *s, struct MHD_Connection *c);
 /* ---- guard.c ---- */
 enum guard_verdict {
 	GUARD_KNOWN,      /* may ask for everything that the address serves */
+	GUARD_LOGGED_IN,  /* the same, by the cookie */
 	GUARD_UNKNOWN,    /* no credentials, or wrong ones */
 	GUARD_WRONG_HOST, /* a name that is none of this machine's: see http.h */
 };
+void guard_make_cookie(struct http_server *s); /* from its token */
 enum guard_verdict guard_check(const struct http_server *s, struct MHD_Connection *c);
 
 /* ---- dispatch.c ---- */

@@ -3,6 +3,7 @@
  * The page at / and what it alone asks for.  Times are µs since 1970 (_us); 0: never, or not known.
  *
  *   GET /  /page.css  /page.js        files of engine/observe/page, embedded
+ *   POST /api/v1/page/login           with the token: sets the cookie (http.h); …/logout takes it away
  *   GET /api/v1/page/overview         what one could restore: each database, and all that is wrong
  *   GET /api/v1/page/timeline?db=NAME&from=TIME&to=TIME[&buckets=N]
  *       N spans (240; 500 at most) with the commits made in each and the size at its end, and the
@@ -60,6 +61,19 @@ static int get_js(const struct http_request *q, struct http_response *r, struct 
 {
 	http_static(r, "text/javascript; charset=utf-8", page_page_js, sizeof(page_page_js));
 	return 0;
+}
+
+/* That it came so far is what logs in. */
+static int post_login(const struct http_request *q, struct http_response *r, struct err *err)
+{
+	http_log_in(q, r);
+	return http_json(r, json_object(), err);
+}
+
+static int post_logout(const struct http_request *q, struct http_response *r, struct err *err)
+{
+	http_log_out(q, r);
+	return http_json(r, json_object(), err);
 }
 
 /* ---- a database that was asked for ---- */
@@ -231,8 +245,8 @@ static int get_overview(const struct http_request *q, struct http_response *r, s
 	json_t *databases = json_array();
 	for (size_t i = 0; i < f->f.n_databases; i++)
 		json_array_append_new(databases, database_json(&f->f, &v, &f->f.databases[i]));
-	json_t *o = json_pack("{sI sI sb ss ss so so so}", "now_us", (json_int_t)now_us, "at_us",
-	                      (json_int_t)f->f.at_us, "healthy", v.healthy, "level",
+	json_t *o = json_pack("{sI sI sb sb ss ss so so so}", "now_us", (json_int_t)now_us, "at_us",
+	                      (json_int_t)f->f.at_us, "logged_in", q->logged_in, "healthy", v.healthy, "level",
 	                      health_level_name(v.level), "version", ASOF_VERSION, "mount",
 	                      json_text(c->config->mount.dir ? c->config->mount.dir : ""),
 	                      "problems", verdict_json(&v), "databases", databases);
@@ -441,9 +455,11 @@ static int get_download(const struct http_request *q, struct http_response *r, s
 }
 
 const struct http_route routes_page[] = {
-        {"GET", "/", HTTP_ALL, get_html},
-        {"GET", "/page.css", HTTP_ALL, get_css},
-        {"GET", "/page.js", HTTP_ALL, get_js},
+        {"GET", "/", HTTP_FILES, get_html},
+        {"GET", "/page.css", HTTP_FILES, get_css},
+        {"GET", "/page.js", HTTP_FILES, get_js},
+        {"POST", "/api/v1/page/login", HTTP_ALL, post_login},
+        {"POST", "/api/v1/page/logout", HTTP_ALL, post_logout},
         {"GET", "/api/v1/page/overview", HTTP_ALL, get_overview},
         {"GET", "/api/v1/page/timeline", HTTP_ALL, get_timeline},
         {"GET", "/api/v1/page/download", HTTP_ALL, get_download},

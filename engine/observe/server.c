@@ -46,6 +46,8 @@ static int take_options(struct http_server *s, const struct http_server_options 
 	int rc = copy_text(&s->username, o->username, err);
 	rc = rc ? rc : copy_text(&s->password, o->password, err);
 	rc = rc ? rc : copy_text(&s->token, o->token, err);
+	if (rc == 0)
+		guard_make_cookie(s);
 	rc = rc ? rc : read_pem(o->tls_cert, &s->tls_cert, err);
 	return rc ? rc : read_pem(o->tls_key, &s->tls_key, err);
 }

@@ -146,8 +146,8 @@ class Page(Served):
         # Its colour is at its place.
         self.assertTrue(b.js("""(() => {
             const c = $('timeline'), g = c.getContext('2d'), s = state.line.snapshots[0];
-            const x = Math.max(0, Math.round(xOf(s.time_us, c.clientWidth)) + 1);
-            const p = [...g.getImageData(x, c.clientHeight - 26, 1, 1).data].slice(0, 3);
+            const x = Math.max(7, Math.min(c.clientWidth - 7, Math.round(xOf(s.time_us, c.clientWidth))));
+            const p = [...g.getImageData(x, c.clientHeight - 31, 1, 1).data].slice(0, 3);
             const e = document.querySelector('.legend .p'), w = getComputedStyle(e).backgroundColor.match(/\\d+/g).map(Number);
             return p.every((v, i) => Math.abs(v - w[i]) < 8);
         })()"""))
@@ -192,6 +192,36 @@ class Page(Served):
         self.assertEqual(b.js("zoned('2024-01-15 10:30:00')"), "2024-01-15 10:30:00")
         self.assertTrue(b.js("document.getElementById('at').value.endsWith('Z')"))
 
+    def test_time_change(self):
+        """An hour that happens twice is shown with its offset; typed without one, it is refused as the
+        command line does, and so is one that is skipped."""
+        b = self.browser()
+        b.call("Emulation.setTimezoneOverride", timezoneId="America/New_York")
+        b.js("document.getElementById('zone').click()")
+        config = self.path("zone.yml")
+        with open(self.daemon.config, encoding="utf-8") as f, open(config, "w", encoding="utf-8") as to:
+            to.write("timezone: America/New_York\n" + f.read())
+        edt = 1730611800  # 2024-11-03 01:30 for the first time
+        seen = [b.js(f"time({(edt + add) * 10 ** 6}, {fine})") for add in (0, 3600) for fine in ("false", "true")]
+        self.assertEqual(seen, ["2024-11-03 01:30:00-04:00", "2024-11-03T01:30:00.000000-04:00",
+                                "2024-11-03 01:30:00-05:00", "2024-11-03T01:30:00.000000-05:00"])
+        for text in ("2024-11-03 01:30:00", "20241103T0130", "2024-03-10 02:30"):
+            command = harness.asof("restore", "--config", config, "--db", NAME, "--at", text, "-o", self.path("never"))
+            self.assertEqual(command.returncode, 2, command.stderr)
+            b.js(f"$('at').value = '{text}'; $('pick').requestSubmit()")
+            b.wait_js("$('moment-line').className === 'bad'")
+            told = b.js("$('moment-line').textContent")
+            self.assertIn("is skipped by a time change" if "-03-10" in text else "happens twice", told)
+            self.assertIn(told.replace(".000000", ""), command.stderr.replace(".000000", ""))
+            readings = [told[i:i + 25] for i in range(len(told)) if told[i:].startswith("2024-") and told[i + 19] in "-+"]
+            self.assertEqual(len(readings), 2, told)
+            for r in readings:  # each can be typed
+                self.assertEqual(b.js(f"zoned('{r}')"), r)
+            b.js("$('moment-line').className = ''")
+        self.assertEqual(b.js("zoned('2024-11-03 00:30')"), f"@{edt - 3600}.000000")
+        self.assertEqual(b.js("zoned('2024-11-03 02:30')"), f"@{edt + 7200}.000000")
+        self.assertEqual(b.js("zoned('2024-11-03 24:30')"), "2024-11-03 24:30")  # the server says so
+
     def test_pointer(self):
         """The wheel zooms about what is under it; a drag moves by what it went."""
         b = self.browser()
@@ -212,6 +242,49 @@ class Page(Served):
         self.assertAlmostEqual(moved[1] - moved[0], width, delta=5)
         self.assertAlmostEqual(after[0] - moved[0], width * 100 / box[2], delta=width / 100)
         self.assertEqual(b.js("state.pick"), 0)  # a drag is no click
+
+    def test_pinch(self):
+        """Two fingers zoom, in either direction, and what is between them stays there; one picks."""
+        b = self.browser(width=390, height=800)
+        b.js("document.getElementById('timeline').scrollIntoView()")
+        left, top, width, height = b.js("(r => [r.left, r.top, r.width, r.height])($('timeline').getBoundingClientRect())")
+        x, y = left + width / 2, top + height / 2
+        shown = lambda: b.js("[state.from, state.to]")
+        for dx, dy in ((1, 0), (.8, .5)):
+            b.js("state.follow = true; loadLine()")
+            whole = shown()
+            fingers = lambda d: ((x - d * dx, y - d * dy), (x + d * dx, y + d * dy))
+            b.touch("touchStart", *fingers(30))
+            for d in (40, 50, 60):
+                b.touch("touchMove", *fingers(d))
+            b.wait_js(f"state.to - state.from < {(whole[1] - whole[0]) * .6}")
+            near = shown()
+            self.assertAlmostEqual(near[1] - near[0], (whole[1] - whole[0]) / 2, delta=(whole[1] - whole[0]) * .1)
+            self.assertAlmostEqual(sum(near) / 2, sum(whole) / 2, delta=(whole[1] - whole[0]) * .05)
+            for d in (50, 40, 30):
+                b.touch("touchMove", *fingers(d))
+            b.wait_js(f"state.to - state.from > {(whole[1] - whole[0]) * .9}")
+            b.touch("touchEnd")
+            self.assertEqual(b.js("state.pick"), 0)  # a pinch is no tap
+        b.touch("touchStart", (x, y))
+        b.touch("touchEnd")
+        b.wait_js("state.pick > 0 && !document.getElementById('moment').hidden")
+
+    def test_phone(self):
+        """At 390 pixels nothing of a moment is clipped or broken, in either zone."""
+        for local in (False, True):
+            b = self.browser(width=390, height=800)
+            if local:
+                b.js("document.getElementById('zone').click()")
+            b.js("pick(current().last_us, true)")
+            b.wait_js("!document.getElementById('moment').hidden")
+            self.fits(b)
+            self.assertEqual(b.js("""[...document.querySelectorAll('.whole')]
+                .filter(e => e.getClientRects().length !== 1).map(e => e.textContent)"""), [])
+            self.assertTrue(b.js("document.querySelector('#moment-line .whole').textContent.includes(time(state.moment.time_us, true))"))
+            self.assertTrue(b.js("(e => e.scrollWidth <= e.clientWidth)($('at'))"), "the time in As of is cut")
+            if os.environ.get("ASOF_SCREENSHOTS"):
+                b.picture(os.path.join(os.environ["ASOF_SCREENSHOTS"], f"390-{local}.png"))
 
     def test_hidden(self):
         """A tab that nobody sees asks nothing."""

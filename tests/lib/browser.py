@@ -46,6 +46,8 @@ class Browser:
             self.call(domain + ".enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 500)
+        if width < 500:
+            self.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
         self.call("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
@@ -103,6 +105,11 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", **args, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **args)
 
+    def touch(self, kind, *points):
+        """touchStart, touchMove, touchEnd, with the fingers that are down."""
+        self.call("Input.dispatchTouchEvent", type=kind,
+                  touchPoints=[{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)])
+
     def picture(self, path):
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         with open(path, "wb") as f:
@@ -119,7 +126,7 @@ class Browser:
                     e["method"] == "Log.entryAdded" and p["entry"]["level"] == "error"):
                 found.append(p)
             if e["method"] == "Network.requestWillBeSent" and not p["request"]["url"].startswith(
-                    ("http://127.0.0.1:", "data:", "about:")):
+                    ("http://127.0.0.1:", "https://127.0.0.1:", "data:", "about:")):
                 found.append(p["request"]["url"])
         return found
 

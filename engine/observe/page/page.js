@@ -9,7 +9,7 @@ async function ask(path, args, options) {
   const query = new URLSearchParams(args || {}).toString();
   const answer = await fetch(API + path + (query ? '?' + query : ''), { cache: 'no-store', ...options });
   const body = await answer.json();
-  if (!answer.ok) throw new Error(body.error || `status ${answer.status}`);
+  if (!answer.ok) throw Object.assign(new Error(body.error || `status ${answer.status}`), { status: answer.status });
   return body;
 }
 
@@ -19,24 +19,36 @@ function time(us, fine) {
   if (!us) return 'never';
   const d = new Date(us / 1000), u = state.utc ? 'UTC' : '';
   const part = (name) => d['get' + u + name]();
-  const text = `${part('FullYear')}-${pad(part('Month') + 1)}-${pad(part('Date'))}` +
-    (state.utc ? 'T' : ' ') + `${pad(part('Hours'))}:${pad(part('Minutes'))}:${pad(part('Seconds'))}` +
-    (fine ? '.' + pad(((us % 1e6) + 1e6) % 1e6, 6) : '');
-  return state.utc ? text + 'Z' : fine ? text.replace(' ', 'T') + offset(d) : text;
+  return `${part('FullYear')}-${pad(part('Month') + 1)}-${pad(part('Date'))}` +
+    (state.utc || fine ? 'T' : ' ') + `${pad(part('Hours'))}:${pad(part('Minutes'))}:${pad(part('Seconds'))}` +
+    (fine ? '.' + pad(((us % 1e6) + 1e6) % 1e6, 6) : '') + (state.utc ? 'Z' : offset(-d.getTimezoneOffset()));
 }
-function offset(d) {
-  const m = Math.round(-d.getTimezoneOffset()), a = Math.abs(m);
+function offset(minutes) {
+  const m = Math.round(minutes), a = Math.abs(m);
   return `${m < 0 ? '-' : '+'}${pad(Math.floor(a / 60))}:${pad(a % 60)}`;
 }
-// A time without a zone is one of the zone that is shown; the server would take it for UTC.
+// A time without a zone is one of the zone that is shown; the server would take it for UTC.  What a
+// time change repeats or skips is an error that shows both readings, as on the command line.
 function zoned(text) {
   const m = state.utc ? null : /^(?:(\d{4})(-?)(\d\d)\2(\d\d)|(today|yesterday))(?:[T ]+(\d\d)(?:([:-]?)(\d\d)(?:\7(\d\d)(?:[.,](\d{1,6})0*)?)?)?)?$/i.exec(text);
   if (!m) return text;
   const now = new Date(), back = /^y/i.test(m[5] || '') ? 1 : 0;
   const [year, month, day] = m[5] ? [now.getFullYear(), now.getMonth(), now.getDate() - back] : [+m[1], m[3] - 1, +m[4]];
-  const d = new Date(year, month, day, m[6] || 0, m[8] || 0, m[9] || 0);
-  if (!m[5] && (d.getMonth() !== month || d.getDate() !== day)) return text; // no such day: the server says so
-  return epoch(d.getTime() * 1000 + Number((m[10] || '').padEnd(6, '0')));
+  const clock = [m[6], m[8], m[9]].map(x => +(x || 0)), d = new Date(Date.UTC(year, month, day, ...clock));
+  if (clock[0] > 23 || clock[1] > 59 || clock[2] > 59 ||
+      (!m[5] && (d.getUTCMonth() !== month || d.getUTCDate() !== day))) return text; // there is none: the server says so
+  return epoch(fromClock(text, d.getTime()) * 1000 + Number((m[10] || '').padEnd(6, '0')));
+}
+// The moment (ms) at which clocks here show `civil`, a time counted as if it were UTC: every offset of a
+// day either way is tried; a reading holds if its own offset is the one in force then.
+function fromClock(text, civil) {
+  const inForce = ms => -new Date(ms).getTimezoneOffset(), all = [];
+  for (let hour = -26; hour <= 26; hour++) all.push(inForce(civil + hour * 3600000));
+  const held = [...new Set(all)].filter(o => inForce(civil - o * 60000) === o);
+  if (held.length === 1) return civil - held[0] * 60000;
+  const readings = (held.length ? held : [all[0], all[all.length - 1]]).map(o =>
+    `${new Date(civil).toISOString().slice(0, 19)}${offset(o)} (${new Date(civil - o * 60000).toISOString().slice(0, 19)}Z)`);
+  throw new Error(`local time '${text}' ${held.length ? 'happens twice' : 'is skipped by a time change'}: write ${readings.join(' or ')}`);
 }
 const epoch = us => { const f = ((us % 1e6) + 1e6) % 1e6; return `@${(us - f) / 1e6}.${pad(f, 6)}`; };
 function span(us) {
@@ -66,6 +78,11 @@ function rows(table, list) {
   body.replaceChildren(...list.map(cells => { const r = element('tr'); r.append(...cells); return r; }));
 }
 
+// A time stays on one line.
+function prose(e, text) {
+  if (e.textContent !== text)
+    e.replaceChildren(...text.split(/(\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|[+-]\d\d:\d\d)[,:]?)/).map((t, i) => element('span', t, i % 2 ? 'whole' : '')));
+}
 const lag = (o, d) => span(Math.round((o.now_us - d.known_until_us) / 1e6) * 1e6);
 
 // ---- the verdict ----
@@ -91,8 +108,7 @@ function showVerdict() {
     if (level === 'failed') detail = 'Something is wrong all the same:';
   }
   box.className = level;
-  if ($('headline').textContent !== head) // a time stays on one line
-    $('headline').replaceChildren(...head.split(/(\d{4}-\d\d-\d\d[T ][\d:]+Z?,?)/).map((t, i) => element('span', t, i % 2 ? 'whole' : '')));
+  prose($('headline'), head);
   $('detail').textContent = detail;
   $('problems').replaceChildren(...problems.slice(0, 20).map(p =>
     element('li', `${p.subject} ${p.database ? p.database + ' ' : ''}${p.name}: ${p.reason}`)));
@@ -128,9 +144,11 @@ async function poll() {
     try {
       state.overview = await ask('overview');
       state.failures = 0;
+      $('logout').hidden = !state.overview.logged_in;
       showDatabases(); showVerdict(); showFigures();
       if (state.follow || !state.line) await loadLine();
     } catch (e) {
+      if (e.status === 401) { askToken(); return; }
       state.failures++;
       $('verdict').className = 'failed';
       $('headline').textContent = 'asof does not answer: whether you could restore is not known';
@@ -138,6 +156,26 @@ async function poll() {
     }
   }
   state.timer = setTimeout(poll, document.hidden ? 30000 : Math.min(1000 * 2 ** state.failures, 15000));
+}
+
+// ---- logging in ----
+// Where a token alone is wanted, a browser cannot ask for it by itself.  It is given once; from then on a
+// cookie that no script can read goes along, with downloads too.
+function askToken() {
+  $('login').hidden = false; document.querySelector('main').hidden = true; $('logout').hidden = true;
+  $('token').focus();
+}
+async function logIn() {
+  try {
+    await ask('login', {}, { method: 'POST', headers: { 'X-Asof': '1', Authorization: 'Bearer ' + $('token').value.trim() } });
+    $('token').value = ''; $('login-line').textContent = ''; $('login').hidden = true; document.querySelector('main').hidden = false;
+    state.db = null; // what it held was not to be had before
+    poll();
+  } catch (e) { $('login-line').textContent = e.status === 401 ? 'This is not the token (http: in asof.yml has it).' : e.message; }
+}
+async function logOut() {
+  await ask('logout', {}, { method: 'POST', headers: { 'X-Asof': '1' } }).catch(() => {});
+  location.reload();
 }
 
 // ---- the timeline ----
@@ -175,13 +213,19 @@ function draw() {
   g.fillStyle = color('accent');
   for (const b of state.backups) { const p = x(b.state_us || b.time_us); g.beginPath(); g.moveTo(p, 18); g.lineTo(p - 5, 9); g.lineTo(p + 5, 9); g.fill(); }
   g.fillStyle = color('snap');
-  for (const s of line.snapshots) g.fillRect(x(s.time_us) - 3, bottom - 3, 6, 6);
+  g.strokeStyle = color('card'); g.lineWidth = 1.5;
+  for (const s of line.snapshots) { // before bars of any height, and whole at either end
+    const p = Math.max(7, Math.min(w - 7, x(s.time_us))), y = bottom - 7;
+    g.beginPath(); g.moveTo(p, y - 6); g.lineTo(p + 6, y); g.lineTo(p, y + 6); g.lineTo(p - 6, y); g.closePath(); g.fill(); g.stroke();
+  }
   for (const v of line.verifications) { g.fillStyle = color(v.ok ? 'ok' : 'bad'); g.beginPath(); g.arc(x(v.time_us), bottom + 2, 4, 0, 7); g.fill(); }
   g.fillStyle = color('mark');
   for (const m of line.marks) g.fillRect(x(m.time_us) - 1, top, 2, bottom - top);
-  g.fillStyle = color('quiet'); g.font = '12px system-ui, sans-serif';
+  const end = time(state.to), font = px => `${px}px system-ui, sans-serif`;
+  g.fillStyle = color('quiet'); g.font = font(12);
+  if (2 * g.measureText(end).width + 24 > w) g.font = font(10);
   g.fillText(time(state.from), 6, h - 7);
-  const end = time(state.to); g.fillText(end, w - g.measureText(end).width - 6, h - 7);
+  g.fillText(end, w - g.measureText(end).width - 6, h - 7);
   const tell = `at most ${most} commit${most === 1 ? '' : 's'} in ${span((line.to_us - line.from_us) / n)}, ${size(biggest)}`;
   if (w > 500) g.fillText(tell, (w - g.measureText(tell).width) / 2, h - 7);
   if (state.pick) { g.strokeStyle = color('ink'); g.lineWidth = 1; g.beginPath(); g.moveTo(x(state.pick), 0); g.lineTo(x(state.pick), bottom + 4); g.stroke(); }
@@ -200,24 +244,27 @@ function zoom(factor, us) {
   const about = us === undefined ? state.pick || (state.from + state.to) / 2 : us;
   move(about - (about - state.from) * factor, about + (state.to - about) * factor);
 }
-const fail = e => { $('moment-line').textContent = e.message; $('moment-line').className = 'bad'; };
+const fail = e => { prose($('moment-line'), e.message); $('moment-line').className = 'bad'; };
 const usAt = clientX => { const r = $('timeline').getBoundingClientRect(); return Math.round(state.from + (clientX - r.left) / r.width * (state.to - state.from)); };
 
-const fingers = new Map();
+const fingers = new Map(); // by pointer: [x, y]
+const apart = (a, b) => Math.max(10, Math.hypot(a[0] - b[0], a[1] - b[1]));
 let moved = false;
 function bindTimeline() {
   const c = $('timeline');
   c.addEventListener('wheel', e => { e.preventDefault(); zoom(Math.exp(Math.max(-60, Math.min(60, e.deltaY)) * .006), usAt(e.clientX)); }, { passive: false });
-  c.addEventListener('pointerdown', e => { c.setPointerCapture(e.pointerId); fingers.set(e.pointerId, e.clientX); if (fingers.size === 1) moved = false; });
+  c.addEventListener('pointerdown', e => { c.setPointerCapture(e.pointerId); fingers.set(e.pointerId, [e.clientX, e.clientY]); moved = fingers.size > 1; });
   c.addEventListener('pointermove', e => {
-    const before = fingers.get(e.pointerId);
-    if (before === undefined) return;
-    const others = [...fingers].filter(([id]) => id !== e.pointerId).map(f => f[1]);
-    if (Math.abs(e.clientX - before) < (moved ? 1 : 5)) return;
+    const before = fingers.get(e.pointerId), now = [e.clientX, e.clientY];
+    if (!before || Math.hypot(now[0] - before[0], now[1] - before[1]) < (moved ? 1 : 5)) return;
+    const other = [...fingers].filter(([id]) => id !== e.pointerId).map(f => f[1])[0];
     moved = true;
-    if (others.length) { zoom(Math.abs(before - others[0]) / Math.max(10, Math.abs(e.clientX - others[0])), usAt((before + others[0]) / 2)); }
-    else { const by = usAt(before) - usAt(e.clientX); move(state.from + by, state.to + by); }
-    fingers.set(e.pointerId, e.clientX);
+    const by = usAt(before[0]) - usAt(now[0]);
+    if (other) { // what is between the fingers stays there
+      move(state.from + by / 2, state.to + by / 2);
+      zoom(apart(before, other) / apart(now, other), usAt((now[0] + other[0]) / 2));
+    } else { move(state.from + by, state.to + by); }
+    fingers.set(e.pointerId, now);
   });
   const up = e => { if (fingers.delete(e.pointerId) && !fingers.size && !moved && e.type === 'pointerup') pick(usAt(e.clientX), true); };
   c.addEventListener('pointerup', up); c.addEventListener('pointercancel', up);
@@ -243,9 +290,9 @@ function pick(us, open) {
 }
 function momentLine() {
   const m = state.moment;
-  $('moment-line').textContent = `tx ${m.txid}, committed ${time(m.time_us, true)}: ${size(m.bytes)}` +
+  prose($('moment-line'), `tx ${m.txid}, committed ${time(m.time_us, true)}: ${size(m.bytes)}` +
     (m.pages ? `, ${count(m.pages)} pages written` : '') + (m.healed ? ', the first state after a gap' : '') +
-    (m.provisional ? ', newest so far' : '') + (m.problem ? `. ${m.problem}` : '');
+    (m.provisional ? ', newest so far' : '') + (m.problem ? `. ${m.problem}` : ''));
 }
 async function showMoment(which) {
   $('moment-line').className = ''; $('moment-line').textContent = 'Reading …';
@@ -321,10 +368,13 @@ $('zone').addEventListener('click', () => { const shown = time(state.pick, true)
   if (state.moment && !$('moment').hidden) momentLine(); });
 $('in').addEventListener('click', () => zoom(.5)); $('out').addEventListener('click', () => zoom(2));
 $('whole').addEventListener('click', () => { state.follow = true; loadLine().catch(fail); });
-$('pick').addEventListener('submit', e => { e.preventDefault(); showMoment({ at: zoned($('at').value.trim()) }); });
+$('pick').addEventListener('submit', e => { e.preventDefault();
+  try { showMoment({ at: zoned($('at').value.trim()) }); } catch (x) { $('moment').hidden = true; fail(x); } });
 $('copy-restore').addEventListener('click', () => { const d = current(); copy(`asof restore --archive ${quote(d.archive)} --db ${quote(d.name)} --tx ${state.moment.txid} -o ${quote('restored-' + d.name)}`); });
 $('copy-mount').addEventListener('click', () => copy(quote(`${state.overview.mount}/tx/${current().name}/${state.moment.txid}`)));
 $('take').addEventListener('click', () => order('backup', {}, 'Taking a backup …', 'A backup was taken'));
+$('log-in').addEventListener('submit', e => { e.preventDefault(); logIn(); });
+$('logout').addEventListener('click', logOut);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
 poll();

@@ -3,10 +3,14 @@
 
 import fcntl
 import hashlib
+import http.client
 import os
 import random
 import shlex
+import signal
 import sqlite3
+import ssl
+import subprocess
 import sys
 import time
 from urllib.parse import quote, urlencode
@@ -438,6 +442,122 @@ class Page(Served):
                   "document.getElementById('problems').textContent.length > 0")
         self.assertFalse(b.js("document.getElementById('headline').textContent.startsWith('You can restore')"))
         os.rename(self.archive + ".gone", self.archive)
+
+
+class LoggedIn(harness.Case):
+    """The page where a token is wanted, and TLS spoken."""
+    TOKEN = "t0ken of 1"
+
+    def setUp(self):
+        super().setUp()
+        cert, key = self.path("cert.pem"), self.path("key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-keyout", key, "-out", cert, "-subj", "/CN=localhost",
+                        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+                       check=True, stderr=subprocess.DEVNULL)
+        self.context = ssl.create_default_context(cafile=cert)
+        self.db = self.open_db(self.path("trades.db"))
+        harness.make_counter(self.db)
+        harness.commit(self.db)
+        os.mkdir(self.archive)
+        self.port = free_port()
+        self.tls = f", tls-cert: {cert}, tls-key: {key}"
+        self.daemon = Daemon(self, self.text(self.TOKEN), listen=f"127.0.0.1:{self.port}")
+        bearer = {"Authorization": "Bearer " + self.TOKEN}
+        wait_for("health", lambda: (a := self.ask("/health", bearer)) and a[0] == 200)
+
+    def text(self, token, more=""):
+        return (f"archive: {self.archive}\ndbs: ['{self.path('trades.db')}']\n"
+                f"http: {{listen: '127.0.0.1:{self.port}', token: '{token}'{more}{self.tls}}}\n")
+
+    def ask(self, path, headers=None, method="GET"):
+        """(status, headers, body), or None while nobody answers."""
+        c = http.client.HTTPSConnection("localhost", self.port, context=self.context, timeout=30)
+        try:
+            c.request(method, path, headers=headers or {})
+            r = c.getresponse()
+            return r.status, r.headers, r.read()
+        except OSError:
+            return None
+        finally:
+            c.close()
+
+    def reload(self, text):
+        self.daemon.write_config(text)
+        self.daemon.process.send_signal(signal.SIGHUP)
+
+    def test_browser(self):
+        """Nothing is told before; then all of it works, a download and a reload too; logged out, nothing."""
+        b = Browser(self)
+        b.downloads_to(self.path("down"))
+        b.open(f"https://127.0.0.1:{self.port}/")
+        b.wait_js("!$('login').hidden && document.querySelector('main').hidden")
+        self.assertNotIn("trades", b.js("document.body.textContent"))
+        self.assertEqual(b.js("document.activeElement.id"), "token")
+        b.call("Input.insertText", text="wrong")
+        b.key("Enter", "\r")
+        b.wait_js("$('login-line').textContent.includes('not the token')")
+        b.js("$('token').value = ''")
+        b.call("Input.insertText", text=self.TOKEN)
+        b.key("Enter", "\r")
+        b.wait_js("$('login').hidden && $('headline').textContent.startsWith('You can restore')")
+        self.assertEqual(b.js("document.cookie"), "")  # no script reads it
+        b.js("0")
+        b.call("Page.reload")
+        b.wait_js("$('login').hidden && $('headline').textContent.startsWith('You can restore') && !$('logout').hidden && state.line")
+        b.js("pick(current().last_us, true)")
+        b.wait_js("!$('moment').hidden")
+        b.js("$('download').click()")
+        name = f"tx{b.js('state.moment.txid')}-trades.db"
+        downloaded = self.path("down", name)
+        wait_for("the download", lambda: os.path.exists(downloaded))
+        out = self.path("restored.db")
+        r = harness.asof("restore", "--archive", self.archive, "--tx", str(b.js("state.moment.txid")), "-o", out)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        with open(downloaded, "rb") as f, open(out, "rb") as g:
+            self.assertEqual(f.read(), g.read())
+        b.js("$('take').click()")
+        b.wait_js("document.querySelectorAll('#backups tbody[data-type=manual] tr').length === 2", 60)
+        self.assertEqual([c for c in b.complaints() if "401" not in str(c)], [])
+        if os.environ.get("ASOF_SCREENSHOTS"):
+            b.picture(os.path.join(os.environ["ASOF_SCREENSHOTS"], "logged-in.png"))
+        b.js("$('logout').click()")
+        b.wait_js("!$('login').hidden && document.querySelector('main').hidden")
+        self.assertEqual(b.js(FAULTS), [])
+        if os.environ.get("ASOF_SCREENSHOTS"):
+            b.picture(os.path.join(os.environ["ASOF_SCREENSHOTS"], "login.png"))
+        b.js("$('token').value = ''")
+        b.call("Input.insertText", text=self.TOKEN)
+        b.key("Enter", "\r")
+        b.wait_js("$('login').hidden && !$('logout').hidden")
+        # Another token: the page that is open asks for it.
+        self.reload(self.text("another"))
+        b.wait_js("!$('login').hidden", 60)
+
+    def test_cookie(self):
+        """It is not the token, is given for the token alone, and does what the token does, no more."""
+        bearer = {"Authorization": "Bearer " + self.TOKEN}
+        for headers in ({}, {"Authorization": "Bearer x"}, {"Cookie": "asof=1"}):
+            status, given, _ = self.ask("/api/v1/page/login", {"X-Asof": "1", **headers}, "POST")
+            self.assertEqual((status, given["Set-Cookie"]), (401, None))
+        self.assertEqual(self.ask("/api/v1/page/login", bearer, "POST")[0], 403)  # another site's page
+        status, given, _ = self.ask("/api/v1/page/login", {"X-Asof": "1", **bearer}, "POST")
+        self.assertEqual(status, 200)
+        pair, *attributes = given["Set-Cookie"].split("; ")
+        self.assertLessEqual({"HttpOnly", "Secure", "SameSite=Strict", "Path=/"}, set(attributes))
+        self.assertNotIn(self.TOKEN, pair)
+        cookie = {"Cookie": "other=1; " + pair}
+        for path in ("/metrics", "/api/v1/status", "/api/v1/page/overview"):
+            self.assertEqual(self.ask(path, cookie)[0], 200)
+            for wrong in (pair[:-1], pair + "0", pair.split("=")[0] + "=", pair.split("=")[0]):
+                self.assertEqual(self.ask(path, {"Cookie": wrong})[0], 401, wrong)
+        self.assertEqual(self.ask("/api/v1/page/backup?db=trades.db", cookie, "POST")[0], 403)  # no X-Asof
+        for path in ("/", "/page.js", "/page.css"):
+            self.assertEqual(self.ask(path)[0], 200)
+        # A browser asks for a password by itself: nothing is open then.
+        self.reload(self.text(self.TOKEN, ", username: joe, password: secret"))
+        wait_for("the password", lambda: (a := self.ask("/")) and a[0] == 401 and "Basic" in a[1]["WWW-Authenticate"])
+        self.assertEqual(wait_for("the cookie", lambda: self.ask("/metrics", cookie))[0], 200)
 
 
 class LongName(Served):

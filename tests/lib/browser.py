@@ -44,6 +44,7 @@ class Browser:
         self.events, self.n = [], 0
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(domain + ".enable")
+        self.call("Security.setIgnoreCertificateErrors", ignore=True)  # tests make their own
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 500)
         if width < 500:
@@ -114,6 +115,9 @@ class Browser:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         with open(path, "wb") as f:
             f.write(base64.b64decode(data))
+
+    def downloads_to(self, folder):
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
 
     def complaints(self):
         """What the console says, and requests to other places."""

@@ -161,14 +161,15 @@ async function poll() {
 // ---- logging in ----
 // Where a token alone is wanted, a browser cannot ask for it by itself.  It is given once; from then on a
 // cookie that no script can read goes along, with downloads too.
-function askToken() {
-  $('login').hidden = false; document.querySelector('main').hidden = true; $('logout').hidden = true;
-  $('token').focus();
+function showLogin(shown) {
+  $('login').hidden = !shown;
+  for (const e of [document.querySelector('main'), $('zone'), $('database').parentElement]) e.hidden = shown;
 }
+function askToken() { showLogin(true); $('logout').hidden = true; $('token').focus(); }
 async function logIn() {
   try {
     await ask('login', {}, { method: 'POST', headers: { 'X-Asof': '1', Authorization: 'Bearer ' + $('token').value.trim() } });
-    $('token').value = ''; $('login-line').textContent = ''; $('login').hidden = true; document.querySelector('main').hidden = false;
+    $('token').value = ''; $('login-line').textContent = ''; showLogin(false);
     state.db = null; // what it held was not to be had before
     poll();
   } catch (e) { $('login-line').textContent = e.status === 401 ? 'This is not the token (http: in asof.yml has it).' : e.message; }

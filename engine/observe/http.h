@@ -68,7 +68,7 @@ enum http_access {
 	HTTP_ALL = 1,     /* whoever may speak to the address of `http:` */
 	HTTP_METRICS = 2, /* likewise, and whoever asks at an address that a litestream.yml named */
 	HTTP_ANYBODY = 4 | 2, /* likewise, and without credentials: see q->known */
-	HTTP_FILES = 8,       /* as HTTP_ALL, and without credentials where a token alone is wanted */
+	HTTP_FILES = 8, /* as HTTP_ALL, and without credentials where a token alone is wanted */
 };
 
 struct http_request {

@@ -245,11 +245,12 @@ static int get_overview(const struct http_request *q, struct http_response *r, s
 	json_t *databases = json_array();
 	for (size_t i = 0; i < f->f.n_databases; i++)
 		json_array_append_new(databases, database_json(&f->f, &v, &f->f.databases[i]));
-	json_t *o = json_pack("{sI sI sb sb ss ss so so so}", "now_us", (json_int_t)now_us, "at_us",
-	                      (json_int_t)f->f.at_us, "logged_in", q->logged_in, "healthy", v.healthy, "level",
-	                      health_level_name(v.level), "version", ASOF_VERSION, "mount",
-	                      json_text(c->config->mount.dir ? c->config->mount.dir : ""),
-	                      "problems", verdict_json(&v), "databases", databases);
+	json_t *o =
+	        json_pack("{sI sI sb sb ss ss so so so}", "now_us", (json_int_t)now_us, "at_us",
+	                  (json_int_t)f->f.at_us, "logged_in", q->logged_in, "healthy", v.healthy,
+	                  "level", health_level_name(v.level), "version", ASOF_VERSION, "mount",
+	                  json_text(c->config->mount.dir ? c->config->mount.dir : ""), "problems",
+	                  verdict_json(&v), "databases", databases);
 	config_ref_put(c);
 	return http_json(r, o, err);
 }

@@ -3,9 +3,11 @@
 #include "tools/control.h"
 
 #include "engine/base/file.h"
+#include "engine/daemon/control.h"
 
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
 	OPT_SOCKET = OPT_FIRST_OWN,
@@ -26,7 +28,7 @@ static int take_options(struct cli *c, struct order *o, struct err *err)
 {
 	int id, rc = 0;
 
-	*o = (struct order){0};
+	*o = (struct order){.timeout_s = CONTROL_SYNC_MAX_S};
 	while (!rc && (id = cli_option(c, err)) > 0) {
 		switch (id) {
 		case OPT_SOCKET:
@@ -42,7 +44,8 @@ static int take_options(struct cli *c, struct order *o, struct err *err)
 			o->wait = true;
 			break;
 		case OPT_TIMEOUT:
-			rc = cli_number(c, "--timeout", c->arg, 0, 86400, &o->timeout_s, err);
+			rc = cli_number(c, "--timeout", c->arg, 0, CONTROL_SYNC_MAX_S,
+			                &o->timeout_s, err);
 			break;
 		}
 	}
@@ -60,16 +63,41 @@ static int send_order(const struct order *o, json_t *order, struct err *err)
 	return rc;
 }
 
+/* The daemon has another working folder. */
+static int absolute(const char *path, char out[PATH_MAX], struct err *err)
+{
+	char cwd[PATH_MAX / 2];
+
+	if (path[0] == '/')
+		snprintf(out, PATH_MAX, "%s", path);
+	else if (getcwd(cwd, sizeof(cwd)))
+		snprintf(out, PATH_MAX, "%s/%.2000s", cwd, path);
+	else
+		return err_set(err, ERR_IO, errno, "current folder");
+	return 0;
+}
+
+/* A name, or a path: that is made absolute. */
+static int database_of(const char *word, char path[PATH_MAX], const char **ret, struct err *err)
+{
+	*ret = strchr(word, '/') ? path : word;
+	return *ret == word ? 0 : absolute(word, path, err);
+}
+
 static int order_for_database(struct cli *c, const char *command, struct err *err)
 {
+	char path[PATH_MAX];
+	const char *database = NULL;
 	struct order o;
 	int rc = take_options(c, &o, err);
 
 	if (rc == 0)
 		rc = cli_check_args(c, 1, 1, "DB", err);
 	if (rc == 0)
-		rc = send_order(
-		        &o, json_pack("{ss ss}", "command", command, "database", c->args[0]), err);
+		rc = database_of(c->args[0], path, &database, err);
+	if (rc == 0)
+		rc = send_order(&o, json_pack("{ss ss}", "command", command, "database", database),
+		                err);
 	return rc;
 }
 
@@ -98,20 +126,6 @@ static int run_reload(struct cli *c, struct err *err)
 	return rc ? rc : send_order(&o, json_pack("{ss}", "command", "reload"), err);
 }
 
-/* The daemon has another working folder. */
-static int absolute(const char *path, char out[PATH_MAX], struct err *err)
-{
-	char cwd[PATH_MAX / 2];
-
-	if (path[0] == '/')
-		snprintf(out, PATH_MAX, "%s", path);
-	else if (getcwd(cwd, sizeof(cwd)))
-		snprintf(out, PATH_MAX, "%s/%.2000s", cwd, path);
-	else
-		return err_set(err, ERR_IO, errno, "current folder");
-	return 0;
-}
-
 static int run_add(struct cli *c, struct err *err)
 {
 	char path[PATH_MAX], archive[PATH_MAX];
@@ -133,18 +147,21 @@ static int run_add(struct cli *c, struct err *err)
 
 static int run_sync(struct cli *c, struct err *err)
 {
+	char path[PATH_MAX];
+	const char *database = NULL;
 	struct order o;
 	int rc = take_options(c, &o, err);
 
 	if (rc == 0)
 		rc = cli_check_args(c, 0, 1, "", err);
+	if (rc == 0 && c->n_args)
+		rc = database_of(c->args[0], path, &database, err);
 	if (rc)
 		return rc;
-	json_t *order = json_pack("{ss ss* sb}", "command", "sync", "database",
-	                          c->n_args ? c->args[0] : NULL, "wait", (int)o.wait);
-	if (o.timeout_s)
-		json_object_set_new(order, "timeout_s", json_integer((json_int_t)o.timeout_s));
-	return send_order(&o, order, err);
+	return send_order(&o,
+	                  json_pack("{ss ss* sb sI}", "command", "sync", "database", database,
+	                            "wait", (int)o.wait, "timeout_s", (json_int_t)o.timeout_s),
+	                  err);
 }
 
 #define OPTION_SOCKET                                                                              \
@@ -170,8 +187,10 @@ const struct cli_command cmd_pause = {
         .name = "pause",
         .usage = "DB [OPTION]...",
         .summary = "Has the daemon let go of a database, its commits so far captured.",
-        .details = "Until asof resume, or until the daemon is started again.  What is committed\n"
-                   "meanwhile is captured afterwards, or declared as a gap where it cannot be.\n",
+        .details =
+                "Returns when it has.  Until asof resume, or until the daemon is started again:\n"
+                "for good, take it out of the configuration.  What is committed\n"
+                "meanwhile is captured afterwards, or declared as a gap where it cannot be.\n",
         .example = "asof pause futures_trades.db",
         .options = common_options,
         .run = run_pause,
@@ -200,7 +219,8 @@ const struct cli_command cmd_drop = {
         .name = "drop",
         .usage = "DB [OPTION]...",
         .summary = "Has the daemon stop replicating a database; its history stays.",
-        .details = "Until the configuration is loaded again, if that names it.\n",
+        .details = "Returns when it has.  Until the configuration is loaded again, or the daemon\n"
+                   "started again, if that names it: for good, take it out of there.\n",
         .example = "asof drop ohlc_cache.db",
         .options = common_options,
         .run = run_drop,

@@ -88,15 +88,27 @@ static int connect_to(const struct control_place *place, int *ret_fd, struct err
 	return rc < 0 ? rc : 0;
 }
 
+/* The daemon keeps its times itself; this is for one that hangs. */
+static unsigned patience_s(const json_t *order)
+{
+	const char *command = json_string_value(json_object_get(order, "command"));
+	const json_t *timeout = json_object_get(order, "timeout_s");
+	json_int_t s = 0;
+
+	if (command && (strcmp(command, "pause") == 0 || strcmp(command, "drop") == 0))
+		s = CONTROL_LET_GO_MAX_S;
+	else if (json_is_true(json_object_get(order, "wait")))
+		s = timeout ? json_integer_value(timeout) : CONTROL_SYNC_MAX_S;
+	return (unsigned)s + ANSWER_TIMEOUT_S;
+}
+
 int control_ask(const struct control_place *place, json_t *order, json_t **ret, struct err *err)
 {
-	/* Of an order that is obeyed at once. */
-	unsigned timeout_s = json_is_true(json_object_get(order, "wait")) ? 0 : ANSWER_TIMEOUT_S;
 	cleanup_fd int fd = -1;
 
 	int rc = connect_to(place, &fd, err);
 	if (rc == 0)
-		rc = control_request(fd, order, timeout_s, ret, err);
+		rc = control_request(fd, order, patience_s(order), ret, err);
 	json_decref(order);
 	return rc;
 }

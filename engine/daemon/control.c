@@ -21,9 +21,8 @@
 #define ANSWER_MAX_BYTES (16u << 20)
 #define SILENT_US (60 * US_PER_SECOND)
 #define STALLED_US (10 * US_PER_SECOND)
-#define SYNC_POLL_MS 5
+#define WAIT_POLL_MS 5
 #define TICK_MS 1000
-#define SYNC_MAX_S 86400
 #define STACK_BYTES ((size_t)256 << 10)
 
 struct client {
@@ -32,9 +31,11 @@ struct client {
 	size_t sent;        /* of `out` */
 	int64_t active_us;  /* monotonic: it did something, or we answered */
 	bool closing;       /* after `out` */
-	bool syncing;
+	bool waiting;       /* for one of these two */
 	struct fleet_sync sync;
-	int64_t sync_until_us;
+	bool sync_all;
+	uint64_t letting_go; /* id of fleet.h; 0: it is a sync */
+	int64_t wait_until_us;
 };
 
 struct control {
@@ -150,19 +151,44 @@ static int need(const char *text, const char *key, struct err *err)
 static int begin_sync(struct control *c, struct client *k, const json_t *order, struct err *err)
 {
 	json_t *timeout = json_object_get(order, "timeout_s");
-	double seconds = json_is_number(timeout) ? json_number_value(timeout) : SYNC_MAX_S;
+	double seconds = json_is_number(timeout) ? json_number_value(timeout) : CONTROL_SYNC_MAX_S;
 
-	if (!(seconds >= 0 && seconds <= SYNC_MAX_S))
+	if (!(seconds >= 0 && seconds <= CONTROL_SYNC_MAX_S))
 		return err_set(err, ERR_USAGE, 0, "'timeout_s' is not between 0 and %d",
-		               SYNC_MAX_S);
+		               CONTROL_SYNC_MAX_S);
 	int rc = fleet_sync_begin(c->options.fleet, text_of(order, "database"), &k->sync, err);
 	if (rc < 0)
 		return rc;
-	k->syncing = json_is_true(json_object_get(order, "wait"));
-	k->sync_until_us = clock_mono_us() + (int64_t)(seconds * 1e6);
-	if (!k->syncing)
+	k->letting_go = 0;
+	k->sync_all = !text_of(order, "database");
+	k->waiting = json_is_true(json_object_get(order, "wait"));
+	k->wait_until_us = clock_mono_us() + (int64_t)(seconds * 1e6);
+	if (!k->waiting)
 		fleet_sync_release(&k->sync);
 	return 0;
+}
+
+static void wait_to_let_go(struct client *k, uint64_t id)
+{
+	k->letting_go = id;
+	k->waiting = true;
+	k->wait_until_us = clock_mono_us() + CONTROL_LET_GO_MAX_S * US_PER_SECOND;
+}
+
+static void let_go(struct control *c, struct client *k, bool drop, const char *database)
+{
+	struct fleet *f = c->options.fleet;
+	struct err why = ERR_INIT;
+	uint64_t id = 0;
+	int rc = need(database, "database", &why);
+
+	if (rc == 0)
+		rc = drop ? fleet_drop(f, database, &id, &why)
+		          : fleet_pause(f, database, &id, &why);
+	if (rc < 0)
+		send_error(k, &why);
+	else
+		wait_to_let_go(k, id);
 }
 
 static void obey(struct control *c, struct client *k, const json_t *order)
@@ -179,17 +205,11 @@ static void obey(struct control *c, struct client *k, const json_t *order)
 		answer_status(c, k);
 	} else if (strcmp(command, "jobs") == 0) {
 		send_json(k, jobs_json(c->options.jobs));
-	} else if (strcmp(command, "pause") == 0) {
-		rc = need(database, "database", &why);
-		rc = rc < 0 ? rc : fleet_pause(f, database, &why);
-		send_result(k, rc, &why);
+	} else if (strcmp(command, "pause") == 0 || strcmp(command, "drop") == 0) {
+		let_go(c, k, command[0] == 'd', database);
 	} else if (strcmp(command, "resume") == 0) {
 		rc = need(database, "database", &why);
 		rc = rc < 0 ? rc : fleet_resume(f, database, &why);
-		send_result(k, rc, &why);
-	} else if (strcmp(command, "drop") == 0) {
-		rc = need(database, "database", &why);
-		rc = rc < 0 ? rc : fleet_drop(f, database, &why);
 		send_result(k, rc, &why);
 	} else if (strcmp(command, "add") == 0) {
 		rc = need(path, "path", &why);
@@ -199,7 +219,7 @@ static void obey(struct control *c, struct client *k, const json_t *order)
 		send_result(k, rc, &why);
 	} else if (strcmp(command, "sync") == 0) {
 		rc = begin_sync(c, k, order, &why);
-		if (rc < 0 || !k->syncing)
+		if (rc < 0 || !k->waiting)
 			send_result(k, rc, &why);
 	} else if (strcmp(command, "reload") == 0) {
 		c->options.reload(c->options.ctx);
@@ -236,7 +256,7 @@ static void close_client(struct client *k)
 	buf_release(&k->in);
 	buf_release(&k->out);
 	fleet_sync_release(&k->sync);
-	k->syncing = k->closing = false;
+	k->waiting = k->closing = false;
 	k->sent = 0;
 }
 
@@ -282,7 +302,7 @@ static void accept_clients(struct control *c)
 /* Whole lines in `in`, one at a time: the next when the answer to the last has gone. */
 static void take_lines(struct control *c, struct client *k)
 {
-	while (!k->syncing && !k->closing && k->out.len == 0 && k->in.len) {
+	while (!k->waiting && !k->closing && k->out.len == 0 && k->in.len) {
 		const uint8_t *end = memchr(k->in.data, '\n', k->in.len);
 		if (!end)
 			return;
@@ -332,17 +352,35 @@ static void write_client(struct control *c, struct client *k)
 		take_lines(c, k);
 }
 
-static void poll_sync(struct control *c, struct client *k)
+static int ask_sync(struct control *c, struct client *k, struct err *err)
+{
+	int rc = fleet_sync(c->options.fleet, &k->sync, err);
+
+	if (rc == 0 && k->sync_all)
+		rc = fleet_sync_left_out(c->options.fleet, err);
+	return rc;
+}
+
+static int ask_let_go(struct control *c, struct client *k, struct err *err)
+{
+	if (fleet_let_go(c->options.fleet, k->letting_go))
+		return 0;
+	return err_set(err, ERR_BUSY, 0, "not yet");
+}
+
+static void poll_wait(struct control *c, struct client *k)
 {
 	struct err why = ERR_INIT;
 
-	int rc = fleet_sync(c->options.fleet, &k->sync, &why);
+	int rc = k->letting_go ? ask_let_go(c, k, &why) : ask_sync(c, k, &why);
 	if (err_kind_of(rc) == ERR_BUSY) {
-		if (clock_mono_us() < k->sync_until_us)
+		if (clock_mono_us() < k->wait_until_us)
 			return;
-		rc = err_set(&why, ERR_BUSY, 0, "not everything is captured yet, time is up");
+		rc = err_set(&why, ERR_BUSY, 0, "%s, time is up",
+		             k->letting_go ? "its last commits are still being captured"
+		                           : "not everything is captured yet");
 	}
-	k->syncing = false;
+	k->waiting = false;
 	k->active_us = clock_mono_us();
 	fleet_sync_release(&k->sync);
 	send_result(k, rc, &why);
@@ -352,7 +390,7 @@ static void check_patience(struct client *k, int64_t now_us)
 {
 	int64_t since_us = now_us - k->active_us;
 
-	if (!k->syncing && since_us > (k->out.len ? STALLED_US : SILENT_US))
+	if (!k->waiting && since_us > (k->out.len ? STALLED_US : SILENT_US))
 		close_client(k);
 }
 
@@ -376,8 +414,8 @@ static void serve(struct control *c, const struct pollfd *fds)
 			write_client(c, k);
 		else if (fds[i].revents & (POLLIN | POLLHUP | POLLERR))
 			read_client(c, k);
-		if (k->fd >= 0 && k->syncing)
-			poll_sync(c, k);
+		if (k->fd >= 0 && k->waiting)
+			poll_wait(c, k);
 		if (k->fd >= 0 && k->closing && k->out.len == 0)
 			close_client(k);
 		if (k->fd >= 0)
@@ -395,8 +433,8 @@ static void *control_main(void *arg)
 		for (int i = 0; i < CLIENTS_MAX; i++) {
 			struct client *k = &c->clients[i];
 			fds[i] = (struct pollfd){.fd = k->fd, .events = wants(k)};
-			if (k->fd >= 0 && timeout_ms != SYNC_POLL_MS)
-				timeout_ms = k->syncing ? SYNC_POLL_MS : TICK_MS;
+			if (k->fd >= 0 && timeout_ms != WAIT_POLL_MS)
+				timeout_ms = k->waiting ? WAIT_POLL_MS : TICK_MS;
 		}
 		fds[CLIENTS_MAX] = (struct pollfd){.fd = c->listen_fd, .events = POLLIN};
 		fds[CLIENTS_MAX + 1] = (struct pollfd){.fd = c->stop_fd, .events = POLLIN};

@@ -17,7 +17,9 @@
  * "sync_errors", "sync_us"}]}; times are ISO 8601, the last four count since capture began.
  * `jobs` answers {"ok", "jobs": [{"job", "database", "began" (null: it does not run now, nor did it),
  * "next", "succeeded", "failed", "running"}]}, counted since the daemon's start.
- * `sync` with `wait` answers once everything committed before it is durable in the archive.
+ * `pause` and `drop` answer once the database has been let go of, or after 60 s that it was not.
+ * `sync` with `wait` answers once everything committed before it is durable in the archive; without
+ * a database it fails if one that exists is not being replicated.
  *
  * Where: `socket:` of the configuration, else $RUNTIME_DIRECTORY/asof.sock, else control.sock in
  * the archive.  A socket that nobody listens on any more is replaced; one that somebody does is
@@ -36,6 +38,8 @@
 #include <jansson.h>
 
 #define CONTROL_PATH_MAX 108
+#define CONTROL_LET_GO_MAX_S 60
+#define CONTROL_SYNC_MAX_S 86400
 /* Of $RUNTIME_DIRECTORY, and of the archive. */
 #define CONTROL_NAME "asof.sock"
 #define CONTROL_NAME_IN_ARCHIVE "control.sock"

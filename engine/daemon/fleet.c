@@ -6,7 +6,7 @@
  *   no database, wanted            -> database_new()
  *   database, not wanted or other  -> database_stop(); ended -> database_free()
  */
-#include "engine/daemon/fleet.h"
+#include "engine/daemon/fleet_i.h"
 
 #include "engine/archive/names.h"
 #include "engine/base/clock.h"
@@ -26,49 +26,6 @@
 /* Side files come and go: not at each of them. */
 #define LOOK_PAUSE_US (500 * 1000)
 #define FOLDER_EVENTS (IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_MOVED_FROM | IN_ONLYDIR)
-
-enum origin { BY_NAME, BY_FOLDER, BY_HAND };
-
-/* What a member is to be; texts are its own. */
-struct wanted {
-	char *path, *archive, *name;
-	bool strict, enable_wal;
-	uint64_t wal_cap_bytes;
-};
-
-struct member {
-	struct member *next;
-	uint64_t id;
-	enum origin origin;
-	bool wanted, seen, dropped;
-	struct wanted want, is;
-	const struct config_database *config; /* NULL: by hand */
-	struct retain_policy policy;
-	struct database *database;
-	int64_t gone_us;  /* monotonic: not in its folder since; 0: it is */
-	int64_t retry_us; /* monotonic: not started before */
-	bool pause;
-	dev_t dev; /* of the file that it replicates, while it does */
-	ino_t ino;
-};
-
-struct fleet {
-	struct pools *pools;
-	const struct config *config; /* changed under the lock; the main thread reads it without */
-	int inotify_fd;
-	void (*news)(void *ctx, const char *archive, const char *name);
-	void *news_ctx;
-	_Atomic bool look_now; /* any thread */
-	bool stopping;
-	int64_t looked_us, space_us;
-	int64_t short_us; /* monotonic: an archive has been short of space since; 0: none */
-	struct err result;
-
-	pthread_mutex_t lock;   /* members */
-	struct member *members; /* by name */
-	size_t n_members;
-	uint64_t next_id;
-};
 
 /* ---- what is wanted ---- */
 
@@ -104,7 +61,7 @@ static int wanted_copy(const struct wanted *from, struct wanted *to, struct err 
 	return err_set(err, ERR_NOMEM, 0, "no memory for a database");
 }
 
-static const char *last_part(const char *path)
+const char *fleet_last_part(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	return slash ? slash + 1 : path;
@@ -112,44 +69,12 @@ static const char *last_part(const char *path)
 
 /* ---- members; under the lock ---- */
 
-static struct member *find_path(struct fleet *f, const char *path)
+struct member *fleet_find_path(struct fleet *f, const char *path)
 {
 	for (struct member *m = f->members; m; m = m->next)
 		if (strcmp(m->want.path, path) == 0)
 			return m;
 	return NULL;
-}
-
-static struct member *find_id(struct fleet *f, uint64_t id)
-{
-	for (struct member *m = f->members; m; m = m->next)
-		if (m->id == id)
-			return m;
-	return NULL;
-}
-
-static int no_such(struct fleet *f, const char *which, struct err *err)
-{
-	char names[200] = "";
-	size_t len = 0;
-
-	for (struct member *m = f->members; m && len < sizeof(names) - 1; m = m->next)
-		if (m->wanted)
-			len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s",
-			                        len ? ", " : "", m->want.name);
-	return err_set(err, ERR_NOT_FOUND, 0, "no database '%.100s' is replicated here (%s%.180s)",
-	               which, len ? "there are: " : "there is none", names);
-}
-
-/* One name in several archives stands for the first. */
-static int find(struct fleet *f, const char *which, struct member **ret, struct err *err)
-{
-	*ret = NULL;
-	for (struct member *m = f->members; m && !*ret; m = m->next)
-		if (m->wanted &&
-		    (strcmp(m->want.name, which) == 0 || strcmp(m->want.path, which) == 0))
-			*ret = m;
-	return *ret ? 0 : no_such(f, which, err);
 }
 
 static void insert(struct fleet *f, struct member *m)
@@ -178,11 +103,11 @@ static int check_name(struct fleet *f, const struct wanted *w, struct err *err)
 }
 
 /* Makes a member for what is wanted, or gives the one that there is new wishes. */
-static int want(struct fleet *f, enum origin origin, const struct wanted *w,
-                const struct config_database *config, struct err *err)
+int fleet_want(struct fleet *f, enum origin origin, const struct wanted *w,
+               const struct config_database *config, struct err *err)
 {
 	struct wanted copy;
-	struct member *m = find_path(f, w->path);
+	struct member *m = fleet_find_path(f, w->path);
 
 	if (m && m->seen)
 		return 0; /* named, and found in a folder: the name counts */
@@ -225,13 +150,13 @@ static void want_named(struct fleet *f, const struct config_database *c)
 	const struct wanted w = {
 	        .path = (char *)(uintptr_t)c->path,
 	        .archive = (char *)(uintptr_t)c->archive,
-	        .name = (char *)(uintptr_t)(c->name ? c->name : last_part(c->path)),
+	        .name = (char *)(uintptr_t)(c->name ? c->name : fleet_last_part(c->path)),
 	        .strict = c->strict,
 	        .enable_wal = c->enable_wal,
 	        .wal_cap_bytes = c->wal_cap_bytes,
 	};
 
-	if (want(f, BY_NAME, &w, c, &why) < 0)
+	if (fleet_want(f, BY_NAME, &w, c, &why) < 0)
 		say(&why);
 }
 
@@ -250,7 +175,7 @@ static void watch_folder_of(struct fleet *f, const char *path, char last[PATH_MA
 {
 	char dir[PATH_MAX];
 
-	snprintf(dir, sizeof(dir), "%.*s", (int)(last_part(path) - path), path);
+	snprintf(dir, sizeof(dir), "%.*s", (int)(fleet_last_part(path) - path), path);
 	if (strcmp(dir, last) == 0)
 		return;
 	memcpy(last, dir, PATH_MAX);
@@ -268,7 +193,7 @@ static void want_found(struct fleet *f, const struct config_database *c,
 	                         .enable_wal = c->enable_wal,
 	                         .wal_cap_bytes = c->wal_cap_bytes};
 
-	if (want(f, BY_FOLDER, &w, c, &why) < 0)
+	if (fleet_want(f, BY_FOLDER, &w, c, &why) < 0)
 		say(&why);
 }
 
@@ -599,223 +524,4 @@ void fleet_free(struct fleet *f)
 		close(f->inotify_fd);
 	pthread_mutex_destroy(&f->lock);
 	free(f);
-}
-
-/* ---- for other threads ---- */
-
-static void get_entry(struct member *m, struct fleet_entry *ret)
-{
-	snprintf(ret->name, sizeof(ret->name), "%s", m->want.name);
-	snprintf(ret->path, sizeof(ret->path), "%s", m->want.path);
-	snprintf(ret->archive, sizeof(ret->archive), "%s", m->want.archive);
-	ret->status = (struct database_status){.state = DATABASE_ENDED};
-	ret->config = m->config;
-	if (m->database)
-		database_get_status(m->database, &ret->status);
-}
-
-bool fleet_get(struct fleet *f, size_t i, struct fleet_entry *ret)
-{
-	LOCK_SCOPE(&f->lock);
-	struct member *m = f->members;
-
-	while (m && i--)
-		m = m->next;
-	if (m)
-		get_entry(m, ret);
-	return m;
-}
-
-bool fleet_find(struct fleet *f, const char *path, struct fleet_entry *ret)
-{
-	LOCK_SCOPE(&f->lock);
-	struct member *m = find_path(f, path);
-
-	if (m)
-		get_entry(m, ret);
-	return m;
-}
-
-void fleet_count(struct fleet *f, struct fleet_counts *ret)
-{
-	struct database_status st;
-	LOCK_SCOPE(&f->lock);
-
-	*ret = (struct fleet_counts){.settled = true};
-	for (struct member *m = f->members; m; m = m->next) {
-		if (!m->database)
-			continue;
-		database_get_status(m->database, &st);
-		ret->all++;
-		ret->replicating += st.state == DATABASE_REPLICATING;
-		ret->failed += st.state == DATABASE_FAILED;
-		ret->paused += st.state == DATABASE_PAUSED;
-		ret->waiting += st.state == DATABASE_WAITING;
-		if (st.state == DATABASE_OPENING || st.state == DATABASE_CLOSING ||
-		    (st.state == DATABASE_WAITING && !st.reason[0]))
-			ret->settled = false;
-	}
-}
-
-int fleet_pause(struct fleet *f, const char *which, struct err *err)
-{
-	struct member *m;
-	LOCK_SCOPE(&f->lock);
-	int rc = find(f, which, &m, err);
-
-	if (rc < 0)
-		return rc;
-	m->pause = true;
-	if (m->database)
-		database_pause(m->database);
-	return 0;
-}
-
-int fleet_resume(struct fleet *f, const char *which, struct err *err)
-{
-	struct member *m;
-	LOCK_SCOPE(&f->lock);
-	int rc = find(f, which, &m, err);
-
-	if (rc < 0)
-		return rc;
-	m->pause = false;
-	if (m->database)
-		database_resume(m->database);
-	return 0;
-}
-
-int fleet_add(struct fleet *f, const char *path, const char *name, const char *archive,
-              struct err *err)
-{
-	LOCK_SCOPE(&f->lock);
-	const char *to = archive ? archive : f->config ? f->config->archive : NULL;
-
-	if (path[0] != '/')
-		return err_set(err, ERR_USAGE, 0, "'%.100s' is no absolute path", path);
-	if (!to || to[0] != '/')
-		return err_set(err, ERR_USAGE, 0,
-		               "no archive for '%.100s' (name one, or give the configuration an "
-		               "`archive:`)",
-		               path);
-	const struct wanted w = {.path = (char *)(uintptr_t)path,
-	                         .archive = (char *)(uintptr_t)to,
-	                         .name = (char *)(uintptr_t)(name ? name : last_part(path))};
-	int rc = db_name_check(w.name, err);
-	if (rc < 0)
-		return rc;
-	struct member *m = find_path(f, path);
-	if (m && m->wanted)
-		return err_set(err, ERR_EXISTS, 0, "'%.200s' is replicated already", path);
-	if (m)
-		m->seen = m->dropped = false;
-	rc = want(f, BY_HAND, &w, NULL, err);
-	f->look_now = true;
-	return rc;
-}
-
-int fleet_drop(struct fleet *f, const char *which, struct err *err)
-{
-	struct member *m;
-	LOCK_SCOPE(&f->lock);
-	int rc = find(f, which, &m, err);
-
-	if (rc < 0)
-		return rc;
-	m->dropped = m->origin != BY_HAND;
-	m->wanted = m->pause = false; /* added again, it shall run */
-	if (m->database)
-		database_stop(m->database);
-	return 0;
-}
-
-/* ---- sync ---- */
-
-/* Of a database that is just being opened, or closed to be opened again, it is asked later. */
-static bool comes_soon(struct database *d)
-{
-	struct database_status st;
-
-	database_get_status(d, &st);
-	return st.state == DATABASE_OPENING || st.state == DATABASE_CLOSING ||
-	       (st.state == DATABASE_WAITING && !st.reason[0]);
-}
-
-static int begin_one(struct member *m, struct fleet_sync_one *one, struct err *err)
-{
-	int rc = database_sync_begin(m->database, &one->sync, err);
-
-	one->begun = rc == 0;
-	if (rc < 0 && comes_soon(m->database))
-		rc = err_set(err, ERR_BUSY, 0, "'%s': not yet", m->is.name);
-	return rc;
-}
-
-int fleet_sync_begin(struct fleet *f, const char *which, struct fleet_sync *ret, struct err *err)
-{
-	struct member *m;
-	struct err why = ERR_INIT;
-	int rc = 0;
-	LOCK_SCOPE(&f->lock);
-
-	*ret = (struct fleet_sync){0};
-	ret->ones = calloc(f->n_members + 1, sizeof(*ret->ones));
-	if (!ret->ones)
-		return err_set(err, ERR_NOMEM, 0, "no memory");
-	if (which) {
-		rc = find(f, which, &m, err);
-		if (rc == 0 && !m->database)
-			rc = err_set(err, ERR_CANCELLED, 0, "'%s' is not being replicated", which);
-		ret->ones[0].id = rc == 0 ? m->id : 0;
-		if (rc == 0)
-			rc = begin_one(m, &ret->ones[ret->n++], err);
-		rc = err_kind_of(rc) == ERR_BUSY ? 0 : rc;
-	}
-	for (m = which ? NULL : f->members; m; m = m->next) {
-		struct fleet_sync_one *one = &ret->ones[ret->n];
-		one->id = m->id;
-		/* Others are not replicated now: there is nothing to wait for. */
-		if (m->database && begin_one(m, one, &why) != -ERR_CANCELLED)
-			ret->n++;
-	}
-	if (rc < 0)
-		fleet_sync_release(ret);
-	return rc;
-}
-
-static int sync_one(struct member *m, struct fleet_sync_one *one, struct err *err)
-{
-	int rc = one->begun ? database_sync(m->database, &one->sync, err) : -ERR_CANCELLED;
-
-	/* A break meanwhile: what comes after it covers what was asked for. */
-	if (err_kind_of(rc) == ERR_CANCELLED) {
-		rc = begin_one(m, one, err);
-		rc = rc == 0 ? err_set(err, ERR_BUSY, 0, "'%s': not yet", m->is.name) : rc;
-	}
-	return rc;
-}
-
-int fleet_sync(struct fleet *f, struct fleet_sync *s, struct err *err)
-{
-	LOCK_SCOPE(&f->lock);
-
-	for (size_t i = 0; i < s->n; i++) {
-		struct fleet_sync_one *one = &s->ones[i];
-		struct member *m = one->done ? NULL : find_id(f, one->id);
-		if (one->done)
-			continue;
-		if (!m || !m->database)
-			return err_set(err, ERR_CANCELLED, 0, "a database was dropped meanwhile");
-		int rc = sync_one(m, one, err);
-		if (rc < 0)
-			return rc;
-		one->done = true;
-	}
-	return 0;
-}
-
-void fleet_sync_release(struct fleet_sync *s)
-{
-	free(s->ones);
-	*s = (struct fleet_sync){0};
 }

@@ -60,14 +60,21 @@ struct fleet_counts {
 };
 void fleet_count(struct fleet *f, struct fleet_counts *ret);
 
-/* By name, or by path.  ERR_NOT_FOUND names what there is. */
-int fleet_pause(struct fleet *f, const char *which, struct err *err) MUST_USE;
+/*
+ * By name, or by a path of the file.  ERR_NOT_FOUND names what there is.  pause and drop return at
+ * once, with an id for fleet_let_go().
+ */
+int fleet_pause(struct fleet *f, const char *which, uint64_t *ret_id, struct err *err) MUST_USE;
 int fleet_resume(struct fleet *f, const char *which, struct err *err) MUST_USE;
-/* Until the daemon ends; name and archive may be NULL: the file's, the configuration's. */
+/* Until the daemon ends; name and archive may be NULL: the file's, the configuration's or, where
+ * that has none, the one of all databases. */
 int fleet_add(struct fleet *f, const char *path, const char *name, const char *archive,
               struct err *err) MUST_USE;
 /* Until the configuration is loaded again. */
-int fleet_drop(struct fleet *f, const char *which, struct err *err) MUST_USE;
+int fleet_drop(struct fleet *f, const char *which, uint64_t *ret_id, struct err *err) MUST_USE;
+/* Whether what was paused or dropped is: captured up to there, no lock held, the file not open.  Also
+ * true when it was resumed or added again. */
+bool fleet_let_go(struct fleet *f, uint64_t id);
 
 /*
  * Everything committed before fleet_sync_begin(), of one database or (which NULL) of all that are
@@ -85,5 +92,8 @@ int fleet_sync_begin(struct fleet *f, const char *which, struct fleet_sync *ret,
                      struct err *err) MUST_USE;
 int fleet_sync(struct fleet *f, struct fleet_sync *s, struct err *err) MUST_USE;
 void fleet_sync_release(struct fleet_sync *s);
+/* What a sync of all cannot speak for: ERR_CANCELLED names a database that exists and is not being
+ * replicated. */
+int fleet_sync_left_out(struct fleet *f, struct err *err) MUST_USE;
 
 #endif

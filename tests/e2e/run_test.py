@@ -372,7 +372,7 @@ class Orders(Case):
         daemon = Daemon(self)
         daemon.wait_replicating("a.db")
         self.order("pause", "a.db")
-        wait_for("pause", lambda: daemon.databases()["a.db"]["state"] == "paused")
+        self.assertEqual(daemon.databases()["a.db"]["state"], "paused")
         # Let go: the application can have the file to itself.
         self.db.execute("PRAGMA journal_mode = DELETE")
         self.db.execute("PRAGMA journal_mode = WAL")
@@ -394,7 +394,7 @@ class Orders(Case):
         self.order("drop", "b.db")
         wait_for("b.db to go", lambda: "b.db" not in daemon.databases())
         self.order("drop", "a.db")
-        wait_for("a.db to stop", lambda: daemon.databases()["a.db"]["state"] == "ended")
+        self.assertEqual(daemon.databases()["a.db"]["state"], "ended")
         daemon.reload()
         daemon.wait_replicating("a.db")
 
@@ -408,6 +408,58 @@ class Orders(Case):
         wait_for("a.db to stop", lambda: daemon.databases()["a.db"]["state"] == "ended")
         self.order("add", self.data("a.db"))
         daemon.wait_replicating("a.db")
+
+    def test_by_path(self):
+        """Relative, and through links."""
+        daemon = Daemon(self)
+        daemon.wait_replicating("a.db")
+        os.symlink(self.data("a.db"), self.path("link.db"))
+        for path in (self.data("a.db"), os.path.relpath(self.data("a.db")), self.path("link.db")):
+            self.order("pause", path)
+            self.assertEqual(daemon.databases()["a.db"]["state"], "paused")
+            self.order("resume", path)
+            daemon.wait_replicating("a.db")
+            self.order("sync", "--wait", path)
+        self.order("drop", os.path.relpath(self.data("a.db")))
+        self.assertIn("none", self.order("pause", "./a.db", status=3).stderr)
+
+    def test_the_archive_that_all_have(self):
+        """As where a litestream.yml has a replica for each database."""
+        replica = {"type": "file", "path": self.path("other", "local", "a")}
+        with open(self.config, "w") as f:
+            f.write(f"dbs:\n  - path: {self.data('a.db')}\n    replicas: [{json.dumps(replica)}]\n")
+        self.socket = self.path("other", "control.sock")
+        daemon = Daemon(self)
+        daemon.wait_replicating("a.db")
+        self.make("b.db")
+        self.order("add", self.data("b.db"))
+        daemon.wait_replicating("b.db")
+        self.assertEqual(daemon.databases()["b.db"]["archive"], self.path("other"))
+
+    def test_sync_does_not_speak_for_what_is_left_out(self):
+        self.configure(dbs=[f"path: {self.data(n)}" for n in ("a.db", "b.db", "none.db")])
+        other = self.make("b.db")
+        daemon = Daemon(self)
+        daemon.wait_replicating("a.db", "b.db")
+        self.order("sync", "--wait")  # what does not exist has committed nothing
+        self.order("pause", "b.db")
+        commit(other)
+        self.assertIn("'b.db' is not being replicated (paused",
+                      self.order("sync", "--wait", status=1).stderr)
+        self.order("sync", "--wait", "a.db")
+        self.order("resume", "b.db")
+        self.order("sync", "--wait")
+        self.assertEqual(self.restored_counter("b.db"), 1)
+
+    def test_one_that_hangs(self):
+        daemon = Daemon(self)
+        daemon.wait_replicating("a.db")
+        os.kill(daemon.process.pid, signal.SIGSTOP)
+        try:
+            run = self.order("sync", "--wait", "--timeout", "0", status=1)
+        finally:
+            os.kill(daemon.process.pid, signal.SIGCONT)
+        self.assertIn("no answer in time", run.stderr)
 
     def test_sync_waits_for_what_is_committed(self):
         """After `asof sync --wait` a restore has every commit of before, at once."""

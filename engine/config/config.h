@@ -77,12 +77,18 @@ struct config_retention {
 
 enum config_destination_type { CONFIG_DEST_FILE, CONFIG_DEST_S3, CONFIG_DEST_SFTP };
 
+enum config_path_style { CONFIG_PATH_STYLE_DEFAULT, CONFIG_PATH_STYLE_YES, CONFIG_PATH_STYLE_NO };
+
 struct config_s3 {
 	const char *bucket, *prefix; /* without slashes at their ends */
-	const char *region, *endpoint;
-	const char *access_key_id, *storage_class;
+	const char *region, *endpoint, *ca_file, *proxy;
+	const char *access_key_id, *profile;
 	struct config_secret secret_access_key, session_token;
-	bool force_path_style, skip_verify;
+	const char *storage_class, *sse, *sse_kms_key_id;
+	struct config_secret sse_customer_key; /* as base64 */
+	const char *sse_customer_key_file;
+	enum config_path_style path_style;
+	bool skip_verify;
 };
 
 struct config_destination {

@@ -96,7 +96,9 @@ struct raw_replica {
 	struct config_secret password;
 	const char *key_file, *key_command;
 	const char *access_key_id;
-	struct config_secret secret_access_key, session_token;
+	struct config_secret secret_access_key, session_token, sse_customer_key;
+	const char *profile, *ca_file, *proxy;
+	const char *sse, *sse_kms_key_id, *sse_customer_algorithm, *sse_customer_key_path;
 	bool force_path_style, skip_verify;
 	int64_t sync_interval_us, snapshot_interval_us;
 	struct config_retention retention;
@@ -151,6 +153,12 @@ const char *load_path(struct loader *l, const char *folder, const char *path);
 void read_configuration(struct loader *l, const struct yaml_node *root);
 /* resolve.c: defaults, archives, destinations, and what contradicts. */
 void resolve_configuration(struct loader *l);
+/* bucket.c: a destination in a bucket. */
+void resolve_bucket(struct loader *l, const struct raw_replica *r, struct config_destination *d);
+/* What a URL may not have goes as %XX; nothing is done once *rc is not 0. */
+struct buf;
+void config_percent_encode(struct buf *b, const char *text, int *rc);
+
 /* variables.c: what .env.backup says, before the file does; then what nobody used of it. */
 void apply_variables(struct loader *l);
 void report_variables(struct loader *l);

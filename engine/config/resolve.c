@@ -13,7 +13,6 @@
 #include "engine/base/buf.h"
 #include "engine/base/clock.h"
 
-#include <ctype.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,161 +103,6 @@ static const char *type_of(struct loader *l, const struct raw_replica *r, const 
 	return type;
 }
 
-static void percent_encode(struct buf *b, const char *text, int *rc)
-{
-	for (; *text && !*rc; text++) {
-		unsigned char c = (unsigned char)*text;
-		*rc = isalnum(c) || strchr("-._~/:", c) ? buf_append(b, &c, 1, NULL)
-		                                        : buf_printf(b, NULL, "%%%02X", c);
-	}
-}
-
-static void add_parameter(struct buf *b, const char *name, const char *value, char *mark, int *rc)
-{
-	if (!value || *rc)
-		return;
-	*rc = buf_printf(b, NULL, "%c%s=", *mark, name);
-	percent_encode(b, value, rc);
-	*mark = '&';
-}
-
-/* s3://bucket/prefix?endpoint=…&region=… */
-static const char *bucket_url(struct loader *l, const struct config_s3 *s3)
-{
-	cleanup_buf struct buf b = BUF_INIT(8192);
-	char mark = '?';
-	int rc = buf_printf(&b, NULL, "s3://");
-
-	percent_encode(&b, or_else(s3->bucket, ""), &rc);
-	if (s3->prefix && !rc) {
-		rc = buf_printf(&b, NULL, "/");
-		percent_encode(&b, s3->prefix, &rc);
-	}
-	add_parameter(&b, "endpoint", s3->endpoint, &mark, &rc);
-	add_parameter(&b, "region", s3->region, &mark, &rc);
-	char *url = rc ? NULL : memory_copy(l->memory, (const char *)b.data, b.len);
-	if (!url)
-		load_nomem(l);
-	return url;
-}
-
-static int hex_digit(char c)
-{
-	return c >= '0' && c <= '9'   ? c - '0'
-	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
-	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
-	                              : -1;
-}
-
-static const char *percent_decode(struct loader *l, const char *p, size_t len)
-{
-	char *out = memory_copy(l->memory, p, len), *to = out;
-
-	if (!out) {
-		load_nomem(l);
-		return NULL;
-	}
-	for (const char *q = out; *q; q++) {
-		if (*q == '%' && hex_digit(q[1]) >= 0 && hex_digit(q[2]) >= 0) {
-			*to++ = (char)(hex_digit(q[1]) << 4 | hex_digit(q[2]));
-			q += 2;
-		} else {
-			*to++ = *q;
-		}
-	}
-	*to = '\0';
-	if (strlen(out) != (size_t)(to - out))
-		*out = '\0'; /* %00 */
-	return out;
-}
-
-/* "?endpoint=…&region=…" */
-static void read_parameters(struct loader *l, const struct raw_replica *r, const char *p,
-                            struct config_s3 *s3)
-{
-	while (*p) {
-		size_t len = strcspn(p, "&"), name_len = strcspn(p, "=&");
-		const char *value = percent_decode(l, p + name_len + (name_len < len),
-		                                   len - name_len - (name_len < len));
-		if (!value)
-			return;
-		if (name_len == 8 && strncmp(p, "endpoint", 8) == 0)
-			s3->endpoint = value;
-		else if (name_len == 6 && strncmp(p, "region", 6) == 0)
-			s3->region = value;
-		else if ((name_len == 14 && strncasecmp(p, "forcePathStyle", 14) == 0) ||
-		         (name_len == 16 && strncmp(p, "force-path-style", 16) == 0))
-			s3->force_path_style = strcmp(value, "true") == 0;
-		else
-			load_error(l, r->line,
-			           "url: '%.*s' is no parameter of s3 (endpoint, region, "
-			           "force-path-style)",
-			           (int)(name_len < 40 ? name_len : 40), p);
-		p += len;
-		p += *p == '&';
-	}
-}
-
-static const char *without_slashes(struct loader *l, const char *text)
-{
-	if (!text)
-		return NULL;
-	text += strspn(text, "/");
-	size_t len = strlen(text);
-	while (len && text[len - 1] == '/')
-		len--;
-	const char *copy = memory_copy(l->memory, text, len);
-	if (!copy)
-		load_nomem(l);
-	return copy && *copy ? copy : NULL;
-}
-
-static const char *credential(struct loader *l, const char *own, const char *litestream,
-                              const char *aws)
-{
-	if (!own)
-		own = env_get(l, litestream, NULL);
-	return own ? own : env_get(l, aws, NULL);
-}
-
-static void resolve_s3(struct loader *l, const struct raw_replica *r, struct config_destination *d)
-{
-	struct config_s3 *s3 = &d->s3;
-
-	*s3 = (struct config_s3){.bucket = r->bucket,
-	                         .region = r->region,
-	                         .endpoint = r->endpoint,
-	                         .storage_class = r->storage_class,
-	                         .session_token = r->session_token,
-	                         .force_path_style = r->force_path_style || r->endpoint,
-	                         .skip_verify = r->skip_verify};
-	const char *prefix = r->path;
-	if (r->url && strncmp(r->url, "s3://", 5) == 0) {
-		const char *p = r->url + 5;
-		size_t bucket = strcspn(p, "/?"), whole = strcspn(p, "?");
-		s3->bucket = bucket ? percent_decode(l, p, bucket) : NULL;
-		prefix = percent_decode(l, p + bucket, whole - bucket);
-		if (p[whole])
-			read_parameters(l, r, p + whole + 1, s3);
-	}
-	s3->prefix = without_slashes(l, prefix);
-	s3->region = or_else(s3->region, env_get(l, "AWS_REGION", NULL));
-	s3->access_key_id =
-	        credential(l, r->access_key_id, "LITESTREAM_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID");
-	s3->secret_access_key.text =
-	        credential(l, r->secret_access_key.text, "LITESTREAM_SECRET_ACCESS_KEY",
-	                   "AWS_SECRET_ACCESS_KEY");
-	s3->session_token.text =
-	        or_else(s3->session_token.text, env_get(l, "AWS_SESSION_TOKEN", NULL));
-	d->url = bucket_url(l, s3);
-	if (!s3->bucket)
-		d->not_configured = "no bucket is named (set bucket)";
-	else if (!s3->access_key_id || !s3->secret_access_key.text)
-		d->not_configured = "a bucket without credentials (set access-key-id and "
-		                    "secret-access-key, or AWS_ACCESS_KEY_ID and "
-		                    "AWS_SECRET_ACCESS_KEY)";
-}
-
 /* sftp://user@host:port/path; what the URL says counts before the keys beside it. */
 static void resolve_sftp(struct loader *l, const struct raw_replica *r,
                          struct config_destination *d)
@@ -285,11 +129,11 @@ static void resolve_sftp(struct loader *l, const struct raw_replica *r,
 	}
 	rc = buf_printf(&b, NULL, "sftp://");
 	if (r->user && !rc)
-		percent_encode(&b, r->user, &rc);
+		config_percent_encode(&b, r->user, &rc);
 	rc = rc ? rc
 	        : buf_printf(&b, NULL, "%s%s%s", r->user ? "@" : "", r->host,
 	                     r->path[0] == '/' ? "" : "/~/");
-	percent_encode(&b, r->path, &rc);
+	config_percent_encode(&b, r->path, &rc);
 	char *url = rc ? NULL : memory_copy(l->memory, (const char *)b.data, b.len);
 	if (!url)
 		load_nomem(l);
@@ -354,7 +198,7 @@ static void add_destination(struct loader *l, const struct raw_database *raw,
 	dest.name = destination_name(l, d, r, type);
 	if (strcmp(type, "s3") == 0) {
 		dest.type = CONFIG_DEST_S3;
-		resolve_s3(l, r, &dest);
+		resolve_bucket(l, r, &dest);
 	} else if (strcmp(type, "sftp") == 0) {
 		dest.type = CONFIG_DEST_SFTP;
 		resolve_sftp(l, r, &dest);

@@ -95,7 +95,12 @@ static void fill_options(const struct shipping_destination *d, struct store_opti
 	o->s3.access_key_id = c->access_key_id;
 	o->s3.secret_access_key = c->secret_access_key.text;
 	o->s3.session_token = c->session_token.text;
-	o->s3.force_path_style = c->force_path_style;
+	o->s3.profile = c->profile;
+	o->s3.ca_file = c->ca_file;
+	o->s3.proxy = c->proxy;
+	o->s3.sse = c->sse;
+	o->s3.sse_kms_key_id = c->sse_kms_key_id;
+	o->s3.sse_customer_key = c->sse_customer_key.text;
 	o->s3.skip_verify = c->skip_verify;
 }
 
@@ -110,11 +115,14 @@ static uint64_t place_key(const char *url, const struct store_options *all)
 	h = text_hash(o->access_key_id, h);
 	h = text_hash(o->secret_access_key, h);
 	h = text_hash(o->session_token, h);
+	h = text_hash(o->sse, h);
+	h = text_hash(o->sse_kms_key_id, h);
+	h = text_hash(o->sse_customer_key, h);
 	h = text_hash(all->sftp_key_file, h);
 	h = text_hash(all->sftp_host_key, h);
 	h = text_hash(all->key_file, h);
 	h = text_hash(all->key_command, h);
-	return h + 2 * o->force_path_style + o->skip_verify;
+	return h + o->skip_verify;
 }
 
 /* Under the lock. */

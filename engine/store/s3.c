@@ -157,6 +157,7 @@ static void s3_free(struct store *store)
 		s3_provider_free(s->provider);
 	pthread_mutex_destroy(&s->lock);
 	s3_place_release(&s->place);
+	explicit_bzero(&s->customer, sizeof(s->customer));
 	free(s->region);
 	free(s->host);
 	free(s->base.label);
@@ -206,6 +207,8 @@ int store_open_s3(const char *archive, const struct store_options *options, stru
 	s->patience_ms = options->patience_ms ? options->patience_ms : S3_PATIENCE_MS;
 	s->stop = options->stop;
 	if ((rc = s3_place_parse(archive, &options->s3, &s->place, err)) < 0 ||
+	    (rc = s3_customer_read(options->s3.sse_customer_key, s->place.sse_customer_key_file,
+	                           &s->customer, err)) < 0 ||
 	    (rc = find_region(s, err)) < 0 || (rc = make_provider(s, options, err)) < 0) {
 		s3_free(&s->base);
 		return rc;

@@ -9,7 +9,8 @@
 #include <string.h>
 
 #define EARLY_US (300 * US_PER_SECOND) /* anew so long before they expire */
-#define PAUSE_US (10 * US_PER_SECOND)  /* between vain attempts, while the old ones are good */
+#define MACHINE "the machine's metadata"
+#define PAUSE_US (10 * US_PER_SECOND) /* between vain attempts, while the old ones are good */
 
 struct s3_provider {
 	struct s3_credentials given; /* by the configuration */
@@ -133,9 +134,14 @@ static int from_container(struct s3_provider *p, struct s3_credentials *ret, str
 	return s3_fetch_container(p->stop, ret, err);
 }
 
+/* One that gave some does not cease to be a machine of a cloud: without an answer it is silent. */
 static int from_machine(struct s3_provider *p, struct s3_credentials *ret, struct err *err)
 {
-	return s3_fetch_machine(p->stop, ret, err);
+	int rc = s3_fetch_machine(p->stop, ret, err);
+
+	if (rc == 0 && !whole(ret) && p->source && strcmp(p->source, MACHINE) == 0)
+		return err_set(err, ERR_UNAVAILABLE, 0, "the machine's metadata does not answer");
+	return rc;
 }
 
 static int from_options(struct s3_provider *p, struct s3_credentials *ret, struct err *err)
@@ -166,7 +172,7 @@ static const struct place {
         {"a web identity", from_variables_of_role},
         {"a profile of ~/.aws", from_profile},
         {"the container", from_container},
-        {"the machine's metadata", from_machine},
+        {MACHINE, from_machine},
 };
 
 static int find(struct s3_provider *p, struct s3_credentials *ret, const char **ret_source,

@@ -398,6 +398,9 @@ int s3_fetch_machine(const _Atomic bool *stop, struct s3_credentials *ret, struc
 	                     "X-aws-ec2-metadata-token-ttl-seconds: 21600", &token, err);
 	if (rc == -ERR_CANCELLED || (rc < 0 && rc != -ERR_UNAVAILABLE))
 		return rc;
+	if (rc == 0 && token.status >= 500)
+		return err_set(err, ERR_UNAVAILABLE, 0, "the machine's metadata: the answer is %d",
+		               token.status);
 	if (rc < 0 || token.status != 200)
 		return 0;
 	snprintf(header, sizeof(header), "X-aws-ec2-metadata-token: %s", first_line(&token));

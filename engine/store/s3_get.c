@@ -119,6 +119,7 @@ static int download(struct s3 *s, struct download *d, struct err *err)
 {
 	struct http_answer cleanup_answer a = HTTP_ANSWER_INIT(HTTP_ERROR_MAX_BYTES);
 	struct s3_call c = {.verb = STORE_GET,
+	                    .of_content = true,
 	                    .method = "GET",
 	                    .key = d->key,
 	                    .answer_bytes = is_whole(d) ? d->max_bytes : d->len,
@@ -216,7 +217,7 @@ int s3_hash_object(struct s3 *s, const char *key, uint64_t bytes, char sha256[S3
 int s3_head(struct s3 *s, const char *key, struct s3_head *ret, struct err *err)
 {
 	struct http_answer cleanup_answer a = HTTP_ANSWER_INIT(HTTP_ERROR_MAX_BYTES);
-	struct s3_call c = {.verb = STORE_HEAD, .method = "HEAD", .key = key};
+	struct s3_call c = {.verb = STORE_HEAD, .method = "HEAD", .key = key, .of_content = true};
 
 	int rc = s3_request(s, &c, &a, NULL, err);
 	if (rc < 0)

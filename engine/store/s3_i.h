@@ -8,11 +8,13 @@
  *   s3_sign.c     signatures                            s3_retry.c     what answers mean
  *   s3_xml.c      answers in XML                        s3_http.c      one exchange
  *   s3_credentials.c, s3_profile.c, s3_fetch.c          who we are
+ *   s3_customer.c                                       a key that the store does not keep
  */
 #ifndef ASOF_STORE_S3_I_H
 #define ASOF_STORE_S3_I_H
 
 #include "engine/store/s3_credentials.h"
+#include "engine/store/s3_customer.h"
 #include "engine/store/s3_http.h"
 #include "engine/store/s3_retry.h"
 #include "engine/store/s3_sign.h"
@@ -32,6 +34,7 @@ struct s3 {
 	struct store_tally tally;
 	struct s3_place place;
 	struct s3_provider *provider;
+	struct s3_customer customer;
 	int64_t patience_ms;
 	const _Atomic bool *stop;
 	_Atomic int64_t skew_us;   /* their clock less ours */
@@ -63,6 +66,7 @@ struct s3_call {
 	uint64_t answer_bytes;
 	unsigned stall_s;     /* 0: as patience has it */
 	bool can_carry_error; /* an answer 200 may have an error for its body */
+	bool of_content; /* writes or reads an object's content or head: takes a customer's key */
 	/* Before each try: sets what depends on how far it came.  May be NULL, as those below. */
 	void (*begin)(void *ctx, struct s3_call *c);
 	int (*head)(void *ctx, const struct http_answer *a, struct err *err);

@@ -110,7 +110,8 @@ static int put_single(struct s3 *s, const char *key, struct source *body, uint64
 	                    .body = body,
 	                    .body_bytes = bytes,
 	                    .body_sha256 = sum->hex,
-	                    .can_carry_error = true};
+	                    .can_carry_error = true,
+	                    .of_content = true};
 	enum s3_meaning meaning = S3_LATER;
 
 	add_kept_as(s, &c, sum->hex);
@@ -142,7 +143,7 @@ struct parts {
 static int begin_parts(struct parts *p, const struct sum *sum, struct err *err)
 {
 	struct http_answer cleanup_answer a = HTTP_ANSWER_INIT(HTTP_ERROR_MAX_BYTES);
-	struct s3_call c = {.verb = STORE_PUT, .method = "POST", .key = p->key};
+	struct s3_call c = {.verb = STORE_PUT, .method = "POST", .key = p->key, .of_content = true};
 
 	s3_add_query(&c, "uploads", "");
 	add_kept_as(p->s, &c, sum->hex);
@@ -162,7 +163,8 @@ static int put_part(struct parts *p, unsigned number, uint64_t offset, uint64_t 
 	                    .body = p->body,
 	                    .body_offset = offset,
 	                    .body_bytes = bytes,
-	                    .can_carry_error = true};
+	                    .can_carry_error = true,
+	                    .of_content = true};
 	struct sum sum;
 	char text[16];
 

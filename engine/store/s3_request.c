@@ -7,7 +7,8 @@
 #include <string.h>
 
 #define REQUEST_MAX_BYTES (64 << 10)
-#define AT_ONCE_MAX 4             /* redirects, clocks and keys, in one request */
+#define MORE_HEADERS 9 /* than a call has: host, date, hash, token, signature, a customer's key */
+#define AT_ONCE_MAX 4  /* redirects, clocks and keys, in one request */
 #define PROGRESS_BYTES (64 << 10) /* so many begin the patience anew */
 #define SKEW_LEAST_US (60 * US_PER_SECOND)
 #define CONNECT_MAX_S 10
@@ -23,7 +24,7 @@ try {
 	char *region, *host, *path;
 	char date[S3_DATE_MAX];
 	struct buf url, authorization, line_text;
-	const char *lines[S3_MAX_PAIRS + 6];
+	const char *lines[S3_MAX_PAIRS + MORE_HEADERS];
 	size_t n_lines;
 };
 
@@ -75,7 +76,7 @@ static int make_url(struct try *t, struct err *err)
 /* The headers' lines lie one after the other in `line_text`, whose place is known at the end. */
 static int make_lines(struct try *t, const struct s3_pair *headers, size_t n, struct err *err)
 {
-	size_t at[S3_MAX_PAIRS + 6];
+	size_t at[S3_MAX_PAIRS + MORE_HEADERS];
 	int rc = 0;
 
 	for (size_t i = 0; i < n && !rc; i++) {
@@ -89,15 +90,27 @@ static int make_lines(struct try *t, const struct s3_pair *headers, size_t n, st
 	return rc;
 }
 
+#define CUSTOMER "x-amz-server-side-encryption-customer-"
+
+static size_t add_customer(const struct s3_customer *key, struct s3_pair *headers, size_t n)
+{
+	headers[n++] = (struct s3_pair){CUSTOMER "algorithm", "AES256"};
+	headers[n++] = (struct s3_pair){CUSTOMER "key", key->key};
+	headers[n++] = (struct s3_pair){CUSTOMER "key-md5", key->md5};
+	return n;
+}
+
 static int sign(struct try *t, struct err *err)
 {
-	struct s3_pair headers[S3_MAX_PAIRS + 6];
+	struct s3_pair headers[S3_MAX_PAIRS + MORE_HEADERS];
 	const struct s3_call *c = t->c;
 	const char *hash = c->body_sha256 ? c->body_sha256 : S3_EMPTY_SHA256;
 	size_t n = c->n_headers;
 
 	memcpy(headers, c->headers, n * sizeof(*headers));
 	headers[n++] = (struct s3_pair){"host", t->host};
+	if (c->of_content && t->s->customer.key[0])
+		n = add_customer(&t->s->customer, headers, n);
 	headers[n++] = (struct s3_pair){"x-amz-date", t->date};
 	headers[n++] = (struct s3_pair){"x-amz-content-sha256", hash};
 	if (t->who.session_token)

@@ -87,6 +87,7 @@ static int set_parameter(struct parsed *p, const char *name, const char *value, 
 	        {"storage-class", &p->place->storage_class},
 	        {"sse", &p->place->sse},
 	        {"sse-kms-key-id", &p->place->sse_kms_key_id},
+	        {"sse-customer-key-file", &p->place->sse_customer_key_file},
 	        {"ca", &p->place->ca_file},
 	        {"proxy", &p->place->proxy},
 	        {"profile", &p->place->profile},
@@ -105,7 +106,7 @@ static int set_parameter(struct parsed *p, const char *name, const char *value, 
 	}
 	return err_set(err, ERR_USAGE, 0,
 	               "no parameter '%.60s' (endpoint, region, path-style, storage-class, sse, "
-	               "sse-kms-key-id, ca, proxy, profile, skip-verify)",
+	               "sse-kms-key-id, sse-customer-key-file, ca, proxy, profile, skip-verify)",
 	               name);
 }
 
@@ -249,6 +250,9 @@ static int fill_from_options(struct parsed *p, const struct store_s3_options *o,
 	    (rc = set_if_missing(&place->storage_class, o->storage_class, err)) < 0 ||
 	    (rc = set_if_missing(&place->sse, o->sse, err)) < 0 ||
 	    (rc = set_if_missing(&place->sse_kms_key_id, o->sse_kms_key_id, err)) < 0 ||
+	    (rc = set_if_missing(&place->sse_customer_key_file, o->sse_customer_key_file, err)) <
+	            0 ||
+	    (rc = set_if_missing(&place->profile, o->profile, err)) < 0 ||
 	    (rc = set_if_missing(&place->ca_file, o->ca_file, err)) < 0 ||
 	    (rc = set_if_missing(&place->ca_file, getenv("AWS_CA_BUNDLE"), err)) < 0 ||
 	    (rc = set_if_missing(&place->proxy, o->proxy, err)) < 0)
@@ -278,6 +282,21 @@ static int check_texts(const struct s3_place *p, struct err *err)
 	return 0;
 }
 
+static int check_encryption(const struct s3_place *p, const struct store_s3_options *o,
+                            struct err *err)
+{
+	bool customer = p->sse_customer_key_file || o->sse_customer_key;
+
+	if (customer && p->sse)
+		return err_set(err, ERR_USAGE, 0,
+		               "sse and a customer's key exclude each other: one of them encrypts");
+	if (customer && strcmp(p->scheme, "https") != 0)
+		return err_set(err, ERR_USAGE, 0,
+		               "a customer's key goes over https only (the endpoint says %s)",
+		               p->scheme);
+	return 0;
+}
+
 static int parse(struct parsed *p, const char *url, const struct store_s3_options *o,
                  struct err *err)
 {
@@ -291,7 +310,8 @@ static int parse(struct parsed *p, const char *url, const struct store_s3_option
 	    (rc = parse_parameters(p, rest + len + (rest[len] == '?'), err)) < 0 ||
 	    (rc = resolve_endpoint(p, o, err)) < 0 || (rc = fill_from_options(p, o, err)) < 0)
 		return rc;
-	return check_texts(p->place, err);
+	rc = check_texts(p->place, err);
+	return rc < 0 ? rc : check_encryption(p->place, o, err);
 }
 
 int s3_place_parse(const char *url, const struct store_s3_options *options, struct s3_place *ret,
@@ -330,7 +350,8 @@ void s3_place_release(struct s3_place *p)
 {
 	char *const all[] = {p->bucket, p->prefix,        p->scheme,  p->endpoint,
 	                     p->region, p->storage_class, p->sse,     p->sse_kms_key_id,
-	                     p->proxy,  p->ca_file,       p->profile, p->label};
+	                     p->proxy,  p->ca_file,       p->profile, p->sse_customer_key_file,
+	                     p->label};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		free(all[i]);

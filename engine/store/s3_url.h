@@ -8,6 +8,7 @@
  *                          endpoint, in the name with AWS
  *   storage-class=NAME     STANDARD_IA, GLACIER_IR, …
  *   sse=AES256|aws:kms     encryption by the store; sse-kms-key-id=ID
+ *   sse-customer-key-file=FILE  …with a key that the store does not keep (s3_customer.h)
  *   ca=FILE                the authorities that are trusted (AWS_CA_BUNDLE)
  *   proxy=URL              else as https_proxy, http_proxy and no_proxy say; proxy=none
  *   profile=NAME           of ~/.aws (AWS_PROFILE)
@@ -30,7 +31,7 @@ struct s3_place {
 	char *scheme;   /* "https" */
 	char *endpoint; /* host[:port], NULL: AWS */
 	char *region;   /* NULL: nothing said */
-	char *storage_class, *sse, *sse_kms_key_id;
+	char *storage_class, *sse, *sse_kms_key_id, *sse_customer_key_file;
 	char *ca_file, *proxy, *profile;
 	char *label; /* s3://bucket/prefix */
 	bool path_style, skip_verify;

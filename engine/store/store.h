@@ -121,8 +121,10 @@ DEFINE_CLEANUP(struct store, store_free);
 struct store_s3_options {
 	const char *region, *endpoint, *storage_class;
 	const char *access_key_id, *secret_access_key, *session_token;
-	const char *ca_file, *proxy;
+	const char *ca_file, *proxy, *profile;
 	const char *sse, *sse_kms_key_id; /* x-amz-server-side-encryption… */
+	/* Of 32 bytes as base64, or a file that has it (s3_customer.h). */
+	const char *sse_customer_key, *sse_customer_key_file;
 	bool force_path_style, skip_verify;
 };
 

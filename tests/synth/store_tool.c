@@ -6,7 +6,11 @@
  *   check N BYTES   they are there, each as it was created
  *   again BYTES     puts object 0 again for ever, each time with other content, but whole
  *   whole BYTES     object 0 is one of those
+ *   put BYTES       object 0, which may be there already, in parts if it is large
+ *
+ * ASOF_TEST_PATIENCE_MS and ASOF_TEST_DEBUG (to log all) are taken from the environment.
  */
+#include "engine/base/log.h"
 #include "engine/store/store.h"
 
 #include <inttypes.h>
@@ -89,14 +93,27 @@ static int again(struct store *s, size_t len, uint8_t *p, struct err *err)
 	return rc;
 }
 
+static int put(struct store *s, size_t len, uint8_t *p, struct err *err)
+{
+	char key[64];
+
+	key_of(0, key);
+	make_body(p, len, 0);
+	return store_put_bytes(s, key, p, len, 0, err);
+}
+
 int main(int argc, char **argv)
 {
-	const struct store_options options = {.create = true, .patience_ms = 15000};
+	const char *patience = getenv("ASOF_TEST_PATIENCE_MS");
+	const struct store_options options = {.create = true,
+	                                      .patience_ms = patience ? atoi(patience) : 15000};
 	cleanup_store struct store *s = NULL;
 	struct err err = ERR_INIT;
 
 	if (argc < 4)
 		return 2;
+	if (getenv("ASOF_TEST_DEBUG"))
+		log_set_level(LOG_DEBUG);
 	uint64_t n = strtoull(argv[3], NULL, 10);
 	size_t len = argc > 4 ? strtoul(argv[4], NULL, 10) : (size_t)n;
 	uint8_t *p = malloc(len + 1);
@@ -105,6 +122,7 @@ int main(int argc, char **argv)
 		rc = strcmp(argv[2], "fill") == 0    ? fill(s, n, len, p, &err)
 		     : strcmp(argv[2], "check") == 0 ? check(s, n, len, p, &err)
 		     : strcmp(argv[2], "again") == 0 ? again(s, len, p, &err)
+		     : strcmp(argv[2], "put") == 0   ? put(s, len, p, &err)
 		                                     : check_one(s, 0, len, true, p, &err);
 	if (rc < 0)
 		fprintf(stderr, "store_tool: %s (%s)\n", err.msg, err_kind_name(err.kind));

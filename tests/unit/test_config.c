@@ -44,7 +44,8 @@ static void write_text(const char *name, const char *text)
 }
 
 /* The rest of the environment does not count. */
-static const char *const no_environment[] = {"HOME=/home/u", NULL};
+static const char *const no_environment[] = {"HOME=/home/u", "AWS_EC2_METADATA_DISABLED=true",
+                                             NULL};
 
 struct loaded {
 	struct config *c;
@@ -407,6 +408,107 @@ static void test_several_replicas(void **state)
 	assert_string_equal(d->destinations[2].name, "file-2");
 }
 
+/* What gives reason to look for credentials makes a bucket configured; keys that are named count
+ * before the environment's. */
+static void test_credentials_of_buckets(void **state)
+{
+	static const struct {
+		const char *keys, *variable;
+		bool configured;
+	} cases[] = {
+	        {"", "X=", false},
+	        {"", "AWS_PROFILE=p", false}, /* there is no file that has it */
+	        {"", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/x", true},
+	        {"", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost/x", true},
+	        {"", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", true},
+	        {"", "AWS_CONFIG_FILE=/dev/null", true},
+	        {"", "AWS_CONFIG_FILE=/no/such/file", false},
+	        {"", "AWS_ROLE_ARN=r", false},
+	        {"", "AWS_ACCESS_KEY_ID=a", false}, /* its secret is missing */
+	        {"access-key-id: a, ", "X=", false},
+	        {"access-key-id: a, ", "AWS_SECRET_ACCESS_KEY=b", true},
+	        {"access-key-id: a, secret-access-key: b, ", "X=", true},
+	        {"profile: p, ", "X=", true},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const char *const environment[] = {"HOME=/home/u", "AWS_EC2_METADATA_DISABLED=true",
+		                                   cases[i].variable, NULL};
+		char yaml[300];
+		snprintf(yaml, sizeof(yaml),
+		         "dbs: [{path: /d/x.db, replicas: [{%surl: s3://b/p}]}]", cases[i].keys);
+		cleanup_loaded struct loaded x = load_with(yaml, strlen(yaml), NULL, environment);
+		assert_int_equal(x.rc, 0);
+		if (!x.c->databases[0].destinations[0].not_configured != cases[i].configured)
+			fail_msg("case %zu", i);
+	}
+}
+
+/* A token goes with its keys; a profile that is named, with no others. */
+static void test_whose_keys(void **state)
+{
+	static const char *const environment[] = {
+	        "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=env",
+	        "AWS_SECRET_ACCESS_KEY=env", "AWS_SESSION_TOKEN=env", NULL};
+	static const char yaml[] =
+	        "dbs: [{path: /d/x.db, replicas: [{url: s3://b/1},"
+	        "{url: s3://b/2, access-key-id: own, secret-access-key: own},"
+	        "{url: \"s3://b/3?profile=p&sse=AES256&ca=%2Fca.pem&path-style=yes\"},"
+	        "{bucket: b, path: 4, profile: p, ca-file: ca.pem, proxy: \"http://h:1\","
+	        " sse: \"aws:kms\", sse-kms-key-id: k, storage-class: GLACIER_IR},"
+	        "{bucket: b, path: 5, sse-customer-algorithm: AES256, sse-customer-key: "
+	        "\"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"}]}]";
+	cleanup_loaded struct loaded x = load_with(yaml, strlen(yaml), NULL, environment);
+	const struct config_destination *d = x.c->databases[0].destinations;
+	char url[PATH_MAX + 200];
+
+	assert_int_equal(x.rc, 0);
+	assert_string_equal(d[0].s3.access_key_id, "env");
+	assert_string_equal(d[0].s3.session_token.text, "env");
+	assert_string_equal(d[1].s3.access_key_id, "own");
+	assert_null(d[1].s3.session_token.text);
+	assert_null(d[2].s3.access_key_id);
+	assert_string_equal(d[2].s3.sse, "AES256");
+	assert_string_equal(d[2].url, "s3://b/3?profile=p&ca=/ca.pem&path-style=yes");
+	assert_null(d[3].s3.secret_access_key.text);
+	assert_string_equal(d[3].s3.sse_kms_key_id, "k");
+	snprintf(url, sizeof(url), "s3://b/4?profile=p&ca=%s/ca.pem&proxy=http://h:1", folder);
+	assert_string_equal(d[3].url, url);
+	assert_string_equal(d[4].url, "s3://b/5");
+	assert_int_equal(strlen(d[4].s3.sse_customer_key.text), 44);
+}
+
+/* Encryption by the store that cannot be as it is written. */
+static void test_refused_encryption(void **state)
+{
+	static const char *const cases[][2] = {
+	        {"sse: AES", "sse: 'AES' is none of"},
+	        {"sse: AES256, sse-kms-key-id: k", "sse-kms-key-id"},
+	        {"sse-customer-key: short", "not 32 bytes"},
+	        {"sse-customer-algorithm: AES256", "without sse-customer-key"},
+	        {"sse-customer-algorithm: DES, sse-customer-key-path: k", "there is AES256"},
+	        {"sse: AES256, sse-customer-key-path: k", "exclude each other"},
+	        {"profile: p, access-key-id: a", "exclude each other"},
+	        {"sse-anything: x", "unencrypted"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char yaml[300];
+		snprintf(yaml, sizeof(yaml), "dbs: [{path: /d/x.db, replicas: [{bucket: b, %s}]}]",
+		         cases[i][0]);
+		cleanup_loaded struct loaded x =
+		        load_with(yaml, strlen(yaml), NULL, no_environment);
+		assert_int_not_equal(x.rc, 0);
+		bool said = false;
+		for (size_t k = 0; k < x.report.n; k++) {
+			said = said || strstr(x.report.messages[k].text, cases[i][1]);
+			assert_null(strstr(x.report.messages[k].text, "short"));
+		}
+		if (!said)
+			fail_msg("case %zu", i);
+	}
+}
+
 /* Buckets alone: an archive is kept in the host's state, with a cap. */
 static void test_state_archive(void **state)
 {
@@ -728,7 +830,7 @@ static void test_single_errors(void **state)
 	         "6 two destinations are called 'q'"},
 	        {"dbs:\n- path: /d/x.db\n  replicas:\n  - path: /b\n    age: {recipients: [age1x]}",
 	         "5 unencrypted"},
-	        {"dbs:\n- path: /d/x.db\n  replicas:\n  - url: s3://b/p\n    sse-kms-key-id: k",
+	        {"dbs:\n- path: /d/x.db\n  replicas:\n  - url: s3://b/p\n    sse-with: k",
 	         "5 unencrypted"},
 	        {"dbs:\n- path: /d/x.db\n  replicas:\n  - path: /b\n    encrypt-with: k",
 	         "5 unencrypted"},
@@ -1251,6 +1353,9 @@ int main(void)
 	        cmocka_unit_test(test_everything),
 	        cmocka_unit_test(test_archive_rule),
 	        cmocka_unit_test(test_several_replicas),
+	        cmocka_unit_test(test_credentials_of_buckets),
+	        cmocka_unit_test(test_whose_keys),
+	        cmocka_unit_test(test_refused_encryption),
 	        cmocka_unit_test(test_state_archive),
 	        cmocka_unit_test(test_old_system),
 	        cmocka_unit_test(test_litestream_keys),

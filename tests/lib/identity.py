@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who hands out credentials in a cloud: instance metadata (version 2), a container's agent, and the
+token service, on one port of loopback.
+
+Each answer has new keys, made by `issue()`, which are good for `lasts_s` by what it says.  What was
+asked is in `seen`.
+"""
+
+import contextlib
+import datetime
+import http.server
+import itertools
+import json
+import threading
+import time
+import urllib.parse
+
+import s3_fake
+
+SESSION = "metadata-session-token"  # of instance metadata, version 2
+CONTAINER = "container-authorization"
+WEB_TOKEN = "web-identity-token"
+ROLE = "arn:aws:iam::123456789012:role/asof"
+ROLES = "/latest/meta-data/iam/security-credentials/"
+
+
+class Identity:
+    def __init__(self, keys, lasts_s=3600):
+        self.keys, self.lasts_s = keys, lasts_s
+        self.numbers, self.seen, self.lock = itertools.count(1), [], threading.Lock()
+        self.secrets = {SESSION, CONTAINER, WEB_TOKEN}
+        self.asked = 0.0  # when last
+        self.fail = lambda path: None  # a status instead of an answer
+        identity = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 60
+
+            def log_message(self, *_):
+                pass
+
+            def handle(self):
+                with contextlib.suppress(OSError):
+                    super().handle()
+
+            def answer(self, status, text=""):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def do(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+                self.answer(*identity.serve(self.command, self.path, self.headers, body))
+
+            do_GET = do_PUT = do_POST = do
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def issue(self):
+        """(id, secret, token, expires): keys that the server knows from now on."""
+        n = next(self.numbers)
+        key_id, secret, token = f"ASIAISSUED{n}", f"issued/secret+{n}", f"issued-token-{n}=="
+        self.keys[key_id] = s3_fake.Key(secret, token)
+        self.secrets |= {secret, token}
+        end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=self.lasts_s)
+        return key_id, secret, token, end.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def as_json(self, token_name, **more):
+        key_id, secret, token, end = self.issue()
+        return json.dumps({**more, "AccessKeyId": key_id, "SecretAccessKey": secret, token_name: token,
+                           "Expiration": end})
+
+    def serve(self, method, path, headers, body):
+        with self.lock:
+            self.seen.append(path)
+            self.asked = time.time()
+            if status := self.fail(path):
+                return (status,)
+            if path == "/latest/api/token":
+                given = headers.get("X-aws-ec2-metadata-token-ttl-seconds")
+                return (200, SESSION) if method == "PUT" and given else (405,)
+            if path.startswith("/latest/"):
+                return self.metadata(path, headers)
+            if path == "/container":
+                return (200, self.as_json("Token")) if headers.get("Authorization") == CONTAINER \
+                    else (401,)
+            if path == "/sts":
+                return self.sts(dict(urllib.parse.parse_qsl(body)))
+            return (404,)
+
+    def metadata(self, path, headers):
+        if headers.get("X-aws-ec2-metadata-token") != SESSION:
+            return (401,)
+        if path == ROLES:
+            return 200, "a-role"
+        if path == ROLES + "a-role":
+            return 200, self.as_json("Token", Code="Success", Type="AWS-HMAC")
+        return (404,)
+
+    def sts(self, form):
+        if form.get("Action") != "AssumeRoleWithWebIdentity" or form.get("RoleArn") != ROLE or \
+                form.get("WebIdentityToken") != WEB_TOKEN or not form.get("RoleSessionName"):
+            return 403, ("<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>"
+                         "</Error></ErrorResponse>")
+        key_id, secret, token, end = self.issue()
+        return 200, ('<AssumeRoleWithWebIdentityResponse '
+                     'xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+                     "<AssumeRoleWithWebIdentityResult><SubjectFromWebIdentityToken>x"
+                     "</SubjectFromWebIdentityToken><Credentials>"
+                     f"<SessionToken>{token}</SessionToken><SecretAccessKey>{secret}</SecretAccessKey>"
+                     f"<Expiration>{end}</Expiration><AccessKeyId>{key_id}</AccessKeyId></Credentials>"
+                     "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>")

@@ -105,6 +105,19 @@ const struct grow_info *grow_writer_info(const struct grow_writer *w);
 void grow_rest(struct grow_writer *w);
 void grow_writer_free(struct grow_writer *w);
 
+/* ---- fences: objects of a destination (FORMAT.md) ---- */
+
+/*
+ * A header that nothing follows, and that no segment begins with: its bytes follow from its place
+ * and from what it says.  So a segment that was cut to its header is told from it.
+ * `goes_on`: 0, it closes its lineage; else the txid with which its writer goes on.
+ */
+int grow_fence_put(uint32_t lineage, uint64_t first_txid, uint64_t goes_on, struct buf *out,
+                   struct err *err) MUST_USE;
+/* DAMAGED when it is none. */
+int grow_fence_get(const void *p, size_t len, const char *name, uint32_t lineage,
+                   uint64_t first_txid, uint64_t *ret_goes_on, struct err *err) MUST_USE;
+
 /* ---- reading: any thread ---- */
 struct grow_reader;
 

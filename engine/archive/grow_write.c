@@ -88,6 +88,44 @@ int grow_header_get(const uint8_t *raw, size_t len, const char *name, struct gro
 	return 0;
 }
 
+/* ---- fences ---- */
+
+int grow_fence_put(uint32_t lineage, uint64_t first_txid, uint64_t goes_on, struct buf *out,
+                   struct err *err)
+{
+	uint8_t first[8];
+	uint64_t hash;
+
+	store_le64(first, first_txid);
+	const struct grow_info info = {
+	        .id = hash64(first, sizeof(first), lineage),
+	        .page_size = 512,
+	        .lineage = lineage,
+	        .first_txid = first_txid,
+	        .salt1 = (uint32_t)goes_on,
+	        .salt2 = (uint32_t)(goes_on >> 32),
+	};
+	return grow_header_put(&info, out, &hash, err);
+}
+
+int grow_fence_get(const void *p, size_t len, const char *name, uint32_t lineage,
+                   uint64_t first_txid, uint64_t *ret_goes_on, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(GROW_HEADER_SIZE);
+	struct grow_info info;
+	uint64_t hash;
+
+	int rc = grow_header_get(p, len, name, &info, &hash, err);
+	if (rc < 0)
+		return rc;
+	*ret_goes_on = info.salt1 | (uint64_t)info.salt2 << 32;
+	rc = grow_fence_put(lineage, first_txid, *ret_goes_on, &b, err);
+	if (rc == 0 && (b.len != len || memcmp(b.data, p, len) != 0))
+		rc = err_set(err, ERR_DAMAGED, 0,
+		             "'%s' is damaged: it was cut short behind its header", name);
+	return rc;
+}
+
 void grow_tail_init(struct grow_tail *t, const struct grow_info *info, uint64_t header_hash)
 {
 	*t = (struct grow_tail){

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Level 0: the commits of an interval as a segment of their own, in the format of a growing one
- * (archive/grow.h), compressed and complete; and headers that nothing follows.
+ * (archive/grow.h), compressed and complete.
  */
 #include "engine/archive/grow_i.h"
 #include "engine/base/file.h"
@@ -130,23 +130,6 @@ int level0_make_idle(struct shipper *s, const struct history_object *o, struct s
 	return rc;
 }
 
-int level0_header(uint32_t lineage, uint64_t first_txid, uint64_t goes_on, struct buf *ret,
-                  struct err *err)
-{
-	/* Alike at each try. */
-	const struct grow_info info = {
-	        .id = hash64(&first_txid, sizeof(first_txid), lineage),
-	        .page_size = 512,
-	        .lineage = lineage,
-	        .first_txid = first_txid,
-	        .salt1 = (uint32_t)goes_on,
-	        .salt2 = (uint32_t)(goes_on >> 32),
-	};
-	uint64_t hash;
-
-	return grow_header_put(&info, ret, &hash, err);
-}
-
 /* ---- reading one back ---- */
 
 struct read_back {
@@ -181,9 +164,10 @@ static int read_back(struct shipper *s, uint32_t lineage, uint64_t first_txid, s
 		return err_set(err, ERR_DAMAGED, 0,
 		               "'%s' is damaged: its content is that of another object", file);
 	if (b->bytes.len == GROW_HEADER_SIZE) {
-		ret->goes_on = info.salt1 | (uint64_t)info.salt2 << 32;
-		ret->closes = ret->goes_on == 0;
-		return 0;
+		rc = grow_fence_get(b->bytes.data, b->bytes.len, file, lineage, first_txid,
+		                    &ret->goes_on, err);
+		ret->closes = rc == 0 && ret->goes_on == 0;
+		return rc;
 	}
 	rc = source_open_bytes(b->bytes.data, b->bytes.len, file, &src, err);
 	if (rc == 0 && (rc = cache_new(1u << 20, &b->cache, err)) < 0)

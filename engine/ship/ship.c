@@ -255,7 +255,7 @@ static int jump(struct shipper *s, struct err *err)
 		rc = ship_put_bytes(s, file, note.data, note.len, 0, err);
 	}
 	if (rc == 0)
-		rc = level0_header(to->lineage, s->next_txid, to->last_txid + 1, &b, err);
+		rc = grow_fence_put(to->lineage, s->next_txid, to->last_txid + 1, &b, err);
 	if (rc < 0)
 		return rc;
 	level0_file(to->lineage, s->next_txid, file);

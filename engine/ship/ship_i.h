@@ -111,10 +111,6 @@ int level0_make(struct shipper *s, uint32_t lineage, uint64_t first_txid, uint64
  * itself; so it, too, has its key. */
 int level0_make_idle(struct shipper *s, const struct history_object *o, struct source **ret,
                      uint64_t *ret_bytes, struct commit *ret_last, struct err *err) MUST_USE;
-/* A header that nothing follows.  Its salts tell with which txid its writer goes on, behind a gap;
- * 0: the lineage is closed. */
-int level0_header(uint32_t lineage, uint64_t first_txid, uint64_t goes_on, struct buf *ret,
-                  struct err *err) MUST_USE;
 /* What lies at the store under a key of level 0. */
 struct level0_info {
 	bool closes;

@@ -71,7 +71,7 @@ static int close_lineage(struct shipper *s, const struct ship_end *end, struct e
 	char file[OBJECT_NAME_MAX + 16];
 
 	level0_file(end->lineage, end->last_txid + 1, file);
-	int rc = level0_header(end->lineage, end->last_txid + 1, 0, &b, err);
+	int rc = grow_fence_put(end->lineage, end->last_txid + 1, 0, &b, err);
 	return rc < 0 ? rc : ship_put_bytes(s, file, b.data, b.len, STORE_CREATE, err);
 }
 

@@ -15,7 +15,8 @@
  *      of a state found idle may take a txid of its own.
  *  (3) A segment of level 0 is whole: its records end where the object ends, and with the commit
  *      before the next segment, or it is damaged.
- *  (4) A header that nothing follows closes a lineage (ship/ship.h) and holds nothing.
+ *  (4) A fence (archive/grow.h) closes a lineage, or stands before a gap, and holds nothing.  What is
+ *      no longer is read, once, to tell it from a segment that was cut short.
  */
 #include "engine/view/history_i.h"
 
@@ -116,8 +117,6 @@ static int take_object(struct entries *into, struct entries *old, enum object_ty
 	if (strlen(file) >= sizeof(e.file) || !object_name_parse(file, &e.name) ||
 	    !catalog_belongs(&e.name, folder))
 		return 0;
-	if (e.name.type == OBJECT_GROWING && e.bytes <= GROW_HEADER_SIZE)
-		return 0; /* (4) */
 	snprintf(e.file, sizeof(e.file), "%s", file);
 	catalog_keep_open(old, &e);
 	return entries_add(into, &e, err);
@@ -180,6 +179,61 @@ static void listing_release(struct listing *l)
 	free(l->gaps);
 }
 
+/* ---- fences ---- */
+
+static bool known_fence(const struct history *h, const struct entry *e)
+{
+	for (size_t i = 0; i < h->fences.n; i++)
+		if (strcmp(h->fences.e[i].file, e->file) == 0 &&
+		    h->fences.e[i].modified_us == e->modified_us)
+			return true;
+	return false;
+}
+
+/* Whether an object no longer than a fence is to be passed over: it is one, or is gone. */
+static int is_fence(struct history *h, const struct entry *e, bool *ret, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(GROW_HEADER_SIZE);
+	char key[STORE_KEY_MAX];
+	struct err why = ERR_INIT;
+	uint64_t goes_on;
+
+	*ret = known_fence(h, e);
+	if (*ret)
+		return 0;
+	snprintf(key, sizeof(key), "local/%s/segment/%s", h->name, e->file);
+	int rc = store_get(h->archive->stores[0], key, GROW_HEADER_SIZE, &b, &why);
+	if (rc == 0)
+		rc = grow_fence_get(b.data, b.len, e->file, e->name.lineage, e->name.first_txid,
+		                    &goes_on, &why);
+	*ret = rc == 0 || why.kind == ERR_NOT_FOUND;
+	if (*ret || why.kind == ERR_DAMAGED)
+		return rc == 0 ? entries_add(&h->fences, e, err) : 0;
+	return err_copy(err, &why);
+}
+
+/* Of the segments from number `from` on; see (4).  A segment that was cut short stays, and shows as
+ * damaged when it is opened. */
+static int drop_fences(struct history *h, struct entries *es, size_t from, struct err *err)
+{
+	size_t kept = from;
+	int rc = 0;
+
+	for (size_t i = from; i < es->n; i++) {
+		struct entry *e = &es->e[i];
+		bool fence = false;
+		if (rc == 0 && e->name.type == OBJECT_GROWING && e->bytes <= GROW_HEADER_SIZE &&
+		    !e->open)
+			rc = is_fence(h, e, &fence, err);
+		if (!fence)
+			es->e[kept++] = *e;
+	}
+	es->n = kept;
+	return rc;
+}
+
+/* ---- all of it ---- */
+
 /* What the listing took over from the history is its own, whatever becomes of the listing. */
 static int list_all(struct history *h, struct err *err)
 {
@@ -189,6 +243,7 @@ static int list_all(struct history *h, struct err *err)
 	l.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "local/%s/", h->name);
 	int rc = store_list(h->archive->stores[0], prefix, NULL, true, take_listed, &l, err);
 	rc = rc ? rc : read_thinned(h, l.thinned, err);
+	rc = rc ? rc : drop_fences(h, &l.segments, 0, err);
 	if (rc < 0) { /* what was open is opened again when needed */
 		listing_release(&l);
 		return rc;
@@ -371,7 +426,6 @@ static int take_news(void *ctx, const struct store_entry *s, struct err *err)
 	if (e->name.type != OBJECT_GROWING || !newest || e->name.lineage != newest->name.lineage ||
 	    e->name.first_txid <= newest->name.first_txid)
 		w->otherwise = true;
-	w->n++;
 	return 0;
 }
 
@@ -388,6 +442,9 @@ static int follow(struct history *h, bool *ret_relist, struct err *err)
 	w.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "local/%s/segment/", h->name);
 	snprintf(after, sizeof(after), "%s%s", prefix, h->segments.e[had - 1].file);
 	int rc = store_list(h->archive->stores[0], prefix, after, true, take_news, &w, err);
+	if (rc == 0)
+		rc = drop_fences(h, &h->segments, had, err);
+	w.n = h->segments.n - had;
 	h->n_followed += (unsigned)w.n;
 	*ret_relist = rc < 0 || w.otherwise || h->n_followed >= RELIST_NEW;
 	if (rc == 0 && w.n && !*ret_relist) {

@@ -439,6 +439,7 @@ void catalog_release(struct history *h)
 	entries_release(h, &h->snapshots);
 	entries_release(h, &h->segments);
 	entries_release(h, &h->coalesced);
+	entries_release(h, &h->fences);
 	thinned_note_release(&h->thinned);
 	free(h->gaps);
 }

@@ -65,6 +65,7 @@ struct history {
 	int64_t relisted_us, retry_us; /* in a bucket */
 	unsigned n_followed;           /* segments that came since all was listed */
 	struct entries snapshots, segments, coalesced;
+	struct entries fences; /* in a bucket: those that were read, and are fences */
 	struct gap_note *gaps;
 	size_t n_gaps;
 	struct thinned_note thinned; /* until_txid 0: nothing was thinned */

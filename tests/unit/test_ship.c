@@ -119,6 +119,14 @@ static void b_counters(struct store *s, struct store_counters *ret)
 static const struct store_ops breaking_ops = {b_put,    b_get,      b_open, b_list,
                                               b_remove, b_counters, NULL};
 
+static void b_free(struct store *s)
+{
+}
+
+/* Of one that lies on the stack, and is given to who frees it. */
+static const struct store_ops borrowed_ops = {b_put,    b_get,      b_open, b_list,
+                                              b_remove, b_counters, b_free};
+
 static struct breaking break_after(struct store *inner, long left, bool takes_effect)
 {
 	return (struct breaking){
@@ -614,6 +622,100 @@ static void test_two_writers(void **state)
 	assert_true(took >= 1 && late >= 1);
 }
 
+/* ---- a segment that was cut to its header is no fence ---- */
+
+struct cutting {
+	char keys[64][200];
+	size_t n;
+};
+
+static int list_level0(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct cutting *c = ctx;
+	struct object_name n;
+
+	if (strstr(e->key, "/segment/") && object_name_parse(strrchr(e->key, '/') + 1, &n) &&
+	    n.type == OBJECT_GROWING && c->n < 64)
+		snprintf(c->keys[c->n++], sizeof(c->keys[0]), "%s", e->key);
+	return 0;
+}
+
+/* What a reader of the store finds, who goes through all transactions: nothing is missing before the
+ * object, and what it held is damaged, and not unknown. */
+static void look_at_cut(const struct synth *s, struct store *store, const char *key, bool is_last)
+{
+	struct breaking b = break_after(store, -1, false);
+	struct store *stores[] = {&b.base};
+	struct err err = ERR_INIT;
+	const char *file = strrchr(key, '/') + 1;
+	struct archive *a;
+	struct history *h;
+	struct object_name n;
+	unsigned damaged = 0;
+
+	assert_true(object_name_parse(file, &n));
+	b.base.ops = &borrowed_ops;
+	synth_must(archive_open_stores(stores, 1, NULL, &a, &err), &err, "open");
+	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
+	for (uint64_t t = 1; t <= s->n_states; t++) {
+		struct err why = ERR_INIT;
+		if (synth_compare(s, h, t, &why))
+			continue;
+		if (t < n.first_txid)
+			synth_die("transaction %" PRIu64 " is lost with '%s': %s", t, file, why.msg);
+		damaged += why.kind == ERR_DAMAGED && strstr(why.msg, file);
+	}
+	if (!is_last)
+		assert_true(damaged > 0);
+	history_put(h);
+	archive_free(a);
+}
+
+static void test_cut_to_header(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct synth *s = make(root, 12);
+	struct store *store;
+	struct err err = ERR_INIT;
+	struct ship_status st;
+	struct cutting c = {.n = 0};
+
+	synth_must(store_open_memory(&store, &err), &err, "store");
+	struct shipper *sh = open_shipper(root, store, SHIP_GRACE_US);
+	for (unsigned i = 0; i < 5; i++) {
+		for (unsigned k = 0; k < 3; k++)
+			synth_random_commit(s);
+		synth_publish(s);
+		if (i == 0)
+			synth_snapshot(s, 1, 1);
+		synth_must(ship_all(sh, &err), &err, "ship");
+	}
+	shipper_free(sh);
+	synth_must(store_list(store, "", NULL, true, list_level0, &c, &err), &err, "list");
+	assert_int_equal(c.n, 5);
+	for (size_t i = 0; i < c.n; i++) {
+		cleanup_buf struct buf b = BUF_INIT((size_t)1 << 20);
+		synth_must(store_get(store, c.keys[i], b.max_bytes, &b, &err), &err, "get");
+		synth_must(store_put_bytes(store, c.keys[i], b.data, GROW_HEADER_SIZE, 0, &err),
+		           &err, "put");
+		look_at_cut(s, store, c.keys[i], i + 1 == c.n);
+		forget(root);
+		sh = open_shipper(root, store, SHIP_GRACE_US);
+		if (i + 1 == c.n) { /* where it goes on it looks */
+			assert_int_equal(ship_all(sh, &err), -ERR_DAMAGED);
+			assert_non_null(strstr(err.msg, strrchr(c.keys[i], '/')));
+			ship_status_get(sh, &st);
+			assert_false(st.fenced);
+		}
+		shipper_free(sh);
+		synth_must(store_put_bytes(store, c.keys[i], b.data, b.len, 0, &err), &err, "put");
+	}
+	assert_int_equal(check_held(s, store, WHOLE), s->n_states);
+	store_free(store);
+	synth_free(s);
+	test_remove(root);
+}
+
 /* ---- away for too long ---- */
 
 static void test_gap(void **state)
@@ -679,6 +781,7 @@ int main(void)
 	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_failing_anywhere),
 	        cmocka_unit_test(test_idle),        cmocka_unit_test(test_bytes),
 	        cmocka_unit_test(test_two_writers), cmocka_unit_test(test_gap),
+	        cmocka_unit_test(test_cut_to_header),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

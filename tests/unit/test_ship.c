@@ -662,7 +662,8 @@ static void look_at_cut(const struct synth *s, struct store *store, const char *
 		if (synth_compare(s, h, t, &why))
 			continue;
 		if (t < n.first_txid)
-			synth_die("transaction %" PRIu64 " is lost with '%s': %s", t, file, why.msg);
+			synth_die("transaction %" PRIu64 " is lost with '%s': %s", t, file,
+			          why.msg);
 		damaged += why.kind == ERR_DAMAGED && strstr(why.msg, file);
 	}
 	if (!is_last)
@@ -778,9 +779,9 @@ static void test_gap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_failing_anywhere),
-	        cmocka_unit_test(test_idle),        cmocka_unit_test(test_bytes),
-	        cmocka_unit_test(test_two_writers), cmocka_unit_test(test_gap),
+	        cmocka_unit_test(test_any_history),   cmocka_unit_test(test_failing_anywhere),
+	        cmocka_unit_test(test_idle),          cmocka_unit_test(test_bytes),
+	        cmocka_unit_test(test_two_writers),   cmocka_unit_test(test_gap),
 	        cmocka_unit_test(test_cut_to_header),
 	};
 	log_set_level(LOG_ERROR);

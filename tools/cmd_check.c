@@ -2,24 +2,29 @@
 #include "tools/cli.h"
 
 #include "tools/check.h"
+#include "tools/check_place.h"
 #include "tools/check_sample.h"
 
 #include "engine/observe/alerting.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 
 /* One thing that was tried out. */
 struct row {
-	const char *what; /* "database", "archive", "destination", "mount", "alert" */
+	const char *what; /* "database", "archive", "destination", "mount", "alert", "place" */
 	char *name, *path, *archive;
 	const struct config_destination *destination;
 	struct check_result result;
+	struct place_report *place; /* of a destination, and of what an argument names */
+	bool again;                 /* the place was tried out for a row above */
 };
 
 struct rows {
 	struct row *items;
 	size_t n, n_problems;
+	size_t n_unavailable; /* of those */
 };
 
 static void rows_release(struct rows *r)
@@ -28,6 +33,8 @@ static void rows_release(struct rows *r)
 		free(r->items[i].name);
 		free(r->items[i].path);
 		free(r->items[i].archive);
+		if (!r->items[i].again)
+			free(r->items[i].place);
 	}
 	free(r->items);
 }
@@ -112,6 +119,35 @@ static int try_archive(struct rows *r, const char *root, const struct config_ret
 	return 0;
 }
 
+/* Each place once, whichever databases go there. */
+static struct place_report *tried_place(const struct rows *r, const char *archive)
+{
+	for (size_t i = 0; i + 1 < r->n; i++)
+		if (r->items[i].place && strcmp(r->items[i].path, archive) == 0)
+			return r->items[i].place;
+	return NULL;
+}
+
+/* For the newest row. */
+static int try_place(struct rows *r, const struct config_destination *d,
+                     const struct config_retention *retention, struct err *err)
+{
+	struct row *row = &r->items[r->n - 1];
+
+	row->place = tried_place(r, row->path);
+	row->again = row->place != NULL;
+	if (!row->again) {
+		row->place = calloc(1, sizeof(*row->place));
+		if (!row->place)
+			return err_set(err, ERR_NOMEM, 0, "out of memory");
+		check_place(row->path, d, retention, row->place);
+	}
+	row->result = row->place->result;
+	r->n_problems += row->result.state == CHECK_PROBLEM;
+	r->n_unavailable += row->place->unavailable;
+	return 0;
+}
+
 static int try_destinations(struct rows *r, const struct config_database *d, struct err *err)
 {
 	for (size_t i = 0; i < d->n_destinations; i++) {
@@ -125,10 +161,9 @@ static int try_destinations(struct rows *r, const struct config_database *d, str
 			row->result.state = CHECK_WAITING;
 			snprintf(row->result.text, sizeof(row->result.text), "not configured: %s",
 			         dest->not_configured);
-		} else {
-			check_archive(dest->url, &dest->retention, &row->result);
+		} else if (try_place(r, dest, &dest->retention, err) < 0) {
+			return -ERR_NOMEM;
 		}
-		r->n_problems += row->result.state == CHECK_PROBLEM;
 	}
 	return 0;
 }
@@ -245,6 +280,15 @@ static int list_plans(const struct config *c, int64_t now_us, struct plan **ret,
 
 /* ---- JSON ---- */
 
+static void add_place_json(json_t *o, const struct place_report *p)
+{
+	json_object_set_new(o, "trial", p ? place_json(p) : json_array());
+	json_object_set_new(o, "clock_difference_seconds",
+	                    p && p->trial.has_clock
+	                            ? json_real((double)p->trial.clock_us / US_PER_SECOND)
+	                            : json_null());
+}
+
 static json_t *messages_json(const struct config_report *report, enum config_severity severity)
 {
 	json_t *list = json_array();
@@ -278,6 +322,9 @@ static json_t *row_json(const struct row *r)
 		json_object_set_new(o, "database", json_string(r->name));
 		json_object_set_new(o, "destination", json_string(r->destination->name));
 		json_object_set_new(o, "configured", json_boolean(!r->destination->not_configured));
+		add_place_json(o, r->place);
+	} else if (r->place) {
+		add_place_json(o, r->place);
 	}
 	return o;
 }
@@ -358,6 +405,39 @@ static int print_rows(const struct rows *rows, const char *what, const char *con
 	return 0;
 }
 
+/* What was tried at one place, a line each. */
+static int print_trial(const struct row *r, struct err *err)
+{
+	static const char *const header[] = {"tried", "state", "what that means"};
+	cleanup_table struct table *t = NULL;
+	char text[PLACE_TEXT_MAX];
+	int rc = table_new(header, 3, &t, err);
+
+	for (int i = 0; i < PLACE_LINES && !rc; i++) {
+		place_line_text(r->place, i, text);
+		rc = table_cell(t, err, "%s", place_line_name(i));
+		rc = rc ? rc : table_cell(t, err, "%s", place_line_state(r->place, i));
+		rc = rc ? rc : table_cell(t, err, "%s", text);
+	}
+	if (rc)
+		return rc;
+	printf("\n%s\n", r->path);
+	table_print(t, stdout);
+	return 0;
+}
+
+static int print_trials(const struct rows *rows, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < rows->n && !rc; i++) {
+		const struct row *r = &rows->items[i];
+		if (r->place && r->place->tried && !r->again)
+			rc = print_trial(r, err);
+	}
+	return rc;
+}
+
 static int print_plans(const struct plan *plans, size_t n, struct err *err)
 {
 	static const char *const header[] = {"schedule", "when", "next run"};
@@ -401,13 +481,23 @@ static int print_text(const struct config *c, const struct rows *rows, const str
 	if ((rc = print_rows(rows, "database", databases, 4, err)) ||
 	    (rc = print_rows(rows, "archive", archives, 4, err)) ||
 	    (rc = print_rows(rows, "destination", destinations, 4, err)) ||
-	    (rc = print_rows(rows, "mount", mounts, 3, err)) ||
+	    (rc = print_trials(rows, err)) || (rc = print_rows(rows, "mount", mounts, 3, err)) ||
 	    (rc = print_rows(rows, "alert", alerts, 3, err)))
 		return rc;
 	return print_plans(plans, n_plans, err);
 }
 
 /* ---- */
+
+/* 5 where nothing else is wrong but that somebody does not answer. */
+static int judge(const struct rows *rows, struct err *err)
+{
+	if (!rows->n_problems)
+		return 0;
+	return err_set(err, rows->n_unavailable == rows->n_problems ? ERR_UNAVAILABLE : ERR_REFUSED,
+	               0, "check: %zu problem%s (see above)", rows->n_problems,
+	               rows->n_problems == 1 ? "" : "s");
+}
 
 static int check_loaded(const struct config *c, const struct config_report *report, bool json,
                         bool send_test, struct err *err)
@@ -422,10 +512,47 @@ static int check_loaded(const struct config *c, const struct config_report *repo
 		return rc;
 	rc = json ? print_json(NULL, c, report, &rows, plans, n_plans, err)
 	          : print_text(c, &rows, plans, n_plans, err);
-	if (rc || !rows.n_problems)
+	return rc ? rc : judge(&rows, err);
+}
+
+/* ---- what arguments name ---- */
+
+static int print_places(const struct rows *rows, bool json, struct err *err)
+{
+	static const char *const header[] = {"archive", "state"};
+	cleanup_table struct table *t = NULL;
+
+	if (json)
+		return cli_print_json(json_pack("{so}", "places", rows_json(rows, "place")), err);
+	int rc = table_new(header, 2, &t, err);
+	for (size_t i = 0; i < rows->n && !rc; i++) {
+		const struct row *r = &rows->items[i];
+		rc = table_cell(t, err, "%s", r->path);
+		rc = rc ? rc
+		        : table_cell(t, err, "%s%s",
+		                     r->result.state == CHECK_PROBLEM ? "PROBLEM: " : "",
+		                     r->result.text);
+	}
+	if (rc)
 		return rc;
-	return err_set(err, ERR_REFUSED, 0, "check: %zu problem%s (see above)", rows.n_problems,
-	               rows.n_problems == 1 ? "" : "s");
+	table_print(t, stdout);
+	return print_trials(rows, err);
+}
+
+/* No configuration is asked for. */
+static int check_places(const struct cli *c, bool json, struct err *err)
+{
+	static const struct config_retention standard = {.min_free_percent = 5,
+	                                                 .min_free_bytes = UINT64_C(2) << 30};
+	cleanup_rows struct rows rows = {0};
+	int rc = 0;
+
+	for (int i = 0; i < c->n_args && !rc; i++)
+		rc = add_row(&rows, "place", c->args[i], c->args[i], c->args[i], err)
+		             ? try_place(&rows, NULL, &standard, err)
+		             : -ERR_NOMEM;
+	rc = rc ? rc : print_places(&rows, json, err);
+	return rc ? rc : judge(&rows, err);
 }
 
 enum { OPT_NO_EXPAND = OPT_FIRST_OWN, OPT_SAMPLE, OPT_SEED, OPT_SEND_TEST };
@@ -454,14 +581,19 @@ static int run_check(struct cli *c, struct err *err)
 	}
 	if (id < 0)
 		return id;
-	if ((rc = cli_check_args(c, 0, 0, "", err)))
+	if ((rc = cli_check_args(c, 0, INT_MAX, "", err)))
 		return rc;
 	if (sample.share && send_test)
 		return cli_usage(c, err, "--send-test does not go with --sample");
+	if (c->n_args && (sample.share || send_test))
+		return cli_usage(c, err, "'%s': an archive to try out goes without %s", c->args[0],
+		                 send_test ? "--send-test" : "--sample (name it by --archive)");
 	if (sample.share)
 		return check_sample(c, &sample, err);
 	if (sample.archive || sample.seed)
 		return cli_usage(c, err, "--archive and --seed go with --sample");
+	if (c->n_args)
+		return check_places(c, json, err);
 	options.path = c->config_path ? c->config_path : config_default_path();
 	options.env_path = c->env_path;
 	rc = config_load(&options, &c->config, &report, err);
@@ -495,15 +627,19 @@ static const struct cli_option check_options[] = {
 
 const struct cli_command cmd_check = {
         .name = "check",
-        .usage = "[--send-test] [--sample P% [--seed N] [--archive ARCHIVE]] [--json]",
+        .usage = "[ARCHIVE…] [--send-test] [--sample P% [--seed N] [--archive ARCHIVE]] [--json]",
         .summary = "Checks the configuration and tries out what it names; shows what runs when.",
         .details =
                 "Every error is printed, by line.  Nothing is started and nothing stays written: "
                 "each\n"
-                "database is looked at, a file is made and removed in each archive.  Exit status: "
-                "2\n"
-                "for errors of the configuration, 1 for something that would not work.  --sample "
-                "looks at\n"
+                "database is looked at, a file is made and removed in each archive, each "
+                "destination is\n"
+                "written, read, listed, written on a condition, and deleted in.  ARCHIVE, a "
+                "folder or URL,\n"
+                "is tried out so without a configuration.  Exit status: 2 for errors of the\n"
+                "configuration, 1 for something that would not work, 5 where all that is wrong is "
+                "a\n"
+                "destination that does not answer.  --sample looks at\n"
                 "what is in the archives instead: stored bytes against their checksums, and "
                 "moments\n"
                 "against what was committed; 4 for damage.  --send-test sends a message to each "

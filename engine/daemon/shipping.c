@@ -79,7 +79,7 @@ static uint64_t text_hash(const char *text, uint64_t seed)
 	return text ? hash64(text, strlen(text) + 1, seed) : seed + 1;
 }
 
-static void fill_options(const struct shipping_destination *d, struct store_options *o)
+void shipping_store_options(const struct shipping_destination *d, struct store_options *o)
 {
 	const struct config_s3 *c = d->s3;
 
@@ -366,7 +366,7 @@ int shipping_add(struct shipping *s, const struct shipping_destination *d, struc
 {
 	struct store_options o = {.patience_ms = PATIENCE_MS, .create = true, .stop = &s->stop};
 
-	fill_options(d, &o);
+	shipping_store_options(d, &o);
 	uint64_t key = job_key(d, &o);
 	LOCK_SCOPE(&s->lock);
 	struct job *j = find_job(s, key);
@@ -414,20 +414,26 @@ static void remove_job(struct shipping *s, struct job *j)
 	free_job(j);
 }
 
+void shipping_destination_of(const struct config_destination *c, struct shipping_destination *ret)
+{
+	*ret = (struct shipping_destination){.label = c->name,
+	                                     .url = c->url,
+	                                     .s3 = &c->s3,
+	                                     .sftp_identity = c->sftp_identity,
+	                                     .sftp_host_key = c->sftp_host_key,
+	                                     .key_file = c->key_file,
+	                                     .key_command = c->key_command,
+	                                     .interval_us = c->sync_interval_us};
+}
+
 static void add_all(struct shipping *s, const struct fleet_entry *e)
 {
 	for (size_t i = 0; e->config && i < e->config->n_destinations; i++) {
 		const struct config_destination *c = &e->config->destinations[i];
-		const struct shipping_destination d = {.archive = e->archive,
-		                                       .name = e->name,
-		                                       .label = c->name,
-		                                       .url = c->url,
-		                                       .s3 = &c->s3,
-		                                       .sftp_identity = c->sftp_identity,
-		                                       .sftp_host_key = c->sftp_host_key,
-		                                       .key_file = c->key_file,
-		                                       .key_command = c->key_command,
-		                                       .interval_us = c->sync_interval_us};
+		struct shipping_destination d;
+		shipping_destination_of(c, &d);
+		d.archive = e->archive;
+		d.name = e->name;
 		struct err why = ERR_INIT;
 		if (c->type == CONFIG_DEST_FILE || c->not_configured)
 			continue;

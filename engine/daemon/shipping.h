@@ -18,6 +18,7 @@
 #define ASOF_DAEMON_SHIPPING_H
 
 #include "engine/daemon/fleet.h"
+#include "engine/store/store.h"
 
 struct shipping;
 
@@ -29,6 +30,11 @@ struct shipping_destination {
 	const char *sftp_identity, *sftp_host_key, *key_file, *key_command; /* likewise */
 	int64_t interval_us;
 };
+
+/* What a configuration says of a destination, but `archive` and `name`; borrowed. */
+void shipping_destination_of(const struct config_destination *c, struct shipping_destination *ret);
+/* How its store is opened. */
+void shipping_store_options(const struct shipping_destination *d, struct store_options *ret);
 
 int shipping_new(struct shipping **ret, struct err *err) MUST_USE;
 /* One destination more; texts are copied.  USAGE: a URL that says nothing sensible. */

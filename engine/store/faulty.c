@@ -78,8 +78,12 @@ static int faulty_put(struct store *s, const char *key, struct source *body, uin
 	int rc;
 
 	begin(f);
+	if (f->faults.ignores_create)
+		flags &= ~(unsigned)STORE_CREATE;
 	if (happens(f, f->faults.fail_permille))
 		rc = fail(f, key, err);
+	else if (f->faults.refuses_create && (flags & STORE_CREATE))
+		rc = err_set(err, ERR_REFUSED, 0, "%s has no conditional writes", f->base.label);
 	else
 		rc = store_put(f->inner, key, body, bytes, flags, err);
 	if (rc == 0 && happens(f, f->faults.lost_permille))

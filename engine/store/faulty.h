@@ -18,6 +18,8 @@ struct store_faults {
 	unsigned cut_permille;     /* reads give part of what was asked for, and DAMAGED */
 	unsigned flip_permille;    /* reads succeed with one bit flipped, against (4) */
 	unsigned missing_permille; /* reads and openings find nothing: NOT_FOUND */
+	bool ignores_create;       /* a put with STORE_CREATE replaces, against (2), */
+	bool refuses_create;       /* or is REFUSED */
 	int64_t delay_us;          /* each request takes so long, */
 	uint64_t bytes_per_s;      /* and as long as its bytes take; 0: no time */
 };

@@ -248,6 +248,16 @@ dbs:
                          [("file", True), ("s3", False)])
         self.assertEqual(rows[0]["path"], self.path("nas"))
         self.assertIn("without credentials", rows[1]["message"])
+        self.assertEqual([r["trial"] for r in rows], [[], []])
+        self.assertFalse(os.path.exists(self.path("nas")))
+        os.mkdir(self.path("nas"))
+        rows = self.check_json(config, env={"AWS_ACCESS_KEY_ID": ""})["destinations"]
+        self.assertEqual([r["tried"] for r in rows[0]["trial"]],
+                         ["write", "read", "list", "conditional write", "delete", "clock"])
+        self.assertEqual({r["state"] for r in rows[0]["trial"]}, {"ok"})
+        self.assertEqual(os.listdir(self.path("nas")), [])
+        run = self.check(config, env={"AWS_ACCESS_KEY_ID": ""})
+        self.assertRegex(run.stdout, r"\nconditional write +ok +works\n")
         self.assertEqual(rows[1]["path"], "s3://bucket/a%20b")
 
     def test_next_runs(self):

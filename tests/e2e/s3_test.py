@@ -3,6 +3,7 @@
 """Archives in a bucket: a real S3 server, on loopback."""
 # runner: timeout=400
 
+import json
 import os
 import random
 import shutil
@@ -63,8 +64,8 @@ class Bucket(harness.Case):
         self.assertIn("(usage)", run.stderr)
         self.assertIn("'x", run.stderr)
 
-    def proxy(self, plan):
-        p = s3_faults.Proxy(server.port, plan)
+    def proxy(self, plan, conditions="keep"):
+        p = s3_faults.Proxy(server.port, plan, conditions)
         self.addCleanup(p.stop)
         self.url = p.url("trades", "/" + os.path.basename(self.dir))
         return p
@@ -132,6 +133,59 @@ class Bucket(harness.Case):
             run = self.tool("fill", "1", "10")
             self.assertEqual(run.returncode, 1)
             self.assertIn(f"({kind})", run.stderr)
+
+    def check_place(self, status, *command):
+        """What asof check says of each thing that it tries, and of all of it."""
+        run = subprocess.run([*command, harness.ASOF, "check", self.url, "--json"], env=self.env,
+                             timeout=100, check=False, text=True, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        self.assertEqual(run.returncode, status, run.stdout + run.stderr)
+        place, = json.loads(run.stdout)["places"]
+        states = {row["tried"]: row["state"] for row in place["trial"]}
+        return states, place
+
+    def keys(self):
+        return server.run("radosgw-admin", "bucket", "list", "--bucket=trades")
+
+    def test_tried_out(self):
+        """asof check does what a replicator will, and says what does not work there."""
+        works = dict.fromkeys(("write", "read", "list", "conditional write", "delete", "clock"), "ok")
+        states, place = self.check_place(0)
+        self.assertEqual(states, works)
+        self.assertEqual((place["message"], place["clock_difference_seconds"]), ("works", 0.0))
+        self.assertNotIn(".asof-check", self.keys())  # nothing stays
+        for denied, status, lacks in (
+                ("DELETE", 0, {"delete": "lacks"}),
+                ("GET", 1, {"read": "failed", "list": "failed", "clock": "untried"}),
+                ("PUT", 1, {"write": "failed", "read": "untried", "conditional write": "untried",
+                            "delete": "untried", "clock": "untried"})):
+            with self.subTest(denied=denied):
+                self.proxy(lambda method, path, n, denied=denied: "denied" if method == denied
+                           else None)
+                states, place = self.check_place(status)
+                self.assertEqual(states, {**works, **lacks})
+                self.assertLessEqual(self.keys().count(".asof-check"), 1)
+                self.assertIn("AccessDenied", next(r["message"] for r in place["trial"]
+                                                   if r["state"] in ("lacks", "failed")))
+        for conditions in ("ignore", "refuse"):
+            with self.subTest(conditions=conditions):
+                self.proxy(lambda method, path, n: None, conditions)
+                states, place = self.check_place(0)
+                self.assertEqual(states, {**works, "conditional write": "lacks"})
+                self.assertEqual(place["message"], "works, but without conditional writes")
+
+    def test_tried_out_by_a_wrong_clock(self):
+        states, place = self.check_place(0, "faketime", "-f", "-20m")
+        self.assertEqual(states["clock"], "lacks")
+        self.assertAlmostEqual(place["clock_difference_seconds"], 1200, delta=30)
+        self.assertIn("ahead of", place["trial"][-1]["message"])
+
+    def test_tried_out_nobody_there(self):
+        port, = radosgw.free_ports(1)
+        self.url = self.url.replace(f":{server.port}", f":{port}")
+        states, place = self.check_place(5)
+        self.assertEqual(states["write"], "failed")
+        self.assertEqual(place["state"], "problem")
 
     def restored(self):
         out = self.path("out.db")

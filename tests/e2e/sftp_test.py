@@ -42,6 +42,20 @@ class Sftp(harness.Case):
         self.assertEqual(run.returncode, 0, run.stdout)
         self.assertIn("[       OK ] test_named", run.stdout)
 
+    def test_tried_out(self):
+        """asof check, of a place that can be written, of one that cannot, of a folder."""
+        os.mkdir(self.place)
+        for url in (self.server.url(self.place), self.place):
+            place, = harness.asof_json("check", url)["places"]
+            self.assertEqual([r["state"] for r in place["trial"]], 6 * ["ok"], place)
+            self.assertEqual(os.listdir(self.place), [])
+        with open(self.path("file"), "w", encoding="ascii"):
+            pass
+        run = harness.asof("check", self.server.url(self.path("file/below")))
+        self.assertEqual((run.returncode, run.stderr),
+                         (1, "asof: check: 1 problem (see above)\n"))
+        self.assertIn("PROBLEM: cannot be written", run.stdout)
+
     def test_sessions_that_are_cut(self):
         """Objects put while every session is ended again and again: each whole, none twice."""
         done = threading.Event()

@@ -27,6 +27,23 @@ def free_ports(n):
         return [s.getsockname()[1] for s in sockets]
 
 
+def authorization(method, path, headers, key_id=ACCESS_KEY, secret=SECRET_KEY):
+    """Of a request with these headers; `path` has its query, encoded, in the order that is signed."""
+    path, _, query = path.partition("?")
+    names = sorted(headers)
+    request = "\n".join([method, path, query, *(f"{n}:{headers[n].strip()}" for n in names), "",
+                         ";".join(names), headers["x-amz-content-sha256"]])
+    now = headers["x-amz-date"]
+    scope = f"{now[:8]}/us-east-1/s3/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = ("AWS4" + secret).encode()
+    for part in scope.split("/"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    mark = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    return (f"AWS4-HMAC-SHA256 Credential={key_id}/{scope}, SignedHeaders={';'.join(names)}, "
+            f"Signature={mark}")
+
+
 class RadosGateway:
     """start() makes and starts all of it, stop() ends what it started; a few seconds each."""
 
@@ -156,23 +173,12 @@ rgw thread pool size = 64
     def make_bucket(self, name):
         """PUT /name, signed here: the test does not lean on what it tests."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        host, empty = f"127.0.0.1:{self.port}", hashlib.sha256(b"").hexdigest()
-        signed = "host;x-amz-content-sha256;x-amz-date"
-        request = (f"PUT\n/{name}\n\nhost:{host}\nx-amz-content-sha256:{empty}\n"
-                   f"x-amz-date:{now}\n\n{signed}\n{empty}")
-        scope = f"{now[:8]}/us-east-1/s3/aws4_request"
-        text = (f"AWS4-HMAC-SHA256\n{now}\n{scope}\n"
-                f"{hashlib.sha256(request.encode()).hexdigest()}")
-        key = ("AWS4" + SECRET_KEY).encode()
-        for part in scope.split("/"):
-            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-        mark = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+        headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now,
+                   "x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(c):
             c.request("PUT", "/" + name, headers={
-                "x-amz-date": now, "x-amz-content-sha256": empty, "Authorization":
-                f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={signed}, "
-                f"Signature={mark}"})
+                **headers, "Authorization": authorization("PUT", "/" + name, headers)})
             answer = c.getresponse()
             if answer.status != 200:
                 raise AssertionError(f"no bucket: {answer.status} {answer.read()!r}")

@@ -2,22 +2,26 @@
 """A proxy before an S3 server that does what servers and networks do on a bad day.
 
 `plan(method, path, n)` is asked for each request, `n` counting those of this method and path from 0;
-it names a fault, or None.
+it names a fault, or None.  `conditions`: what becomes of If-None-Match, "keep", "ignore" as some
+servers do, or "refuse" as others.
 """
 
 import collections
 import contextlib
 import http.client
 import http.server
+import re
 import socket
 import threading
+
+import radosgw
 
 ERROR = ('<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>so it is</Message>'
          '<RequestId>1</RequestId></Error>')
 ANSWERS = {"500": (500, "InternalError"), "503": (503, "SlowDown"), "429": (429, "TooManyRequests"),
            "expired": (400, "ExpiredToken"), "timeout": (400, "RequestTimeout"),
            "denied": (403, "AccessDenied"), "quota": (403, "QuotaExceeded"),
-           "error-in-200": (200, "InternalError")}
+           "error-in-200": (200, "InternalError"), "refuse": (501, "NotImplemented")}
 # Faults after which the request has had no effect, and those after which it had.
 BEFORE = ("500", "503", "429", "timeout", "lost-before", "redirect")
 AFTER = ("lost-after", "500-after")
@@ -25,8 +29,8 @@ OF_BODY = ("cut", "short", "flip", "empty")
 
 
 class Proxy:
-    def __init__(self, port, plan):
-        self.upstream, self.plan = port, plan
+    def __init__(self, port, plan, conditions="keep"):
+        self.upstream, self.plan, self.conditions = port, plan, conditions
         self.counts = collections.Counter()
         self.done = collections.Counter()  # faults that came about
         self.lock = threading.Lock()
@@ -58,6 +62,13 @@ class Proxy:
                     self.connection.shutdown(socket.SHUT_RDWR)
 
             def forward(self, body):
+                if self.headers["If-None-Match"] and proxy.conditions == "ignore":
+                    del self.headers["If-None-Match"]
+                    names = re.search("SignedHeaders=([^,]+)", self.headers["Authorization"])[1]
+                    signed = {n: self.headers[n] for n in names.split(";") if n != "if-none-match"}
+                    del self.headers["Authorization"]
+                    self.headers["Authorization"] = radosgw.authorization(self.command, self.path,
+                                                                          signed)
                 c = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)
                 with contextlib.closing(c):
                     c.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -100,6 +111,8 @@ class Proxy:
                     fault = proxy.plan(self.command, path, proxy.counts[key])
                     proxy.counts[key] += 1
                     proxy.done[fault] += fault is not None
+                if self.headers["If-None-Match"] and proxy.conditions == "refuse":
+                    fault = fault or "refuse"
                 if fault in ANSWERS:
                     status, code = ANSWERS[fault]
                     more = {"Retry_After": "1"} if fault == "429" else {}

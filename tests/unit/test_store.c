@@ -8,6 +8,7 @@
 #include "engine/store/crypt.h"
 #include "engine/store/faulty.h"
 #include "engine/store/store.h"
+#include "engine/store/trial.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -435,6 +436,63 @@ static void test_layer_without_faults(void **state)
 	check_all(s, 1500);
 }
 
+/* ---- trying out ---- */
+
+static int count_one(void *ctx, const struct store_entry *e, struct err *err)
+{
+	(void)e, (void)err;
+	++*(unsigned *)ctx;
+	return 0;
+}
+
+static void check_trial(struct store_faults faults,
+                        const enum store_trial_state want[N_TRIAL_STEPS], bool creates)
+{
+	cleanup_store struct store *s = NULL;
+	struct store *inner = NULL;
+	struct store_trial t;
+	struct err err = ERR_INIT;
+	unsigned n = 0;
+	bool found = false;
+
+	assert_ok(err, store_open_memory(&inner, &err));
+	assert_ok(err, store_open_faulty(inner, &faults, &s, &err));
+	for (int i = 0; i < 2;
+	     i++) { /* what the first leaves behind does not matter to the second */
+		store_try_out(s, "trial", &t);
+		for (int k = 0; k < N_TRIAL_STEPS; k++)
+			assert_int_equal(t.steps[k].state, want[k]);
+		if (want[TRIAL_WRITE] != TRIAL_OK)
+			return;
+		assert_true(t.has_clock && t.clock_us == 0);
+		assert_ok(err, store_list(inner, "", NULL, true, count_one, &n, &err));
+		assert_int_equal(n, 0);
+		assert_ok(err, store_put_bytes(inner, "trial", "left", 4, 0, &err));
+		assert_ok(err, store_find_creates(s, "trial", &found, &err));
+		assert_true(found == creates);
+		if (i) /* nothing lies there this time */
+			assert_ok(err, store_remove(inner, "trial", &err));
+		assert_ok(err, store_find_creates(s, "trial", &found, &err));
+		assert_true(found == creates);
+		assert_ok(err, store_remove(inner, "trial", &err));
+	}
+}
+
+static void test_trial(void **state)
+{
+	const enum store_trial_state OK = TRIAL_OK, NO = TRIAL_LACKS, BAD = TRIAL_FAILED,
+	                             NOT = TRIAL_UNTRIED;
+
+	check_trial((struct store_faults){.seed = 1},
+	            (enum store_trial_state[]){OK, OK, OK, OK, OK}, true);
+	check_trial((struct store_faults){.ignores_create = true},
+	            (enum store_trial_state[]){OK, OK, OK, NO, OK}, false);
+	check_trial((struct store_faults){.refuses_create = true},
+	            (enum store_trial_state[]){OK, OK, OK, NO, OK}, false);
+	check_trial((struct store_faults){.fail_permille = 1000},
+	            (enum store_trial_state[]){BAD, NOT, NOT, NOT, NOT}, false);
+}
+
 /* Each fault comes about as often as was asked for, and shows as what it is. */
 static void test_faults(void **state)
 {
@@ -506,7 +564,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_local),     cmocka_unit_test(test_memory),
 	        cmocka_unit_test(test_encrypted), cmocka_unit_test(test_layer_without_faults),
-	        cmocka_unit_test(test_faults),    cmocka_unit_test(test_urls),
+	        cmocka_unit_test(test_trial),     cmocka_unit_test(test_faults),
+	        cmocka_unit_test(test_urls),
 	};
 
 	/* tests/e2e starts a server and names it */

@@ -329,7 +329,8 @@ static void judge_destination(struct judge *j, const struct health_database *db,
 	snprintf(job, sizeof(job), "copy %.50s", d->name);
 	const struct health_job *copy = health_job_of(j->f, job, db->name);
 	if (d->not_configured[0]) {
-		find(j, l, HEALTH_BAD, HEALTH_NOT_CONFIGURED, "%s", d->not_configured);
+		/* Nothing was lost, and nothing goes on getting worse: as check and doctor have it. */
+		find(j, l, HEALTH_WARN, HEALTH_NOT_CONFIGURED, "%s", d->not_configured);
 		return;
 	}
 	bool late = d->behind_since_us && j->now_us - d->behind_since_us >

@@ -565,7 +565,8 @@ static void put_jobs(struct writer *w)
 				continue;
 			if (j->database[0])
 				db_label(w, NULL, j->database, labels);
-			add_label(labels, of_jobs[k].backups ? "schedule" : "job",
+			/* Not "job": that label is the scraping Prometheus' own. */
+			add_label(labels, of_jobs[k].backups ? "schedule" : "task",
 			          j->job + (of_jobs[k].backups ? len : 0));
 			put_value(w, of_jobs[k].name, labels, value);
 		}

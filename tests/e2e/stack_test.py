@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# runner: timeout=600
+# runner: timeout=900
 """The production stack: the compose file is valid and has not the old one's faults, and its very
 configuration files run as processes on loopback: asof by asof.production.yml and .env.backup,
 Prometheus and Alertmanager by theirs, but for the names of hosts."""
@@ -17,7 +17,8 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-import harness
+import harness  # noqa: E402
+import radosgw  # noqa: E402
 
 DEPLOY = os.path.join(harness.ROOT, "tools", "deploy")
 COMPOSE = "docker-compose.production.yml"
@@ -174,15 +175,53 @@ class Processes(harness.Case):
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.log(name)[-3000:]}") from None
 
+    def destination(self):
+        """What /health says of the bucket."""
+        checks = json.loads(get(f"http://127.0.0.1:{self.ports['health']}/health")[1])["checks"]
+        return next(c for c in checks if c["subject"] == "destination")
+
     def start_asof(self):
         asof = self.start("asof", harness.ASOF, "run", "--config", self.path("asof.yml"))
         health = f"http://127.0.0.1:{self.ports['health']}/health"
         self.until("health", "asof", lambda: get(health)[0] == 200)
         return asof
 
+    def test_bucket(self):
+        """Its keys in .env.backup are all that it takes."""
+        server = radosgw.RadosGateway(self.path("s3"))
+        self.addCleanup(server.stop)
+        server.start()
+        server.make_bucket("futures")
+        with open(self.path(".env.backup"), encoding="utf-8") as f:
+            text = f.read()
+        for name, value in {"BACKUP_S3_BUCKET": "futures",
+                            "BACKUP_S3_ENDPOINT": f"http://127.0.0.1:{server.port}",
+                            "AWS_ACCESS_KEY_ID": radosgw.ACCESS_KEY,
+                            "AWS_SECRET_ACCESS_KEY": radosgw.SECRET_KEY}.items():
+            self.assertIn(f"\n{name}=\n", text)
+            text = text.replace(f"\n{name}=\n", f"\n{name}={value}\n")
+        with open(self.path(".env.backup"), "w", encoding="utf-8") as f:
+            f.write(text)
+        asof = self.start_asof()
+        self.until("the bucket", "asof", lambda: self.destination()["code"] == "ok")
+        harness.commit(self.db)
+        run = harness.asof("wait", "futures_trades.db", "--config", self.path("asof.yml"),
+                           "--dest", "s3", "--timeout", "50")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        asof.send_signal(signal.SIGTERM)
+        self.assertEqual(asof.wait(2 * harness.PATIENCE), 0)
+        # All else is lost.
+        out = self.path("restored.db")
+        run = harness.asof("restore", "--archive", server.url("futures", "/asof"), "--latest", "-o",
+                           out, env=server.credentials())
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(harness.counter_of(out), 2)
+
     def test_asof(self):
         harness.need_fuse()
         asof = self.start_asof()
+        # No bucket is named: said, and everything else works.
+        self.assertEqual(self.destination()["code"], "not-configured")
         past = self.path("mnt", "latest", "futures_trades.db")
         self.until("the mount", "asof", lambda: os.path.exists(past))
         self.assertEqual(harness.counter_of(past), 1)

@@ -248,16 +248,26 @@ static int attach_names(struct capture *c, struct attachment *at, struct err *er
 }
 
 /* A future time counts as now: clocks are set back. */
-static int wait_for_replacement(const char *path, struct err *err)
+static int wait_for_replacement(const struct capture *c, const char *path, struct err *err)
 {
 	char name[PATH_MAX];
 	struct stat st;
+	struct err why = ERR_INIT;
+	int rc = 0;
 
 	if (snprintf(name, sizeof(name), "%s" CAPTURE_REPLACING_SUFFIX, path) >=
 	            (int)sizeof(name) ||
-	    lstat(name, &st) < 0 || time(NULL) - st.st_mtim.tv_sec > REPLACING_MAX_S)
+	    lstat(name, &st) < 0)
 		return 0;
-	return err_set(err, ERR_BUSY, 0, "%s: is being replaced by a restore", path);
+	if (c->options.take_up)
+		rc = c->options.take_up(c->options.take_up_ctx, path, &why);
+	if (c->options.take_up && rc == 0)
+		return 0;
+	if (time(NULL) - st.st_mtim.tv_sec <= REPLACING_MAX_S)
+		return err_set(err, ERR_BUSY, 0, "%s: is being replaced by a restore", path);
+	if (rc < 0)
+		log_error("capture", "attached all the same db=%s: %s", path, why.msg);
+	return 0;
 }
 
 static int attach_steps(struct capture *c, struct attachment *at, struct err *err)
@@ -266,7 +276,7 @@ static int attach_steps(struct capture *c, struct attachment *at, struct err *er
 	int rc = attach_names(c, at, err);
 
 	if (rc == 0)
-		rc = wait_for_replacement(at->path, err);
+		rc = wait_for_replacement(c, at->path, err);
 	if (rc == 0)
 		rc = open_database(at->path, &at->db_fd, err);
 	if (rc == 0)

@@ -26,7 +26,7 @@
 /*
  * DATABASE.asof-restore.swap: whoever made it is putting another file in the database's place,
  * -wal first.  Capture does not attach beside it for its first 30 s; one older than that was left
- * by somebody who died.
+ * by somebody who died.  See also take_up of the options.
  */
 #define CAPTURE_REPLACING_SUFFIX ".asof-restore.swap"
 
@@ -107,6 +107,13 @@ struct capture_options {
 	 * at once.  NULL: capture_run() sleeps on a descriptor. */
 	void (*wake)(void *ctx);
 	void *wake_ctx;
+	/*
+	 * Called where such a file lies beside the database, before anything there is opened: puts
+	 * right what somebody left who died, ERR_BUSY while he lives.  After another error capture
+	 * goes on as if there were none.  NULL: none.
+	 */
+	int (*take_up)(void *ctx, const char *db_path, struct err *err);
+	void *take_up_ctx;
 	uint32_t test_poll_ms; /* tests only: never hold a lock, look this seldom */
 };
 

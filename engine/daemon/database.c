@@ -9,6 +9,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/daemon/keeper.h"
+#include "engine/restore/restore.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -144,6 +145,14 @@ static int look(struct database *d, struct err *err)
 	return rc < 0 ? rc : inspect(d, err);
 }
 
+/* Beside a database that a restore was killed at, SQLite would begin a new -wal, and the one that
+ * the restore had moved would never come back. */
+static int take_up(void *ctx, const char *db_path, struct err *err)
+{
+	(void)ctx;
+	return restore_take_up(db_path, err);
+}
+
 static int open_capture(struct database *d, struct recorder *r, struct capture **ret,
                         struct err *err)
 {
@@ -155,6 +164,7 @@ static int open_capture(struct database *d, struct recorder *r, struct capture *
 	        .hub = d->pools->hub,
 	        .wake = wake_capture,
 	        .wake_ctx = d,
+	        .take_up = take_up,
 	};
 
 	if (recorder_resume(r, &pos, &co.resume_page_size))

@@ -422,6 +422,16 @@ static int undo_interrupted(struct job *j, bool *ret_undone, struct err *err)
 	return 0;
 }
 
+int restore_take_up(const char *target, struct err *err)
+{
+	const struct restore_options o = {0};
+	CLEANUP(job_release) struct job j = {.options = &o, .name = target, .place.dir_fd = -1};
+	bool undone = false;
+	int rc = place_open(target, &j.place, err);
+
+	return rc ? rc : undo_interrupted(&j, &undone, err);
+}
+
 static int plan_only(struct job *j, struct restore_result *ret, struct err *err)
 {
 	struct delta_plan delta;

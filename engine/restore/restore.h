@@ -73,6 +73,13 @@ struct restore_target {
 int restore_look(const char *target, const char *lock_path, struct restore_target *ret,
                  struct err *err) MUST_USE;
 
+/*
+ * Takes up what a restore to `target` left that died while it put its file in place: the old file
+ * gets back its -wal, see swap.c.  0 also if there is nothing to do.  ERR_BUSY: a restore is at it.
+ * ERR_REFUSED: somebody opened the old file since; a person must choose.
+ */
+int restore_take_up(const char *target, struct err *err) MUST_USE;
+
 /* ---- doing it ---- */
 
 enum restore_check {

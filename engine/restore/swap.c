@@ -6,15 +6,21 @@
  * to change and no way to change them at once, and each wrong pair is a database that opens
  * and lies: the new file with the old -wal, and the old file without it.  So:
  *
- *   1  write down the intent: TARGET.asof-restore.swap holds the name aside, fsynced
+ *   1  write down the intent: TARGET.asof-restore.swap holds the name aside, and size and time of
+ *      the old file, fsynced
  *   2  the old file gets its second name, TARGET.before-restore-TIME (a hard link)
  *   3  -wal, -shm, -journal are renamed to that name and their suffix; fsync of the folder
  *   4  the new file is renamed to TARGET; fsync of the folder
  *   5  the intent is removed
  *
  * The new file never meets an old -wal.  Whoever dies after 1 and before 4 leaves an old file
- * without its -wal, and the intent: the next restore to that target puts everything back
- * before anything else.  That 4 is done shows in TARGET and the name aside being two files.
+ * without its -wal, and the intent: the next restore to that target, or the replicator that is
+ * about to attach to it, puts everything back before anything else.  That 4 is done shows in TARGET
+ * and the name aside being two files.
+ *
+ * Unless somebody opened the old file meanwhile, without its -wal, and wrote to it.  The -wal would
+ * then be applied to another state than its own, and the database be malformed: it is left to a
+ * person to choose.  Such a file has a -wal of its own, or, closed again, another size or time.
  */
 #include "engine/restore/restore_i.h"
 
@@ -25,6 +31,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+
+#define STAMP_MAX 64
 
 /* ---- names ---- */
 
@@ -93,12 +101,24 @@ static int rename_in(const struct place *p, const struct plan *plan, const char 
 	return file_sync_dir(p->dir_fd, p->dir, err);
 }
 
+/* What a write to the file changes, and a link to it does not. */
+static void stamp(const struct stat *st, char out[STAMP_MAX])
+{
+	snprintf(out, STAMP_MAX, "%lld %lld.%09ld", (long long)st->st_size,
+	         (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
+}
+
 static int set_old_aside(const struct place *p, const char *aside, struct err *err)
 {
-	char swap[RESTORE_NAME_MAX];
+	char swap[RESTORE_NAME_MAX], text[RESTORE_NAME_MAX + STAMP_MAX + 1], old[STAMP_MAX];
+	struct stat st;
 
+	if (!stat_name(p, p->name, &st))
+		return err_set(err, ERR_IO, errno, "'%s'", p->path);
+	stamp(&st, old);
 	snprintf(swap, sizeof(swap), "%s" RESTORE_SWAP_SUFFIX, p->name);
-	int rc = file_put(p->dir_fd, swap, aside, strlen(aside), err);
+	snprintf(text, sizeof(text), "%s\n%s", aside, old);
+	int rc = file_put(p->dir_fd, swap, text, strlen(text), err);
 	if (rc)
 		return err_wrap(err, rc, "note the intent in '%s'", p->dir);
 	if (linkat(p->dir_fd, p->name, p->dir_fd, aside, 0) < 0)
@@ -106,6 +126,8 @@ static int set_old_aside(const struct place *p, const char *aside, struct err *e
 		               p->path, aside);
 	return move_sides(p, aside, err);
 }
+
+static int recover(const struct place *p, bool died, bool *ret_undone, struct err *err);
 
 int swap_in(const struct place *p, const struct plan *plan, const char *tmp, struct err *err)
 {
@@ -123,7 +145,7 @@ int swap_in(const struct place *p, const struct plan *plan, const char *tmp, str
 		/* Completes it, or puts back what was moved. */
 		struct err why = ERR_INIT;
 		bool undone;
-		int put_back = swap_recover(p, &undone, &why);
+		int put_back = recover(p, false, &undone, &why);
 		if (put_back && !rc)
 			rc = err_copy(err, &why);
 	}
@@ -133,22 +155,28 @@ int swap_in(const struct place *p, const struct plan *plan, const char *tmp, str
 /* ---- after a crash ---- */
 
 static int read_intent(const struct place *p, const char *swap, char aside[RESTORE_NAME_MAX],
-                       struct err *err)
+                       char old[STAMP_MAX], struct err *err)
 {
 	cleanup_free char *text = NULL;
 	size_t len, prefix = strlen(p->name);
 
-	int rc = file_get(p->dir_fd, swap, RESTORE_NAME_MAX - 1, &text, &len, err);
+	int rc = file_get(p->dir_fd, swap, RESTORE_NAME_MAX + STAMP_MAX, &text, &len, err);
 	if (rc)
 		return rc;
-	/* A name in the same folder and nothing else. */
-	if (strlen(text) != len || strchr(text, '/') || strncmp(text, p->name, prefix) != 0 ||
+	char *end = strchr(text, '\n');
+	size_t name_len = end ? (size_t)(end - text) : 0;
+	/* A name in the same folder, and what the file was. */
+	if (!end || name_len >= RESTORE_NAME_MAX || strlen(text) != len ||
+	    len - name_len - 1 >= STAMP_MAX || strchr(text, '/') ||
+	    strncmp(text, p->name, prefix) != 0 ||
 	    strncmp(text + prefix, RESTORE_ASIDE_INFIX, strlen(RESTORE_ASIDE_INFIX)) != 0)
 		return err_set(err, ERR_REFUSED, 0,
 		               "'%s/%s' is not what a restore writes (look at what lies there, "
 		               "then remove it)",
 		               p->dir, swap);
-	memcpy(aside, text, len + 1);
+	*end = '\0';
+	memcpy(aside, text, name_len + 1);
+	memcpy(old, end + 1, len - name_len);
 	return 0;
 }
 
@@ -181,15 +209,31 @@ static int put_sides_back(const struct place *p, const char *aside, struct err *
 	return file_sync_dir(p->dir_fd, p->dir, err);
 }
 
-int swap_recover(const struct place *p, bool *ret_undone, struct err *err)
+static int check_not_written(const struct place *p, const struct stat *st, const char *aside,
+                             const char *old, struct err *err)
 {
-	char swap[RESTORE_NAME_MAX], aside[RESTORE_NAME_MAX];
+	char now[STAMP_MAX];
+
+	stamp(st, now);
+	if (strcmp(now, old) == 0)
+		return 0;
+	return err_set(err, ERR_REFUSED, 0,
+	               "a restore of '%s' was interrupted, and the database was opened since, and "
+	               "written to: what it had before is in '%s-wal' and must not be applied now "
+	               "(keep what you need, then remove '%s" RESTORE_SWAP_SUFFIX "')",
+	               p->path, aside, p->name);
+}
+
+/* `died`: others may have been at it since. */
+static int recover(const struct place *p, bool died, bool *ret_undone, struct err *err)
+{
+	char swap[RESTORE_NAME_MAX], aside[RESTORE_NAME_MAX], was[STAMP_MAX];
 	struct stat now, old;
 	struct err why = ERR_INIT;
 
 	*ret_undone = false;
 	snprintf(swap, sizeof(swap), "%s" RESTORE_SWAP_SUFFIX, p->name);
-	int rc = read_intent(p, swap, aside, &why);
+	int rc = read_intent(p, swap, aside, was, &why);
 	if (err_kind_of(rc) == ERR_NOT_FOUND)
 		return 0;
 	if (rc)
@@ -197,7 +241,8 @@ int swap_recover(const struct place *p, bool *ret_undone, struct err *err)
 	bool before = stat_name(p, p->name, &now) && stat_name(p, aside, &old) &&
 	              now.st_dev == old.st_dev && now.st_ino == old.st_ino;
 	if (before) {
-		if ((rc = put_sides_back(p, aside, err)))
+		if ((died && (rc = check_not_written(p, &now, aside, was, err))) ||
+		    (rc = put_sides_back(p, aside, err)))
 			return rc;
 		if (unlinkat(p->dir_fd, aside, 0) < 0 && errno != ENOENT)
 			return err_set(err, ERR_IO, errno, "remove '%s/%s'", p->dir, aside);
@@ -206,4 +251,9 @@ int swap_recover(const struct place *p, bool *ret_undone, struct err *err)
 	if (unlinkat(p->dir_fd, swap, 0) < 0 && errno != ENOENT)
 		return err_set(err, ERR_IO, errno, "remove '%s/%s'", p->dir, swap);
 	return file_sync_dir(p->dir_fd, p->dir, err);
+}
+
+int swap_recover(const struct place *p, bool *ret_undone, struct err *err)
+{
+	return recover(p, true, ret_undone, err);
 }

@@ -677,6 +677,46 @@ class Dying(BackupCase):
             self.assertIn(counter_of(self.db_path), (5, 10))
         self.assertGreater(self.sweep([], check), 25)
 
+    def die_in_the_swap(self):
+        """The -wal is aside, the new file not there yet."""
+        for at in range(1, 400):
+            self.put_back()
+            self.run_restore("--from", self.backup, "-o", self.db_path, "--force", "--no-safety",
+                             env={"LD_PRELOAD": DIE_IO, "DIE_AT": str(at)})
+            if os.path.exists(self.db_path + ".asof-restore.swap") and \
+                    not os.path.exists(self.db_path + "-wal"):
+                return
+        self.fail("it never died there")
+
+    def test_a_replicator_takes_it_up(self):
+        """It does not attach to the old file without its -wal."""
+        self.die_in_the_swap()
+        r = self.replicate()
+        r.wait_ready()
+        self.assertIn("an interrupted restore was undone", r.log())
+        self.assertEqual(counter_of(self.db_path), 10)
+        self.assertEqual(self.leftovers(), [])
+        self.assertEqual(r.stop(), 0, r.log())
+        self.assertEqual(counter_of(self.db_path), 10)
+
+    def test_written_to_since(self):
+        """By an application that closed it again: the old -wal would make it malformed."""
+        self.die_in_the_swap()
+        db = self.open_db()
+        db.execute("CREATE TABLE other AS SELECT randomblob(100000) AS x")
+        db.close()
+        self.assertFalse(os.path.exists(self.db_path + "-wal"))
+        kept = content(self.db_path)
+        for options in ([], ["--force"]):
+            run = self.run_restore("--from", self.backup, "-o", self.db_path, *options)
+            self.assertEqual(run.returncode, 1)
+            self.assertIn("written to", run.stderr)
+            self.assertEqual(content(self.db_path), kept)
+            self.assertFalse(os.path.exists(self.db_path + "-wal"))
+        os.unlink(self.db_path + ".asof-restore.swap")
+        self.must("--from", self.backup, "-o", self.db_path, "--force")
+        self.assertEqual(counter_of(self.db_path), 5)
+
     def test_in_place(self):
         seen = set()
 

@@ -574,13 +574,16 @@ static const char aside[] = ".before-restore-20240115T103000.123456Z";
 static void die_after(struct fixture *f, int steps)
 {
 	char a[512], b[512], text[600];
+	struct stat st;
 	static const char *const side[] = {"-wal", "-shm", "-journal"};
 
 	put(f, "", "old database");
 	for (int i = 0; i < 3; i++)
 		put(f, side[i], side[i]);
 	put(f, RESTORE_TMP_SUFFIX, "new database");
-	snprintf(text, sizeof(text), "target.db%s", aside);
+	assert_int_equal(stat(f->target, &st), 0);
+	snprintf(text, sizeof(text), "target.db%s\n%lld %lld.%09ld", aside, (long long)st.st_size,
+	         (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 	put(f, RESTORE_SWAP_SUFFIX, text);
 	if (steps > 0)
 		assert_int_equal(link(f->target, path_of(f, aside, a)), 0);
@@ -634,14 +637,29 @@ static void test_interrupted_and_opened_since(void **state)
 	end(pid);
 }
 
+/* Its own -wal has gone with the last close: the old one would make it malformed. */
+static void test_interrupted_and_written_since(void **state)
+{
+	struct fixture *f = *state;
+	const struct timespec later[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
+
+	die_after(f, 4);
+	assert_int_equal(utimensat(AT_FDCWD, f->target, later, 0), 0);
+	must_fail(f, f->last, &force, ERR_REFUSED, "written to");
+	assert_file(f, "", "old database");
+	assert_false(is_there(f, "-wal"));
+	assert_true(is_there(f, RESTORE_SWAP_SUFFIX));
+}
+
 static void test_interrupted_text_is_not_trusted(void **state)
 {
 	struct fixture *f = *state;
 
 	put(f, "", "old database");
 	static const char *const wrong[] = {"", "/etc/passwd", "other.db",
-	                                    "target.db.before-restore-/../x"};
-	for (size_t i = 0; i < 4; i++) {
+	                                    "target.db.before-restore-/../x\n1 1.0",
+	                                    "target.db.before-restore-x"};
+	for (size_t i = 0; i < 5; i++) {
 		put(f, RESTORE_SWAP_SUFFIX, wrong[i]);
 		must_fail(f, f->last, &force, ERR_REFUSED, RESTORE_SWAP_SUFFIX);
 	}
@@ -762,6 +780,7 @@ int main(void)
 	        CASE(test_cancel),
 	        CASE(test_interrupted),
 	        CASE(test_interrupted_and_opened_since),
+	        CASE(test_interrupted_and_written_since),
 	        CASE(test_interrupted_text_is_not_trusted),
 	        CASE(test_kill),
 	        CASE(test_resolve),

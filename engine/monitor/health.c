@@ -52,6 +52,12 @@ const struct health_archive *health_archive_of(const struct health_facts *f, con
 	return NULL;
 }
 
+bool health_is_absent(const struct health_database *d)
+{
+	return d->told && strcmp(d->state, "waiting") == 0 && !d->exists && !d->stored &&
+	       !d->unreadable[0];
+}
+
 /* ---- names ---- */
 
 const char *health_level_name(enum health_level level)
@@ -97,6 +103,7 @@ struct judge {
 	struct health_verdict *v;
 	size_t cap;
 	bool no_memory;
+	bool some_stored; /* something could be restored */
 };
 
 /* The verdict has room for all lines. */
@@ -307,6 +314,14 @@ static void judge_database(struct judge *j, const struct health_database *d)
 	struct health_line *l = new_line(j, HEALTH_DATABASE, d->name, "");
 	bool replicates = strcmp(d->state, "replicating") == 0;
 
+	if (health_is_absent(d) && j->some_stored) {
+		/* An application's second database may never come.  But where nothing is stored
+		 * at all, nothing is well. */
+		l->code = HEALTH_WAITING;
+		snprintf(l->reason, sizeof(l->reason),
+		         "waiting: there is no such file yet, it is taken up when it is created");
+		return;
+	}
 	if (d->told && !replicates)
 		find(j, l, HEALTH_BAD, HEALTH_NOT_CAPTURING, "%s%s%s", d->state,
 		     d->reason[0] ? ": " : "", d->reason);
@@ -318,6 +333,14 @@ static void judge_database(struct judge *j, const struct health_database *d)
 	judge_stored(j, l, d);
 	if (d->stored)
 		judge_verified(j, l, &d->verified, d->verify_every_us, d->first_us);
+}
+
+/* What lies at an empty destination is not late, for as long as something goes there. */
+static bool first_copy_runs(const struct judge *j, const struct health_destination *d)
+{
+	int64_t since_us = j->f->started_us > d->progress_us ? j->f->started_us : d->progress_us;
+
+	return since_us && j->now_us - since_us <= j->limits->replication_us + d->sync_interval_us;
 }
 
 static void judge_destination(struct judge *j, const struct health_database *db,
@@ -338,8 +361,9 @@ static void judge_destination(struct judge *j, const struct health_database *db,
 	if (d->unreadable[0])
 		find(j, l, HEALTH_BAD, HEALTH_UNREADABLE, "%s", d->unreadable);
 	else if (d->replicated_txid == 0 && db->stored)
-		find(j, l, late ? HEALTH_BAD : HEALTH_WARN, HEALTH_NOT_REPLICATED,
-		     "nothing lies there yet");
+		find(j, l, late && !first_copy_runs(j, d) ? HEALTH_BAD : HEALTH_WARN,
+		     HEALTH_NOT_REPLICATED, "nothing lies there yet%s",
+		     d->progress_us ? ": the first copy was begun" : "");
 	else if (late) {
 		age_text(j->now_us - d->behind_since_us, age);
 		find(j, l, HEALTH_BAD, HEALTH_REPLICATION_LATE, "it has been behind for %s", age);
@@ -377,6 +401,8 @@ int health_judge(const struct health_facts *f, const struct health_limits *limit
 	*ret = (struct health_verdict){.lines = calloc(count_lines(f), sizeof(*ret->lines))};
 	if (!ret->lines)
 		return err_set(err, ERR_NOMEM, 0, "no memory");
+	for (size_t i = 0; i < f->n_databases; i++)
+		j.some_stored = j.some_stored || f->databases[i].stored;
 	judge_daemon(&j);
 	for (size_t i = 0; i < f->n_archives; i++)
 		judge_archive(&j, &f->archives[i]);

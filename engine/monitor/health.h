@@ -50,6 +50,7 @@ struct health_destination {
 	bool fenced;                   /* another writer took over: nothing goes there any more */
 	char trouble[HEALTH_TEXT_MAX]; /* why sending fails, "" it does not */
 	int64_t trouble_us;            /* since when */
+	int64_t progress_us;           /* something went there; told while it is empty */
 	uint64_t stored_bytes;
 	int64_t sync_interval_us;
 	int64_t verify_every_us; /* 0: not verified by the clock */
@@ -156,6 +157,8 @@ int health_job_compare(const void *a, const void *b); /* as of qsort(3) */
 const struct health_job *health_job_of(const struct health_facts *f, const char *job,
                                        const char *database);
 const struct health_archive *health_archive_of(const struct health_facts *f, const char *root);
+/* Its file was not created yet, and nothing of one is stored: it is taken up when it comes. */
+bool health_is_absent(const struct health_database *d);
 
 /* ---- the verdict ---- */
 
@@ -193,6 +196,7 @@ const char *health_subject_name(enum health_subject subject);
 	X(NOTHING_STORED, "nothing-stored")   /* no moment could be restored */                    \
 	X(NOT_RESTORABLE, "not-restorable")   /* the newest moment does not open */                \
 	X(NOT_CAPTURING, "not-capturing")     /* failed, paused, or it waits */                    \
+	X(WAITING, "waiting")                 /* its file was not created yet: nothing is wrong */ \
 	X(CAPTURE_LATE, "capture-late")       /* the archive is behind */                          \
 	X(DAMAGED, "damaged")                 /* stored objects are */                             \
 	X(INTEGRITY, "integrity")             /* the database itself is damaged */                 \
@@ -216,7 +220,7 @@ const char *health_code_name(enum health_code code);
 /* One line: a thing that was looked at. */
 struct health_line {
 	enum health_level level;
-	enum health_code code; /* of the worst; FINE */
+	enum health_code code; /* of the worst; FINE, or WAITING, where nothing is wrong */
 	enum health_subject subject;
 	char name[HEALTH_PATH_MAX];       /* of a database, destination, job; root of an archive */
 	char database[HEALTH_NAME_MAX];   /* of a destination, of a job; else "" */

@@ -136,6 +136,7 @@ typedef double of_database(const struct writer *w, const struct health_database 
 		return (double)(expression);                                                       \
 	}
 OF_DATABASE(db_capturing, d->told && d->attached && strcmp(d->state, "replicating") == 0)
+OF_DATABASE(db_waiting, health_is_absent(d))
 OF_DATABASE(db_restorable, d->stored && !d->unreadable[0] && !d->not_restorable[0])
 OF_DATABASE(db_captured_age, captured_age(w, d))
 OF_DATABASE(db_last_commit, moment(d->last_us))
@@ -182,6 +183,7 @@ static const struct {
 	of_database *value;
 } of_databases[] = {
 	{"asof_capturing", GAUGE, "Whether the database is attached to and captured (1), or not (0).", db_capturing},
+	{"asof_waiting", GAUGE, "Whether its file was not created yet (1): it is taken up when it is.", db_waiting},
 	{"asof_restorable", GAUGE, "Whether the newest stored state was opened from the archive (1), or could not be (0).", db_restorable},
 	{"asof_captured_age_seconds", GAUGE, "Everything committed before so many seconds ago is in the archive; +Inf: nothing is.", db_captured_age},
 	{"asof_verified_age_seconds", GAUGE, "Seconds since the history was last verified; before that, since it began.", db_verified_age},

@@ -83,6 +83,19 @@ static int open_tracked(struct collecting *k, struct tracked *t, struct err *err
 	return rc;
 }
 
+/* NOT_FOUND: there is no folder, or nothing in it that tells of a history yet. */
+static int open_status(struct collecting *k, struct tracked *t, struct history_status *ret,
+                       struct err *err)
+{
+	bool there;
+
+	int rc = check_folder(k, t, &there, err);
+	if (rc == 0 && !there)
+		return err_set(err, ERR_NOT_FOUND, 0, "nothing is stored");
+	rc = rc ? rc : open_tracked(k, t, err);
+	return rc ? rc : history_get_status(t->history, ret, err);
+}
+
 /* With nothing that was read before: an archive handle of its own, the newest moment, its header
  * page. */
 static int try_restorable(const char *root, const char *name, struct err *err)
@@ -175,16 +188,10 @@ static int read_stored(struct collecting *k, struct tracked *t, struct health_da
                        struct err *err)
 {
 	struct history_status s;
-	bool there;
 
-	int rc = check_folder(k, t, &there, err);
-	if (rc < 0 || !there)
-		return rc;
-	rc = open_tracked(k, t, err);
-	if (rc == 0)
-		rc = history_get_status(t->history, &s, err);
+	int rc = open_status(k, t, &s, err);
 	if (rc < 0)
-		return rc;
+		return rc == -(int)ERR_NOT_FOUND ? 0 : rc;
 	d->stored = s.last_txid != 0;
 	d->first_txid = s.first_txid;
 	d->last_txid = s.last_txid;
@@ -234,25 +241,59 @@ static void take_behind(const struct tracked *local, const struct health_databas
 		d->behind_since_us = m.time_us;
 }
 
+static int64_t changed_us(int dir_fd, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return st.st_ctim.tv_sec * US_PER_SECOND + st.st_ctim.tv_nsec / 1000;
+}
+
+/* When something last came to a folder of objects, and to those in it. */
+static int64_t newest_change_us(int dir_fd, const char *name, int depth)
+{
+	int64_t newest_us = changed_us(dir_fd, name), us;
+	int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *d;
+
+	if (!dir && fd >= 0)
+		close(fd);
+	while (dir && (d = readdir(dir))) {
+		if (d->d_name[0] == '.')
+			continue;
+		us = depth > 0 ? newest_change_us(dirfd(dir), d->d_name, depth - 1)
+		               : changed_us(dirfd(dir), d->d_name);
+		newest_us = us > newest_us ? us : newest_us;
+	}
+	return newest_us;
+}
+
 static int read_folder(struct collecting *k, struct tracked *t, struct health_destination *d,
                        struct err *err)
 {
 	struct history_status s;
-	bool there;
 
-	int rc = check_folder(k, t, &there, err);
-	if (rc < 0 || !there)
-		return rc;
-	rc = open_tracked(k, t, err);
-	if (rc == 0)
-		rc = history_get_status(t->history, &s, err);
+	int rc = open_status(k, t, &s, err);
 	if (rc < 0)
-		return rc;
+		return rc == -(int)ERR_NOT_FOUND ? 0 : rc;
 	d->replicated_txid = s.last_txid;
 	d->replicated_us = s.last_us;
 	d->stored_bytes = s.archive_bytes;
 	take_verified(t->history, &d->verified);
 	return 0;
+}
+
+/* The first copy of a history: nothing can be restored from there, and files come. */
+static void take_progress(const struct tracked *t, struct health_destination *d)
+{
+	char path[PATH_MAX];
+
+	if (d->replicated_txid)
+		return;
+	snprintf(path, sizeof(path), "%s/local/%s", t->root, t->name);
+	d->progress_us = newest_change_us(AT_FDCWD, path, 1);
 }
 
 /* Of a store: what the daemon keeps of it beside the history.  It is not verified by the clock. */
@@ -271,6 +312,7 @@ static void read_shipped(const struct config_destination *c, const struct health
 	}
 	d->replicated_txid = s.replicated_txid;
 	d->replicated_us = s.replicated_us;
+	d->progress_us = s.progress_us;
 	d->stored_bytes = s.stored_bytes;
 	d->fenced = s.fenced;
 	d->trouble_us = s.trouble_us;
@@ -302,6 +344,7 @@ static int read_destination(struct collecting *k, const struct config_destinatio
 	t->seen = true;
 	if (read_folder(k, t, d, &why) < 0)
 		snprintf(d->unreadable, sizeof(d->unreadable), "%.239s", why.msg);
+	take_progress(t, d);
 	take_behind(&k->tracked[local], db, d);
 	return 0;
 }

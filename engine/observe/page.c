@@ -196,12 +196,12 @@ static json_t *database_json(const struct health_facts *f, const struct health_v
 
 	snprintf(id, sizeof(id), "%s%s%s", is_alone(f, d) ? "" : d->archive,
 	         is_alone(f, d) ? "" : ":", d->name);
-	json_t *o = json_pack("{so so so so ss so sb sb ss}", "id", json_text(id), "name",
-	                      json_text(d->name), "path", json_text(d->path), "archive",
-	                      json_text(d->archive), "state", d->told ? d->state : "unknown",
-	                      "reason", json_text(d->reason), "stored", d->stored, "restorable",
-	                      d->restorable_at_us != 0 && !d->not_restorable[0], "level",
-	                      level_of(v, d));
+	json_t *o = json_pack(
+	        "{so so so so ss so sb sb sb ss}", "id", json_text(id), "name", json_text(d->name),
+	        "path", json_text(d->path), "archive", json_text(d->archive), "state",
+	        d->told ? d->state : "unknown", "reason", json_text(d->reason), "absent",
+	        health_is_absent(d), "stored", d->stored, "restorable",
+	        d->restorable_at_us != 0 && !d->not_restorable[0], "level", level_of(v, d));
 	const struct {
 		const char *name;
 		int64_t us;

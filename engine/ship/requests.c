@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 
+/* Others read of it in the file, at most so often. */
+#define TELL_EVERY_US US_PER_SECOND
+
 void ship_key(const struct shipper *s, const char *file, char out[SHIP_KEY_MAX])
 {
 	snprintf(out, SHIP_KEY_MAX, "local/%s/%s", s->name, file);
@@ -22,6 +25,44 @@ static void count(struct shipper *s, enum store_verb verb, uint64_t sent, uint64
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* ---- progress: a first snapshot may be on its way for hours ---- */
+
+struct progress {
+	struct source source;
+	struct source *from;
+	struct shipper *shipper;
+	_Atomic int64_t told_us; /* monotonic */
+};
+
+static void tell_progress(struct progress *p)
+{
+	int64_t now_us = clock_mono_us(), told_us = p->told_us;
+	struct err ignored = ERR_INIT;
+
+	if (now_us - told_us < TELL_EVERY_US ||
+	    !atomic_compare_exchange_strong(&p->told_us, &told_us, now_us))
+		return;
+	pthread_mutex_lock(&p->shipper->lock);
+	p->shipper->status.progress_us = clock_now_us();
+	pthread_mutex_unlock(&p->shipper->lock);
+	(void)!ship_status_write(p->shipper, &ignored); /* the step's end complains */
+}
+
+static int progress_pread(struct source *s, void *buf, size_t len, uint64_t offset, struct err *err)
+{
+	struct progress *p = (struct progress *)s;
+
+	tell_progress(p);
+	return p->from->pread(p->from, buf, len, offset, err);
+}
+
+static int progress_size(struct source *s, uint64_t *ret_bytes, struct err *err)
+{
+	struct progress *p = (struct progress *)s;
+
+	return p->from->size(p->from, ret_bytes, err);
+}
+
 int ship_put(struct shipper *s, const char *file, struct source *body, uint64_t bytes,
              unsigned flags, struct err *err)
 {
@@ -32,7 +73,14 @@ int ship_put(struct shipper *s, const char *file, struct source *body, uint64_t 
 		return rc;
 	ship_key(s, file, key);
 	count(s, STORE_PUT, bytes, 0);
-	return store_put(s->options.store, key, body, bytes,
+	struct progress p = {.source = {.pread = progress_pread,
+	                                .size = progress_size,
+	                                .name = body->name,
+	                                .remote = body->remote},
+	                     .from = body,
+	                     .shipper = s,
+	                     .told_us = INT64_MIN / 2};
+	return store_put(s->options.store, key, &p.source, bytes,
 	                 s->options.no_create ? flags & ~(unsigned)STORE_CREATE : flags, err);
 }
 

@@ -82,9 +82,10 @@ struct ship_status {
 	int64_t replicated_us;    /* its time */
 	uint64_t tip_txid;        /* of the archive, as of the last step */
 	int64_t tip_us;
-	int64_t at_us;  /* of the last step that came to its end */
-	bool fenced;    /* another writer took over: nothing is shipped any more */
-	bool no_delete; /* deletion was denied */
+	int64_t at_us;       /* of the last step that came to its end */
+	int64_t progress_us; /* bytes were last read to be sent; written while an object is on its way */
+	bool fenced;         /* another writer took over: nothing is shipped any more */
+	bool no_delete;      /* deletion was denied */
 	uint64_t requests[STORE_N_VERBS];
 	uint64_t sent_bytes, received_bytes;
 	uint64_t level0_bytes, object_bytes; /* of sent_bytes */

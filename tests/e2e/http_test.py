@@ -92,6 +92,38 @@ class Health(Case):
         wait_for("its reason", lambda: "nothing is stored yet" in d.wait_check(
             "database", ("not-capturing", "nothing-stored"))["reason"])
 
+    def test_one_that_may_never_come(self):
+        """A second database without a file is waited for: well, and its line says so; then it is taken."""
+        later = self.path("later.db")
+        d = Daemon(self, f"archive: {self.archive}\ndbs: [{self.db_path}, {later}]\n"
+                   "backups: {schedules: [{name: often, every: 1s}]}\n")
+        line = check_of(d.wait_health(), "database", "later.db")
+        self.assertEqual((line["status"], line["code"]), ("ok", "waiting"))
+        self.assertIn("no such file yet", line["reason"])
+        wait_for("a backup of the other", lambda: [
+            c for c in d.ask("/health").json["checks"] if c["subject"] == "job" and c["name"] == "backup often"
+            and c["database"] == "trades.db"])
+        self.assertEqual(d.ask("/health").status, 200)
+        self.assertRegex(d.ask("/metrics").text, r'(?m)^asof_waiting\{db="[^"]*/later.db"\} 1$')
+        db = self.open_db(later)
+        harness.make_counter(db)
+        wait_for("its line", lambda: check_of(d.ask("/health").json, "database", "later.db")["code"] == "ok")
+
+    def test_first_copy(self):
+        """A destination that is empty is not late while something comes there, however old the history."""
+        d = self.run_daemon()
+        d.wait_health()
+        d.stop()
+        second = self.path("second")
+        folder = os.path.join(second, "local", "trades.db", "segment")
+        os.makedirs(folder)
+        with open(os.path.join(folder, "00000001-1.wal.gz.tmp"), "wb"):
+            pass
+        d = self.run_daemon(f"    destinations: [{{name: second, path: {second}, sync-interval: 1d}}]\n")
+        line = d.wait_check("destination", ["not-replicated"], "second")
+        self.assertEqual(line["status"], "warning")
+        self.assertEqual(d.ask("/health").status, 200)
+
     def test_observer_is_killed(self):
         """It is started again, and capture has not noticed."""
         d = self.run_daemon()

@@ -23,6 +23,7 @@ RULES = os.path.join(DEPLOY, "prometheus", "asof.rules.yml")
 # Of an asof that is well, each minute from 0 (1970) on.
 ME = 'job="asof",instance="host:8080"'
 DB = f'{ME},db="/data/a.db"'
+OTHER = f'{ME},db="/data/b.db"'
 TO = f'{DB},destination="nas"'
 IN = f'{ME},archive="/backups"'
 ALWAYS = 1700
@@ -105,6 +106,14 @@ HALVES = [
     ("AsofDamaged", {f"asof_destination_damaged_objects{{{TO}}}": "2"}, -1, 1),
     ("AsofClockWrong", {f"asof_last_commit_timestamp_seconds{{{DB}}}": "100+60"}, 0, 4),
 ]
+# A database without a file, which may never come.
+WAITING = {f"asof_waiting{{{OTHER}}}": "1", f"asof_capturing{{{OTHER}}}": "0", f"asof_restorable{{{OTHER}}}": "0",
+           f"asof_captured_age_seconds{{{OTHER}}}": "+Inf", f"asof_verified_age_seconds{{{OTHER}}}": "+Inf",
+           f"asof_verified_full_age_seconds{{{OTHER}}}": "+Inf", f"asof_gaps{{{OTHER}}}": NEVER,
+           f'asof_replicated_age_seconds{{{OTHER},destination="far"}}': "+Inf",
+           f'asof_destination_configured{{{OTHER},destination="far"}}': "1",
+           f'asof_destination_verified_age_seconds{{{OTHER},destination="far"}}': "+Inf",
+           f'asof_job_next_timestamp_seconds{{{OTHER},exported_job="backup nightly"}}': "3600+60"}
 # What comes with it, rightly.
 ALSO = {"AsofArchiveFull": {"AsofArchiveSpaceLow"}}
 BEGIN = 10  # minutes
@@ -171,7 +180,7 @@ class Rules(harness.Case):
         self.assertEqual(sorted(r["alert"] for r in self.alerts()), sorted(WRONG))
 
     def test_all_is_well(self):
-        self.promtool([{"interval": "1m", "input_series": [series(n, v) for n, v in WELL.items()],
+        self.promtool([{"interval": "1m", "input_series": [series(n, v) for n, v in {**WELL, **WAITING}.items()],
                         "promql_expr_test": [question(m, ()) for m in (1, 10, 60, 600, 1690)]}])
 
     def test_each_fires_when_it_should(self):

@@ -324,12 +324,14 @@ static void test_any_history(void **state)
 		synth_must(store_open_memory(&store, &err), &err, "store");
 		synth_random_history(s, 10 + (unsigned)rng_below(&s->rng, 60));
 		struct shipper *sh = open_shipper(root, store, 1);
+		int64_t began_us = clock_now_us();
 		for (unsigned k = 0; k < 5; k++) {
 			int64_t us;
 			synth_must(ship_all(sh, &err), &err, "ship");
 			assert_int_equal(check_held(s, store, WHOLE), newest(s));
 			ship_status_get(sh, &st);
 			assert_int_equal(st.replicated_txid, st.tip_txid);
+			assert_in_range(st.progress_us, began_us, clock_now_us());
 			some_more(s);
 			if (rng_chance(&s->rng, 30))
 				shipper_rest(sh, &us);

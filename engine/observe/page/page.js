@@ -95,6 +95,8 @@ function showVerdict() {
   if (!d) {
     head = 'Nothing can be restored: no database is protected here';
     level = 'failed';
+  } else if (d.absent) {
+    head = `${d.name} is waited for: there is no such file yet`;
   } else if (!d.stored || !d.restorable || d.damaged) {
     level = 'failed';
     head = !d.stored ? `Nothing of ${d.name} can be restored yet`

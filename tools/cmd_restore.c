@@ -140,9 +140,9 @@ static int parse(struct cli *c, struct restore_request *q, struct err *err)
 	if (q->once)
 		return cli_usage(c, err, "--once goes with --follow");
 	if (q->n_points != 1)
-		return cli_usage(
-		        c, err,
-		        "give one of --latest, --at TIME, --tx N, --from FILE and --interactive");
+		return cli_usage(c, err,
+		                 "give one of --latest, --at TIME, --tx N, --from FILE, "
+		                 "--interactive and --follow");
 	if (q->out && !*q->out)
 		return cli_usage(c, err, "-o is empty");
 	if (q->from && !*q->from)

@@ -9,11 +9,14 @@
 
 #define TELL_EVERY_US US_PER_SECOND
 #define WARN_EVERY_US (60 * US_PER_SECOND)
+/* A replicator gives its word each second or two. */
+#define SILENT_US (30 * US_PER_SECOND)
 
 struct teller {
 	struct restore_request *q;
-	int64_t told_us, warned_us;
+	int64_t told_us, warned_us, silent_us;
 	uint64_t updates, pages, bytes; /* since it was told */
+	bool whole;
 };
 
 static bool wait_for_signal(void *ctx, int64_t us)
@@ -35,6 +38,19 @@ static void warn_of_readers(struct teller *t, const struct follow_news *n)
 	         (double)n->lag_us / (double)US_PER_SECOND, t->q->out);
 }
 
+static void warn_of_silence(struct teller *t, const struct follow_news *n)
+{
+	int64_t now_us = clock_mono_us();
+
+	if (n->lag_us < SILENT_US || (t->silent_us && now_us - t->silent_us < WARN_EVERY_US))
+		return;
+	t->silent_us = now_us;
+	log_warn("follow",
+	         "no replicator has given its word for %.0f s: what is committed now is not "
+	         "seen target=%s",
+	         (double)n->lag_us / (double)US_PER_SECOND, t->q->out);
+}
+
 /* One line for what was done since the last one; what comes thick and fast is summed up. */
 static void tell(void *ctx, const struct follow_news *n)
 {
@@ -46,10 +62,13 @@ static void tell(void *ctx, const struct follow_news *n)
 		warn_of_readers(t, n);
 		return;
 	}
-	t->updates++;
+	if (n->idle)
+		warn_of_silence(t, n);
+	t->updates += !n->idle;
 	t->pages += n->pages;
 	t->bytes += n->written_bytes;
-	if (t->told_us && now_us - t->told_us < TELL_EVERY_US && !t->q->once)
+	t->whole = t->whole || n->whole;
+	if (!t->updates || (t->told_us && now_us - t->told_us < TELL_EVERY_US && !t->q->once))
 		return;
 	t->told_us = now_us;
 	time_format(n->moment.time_us, when);
@@ -59,13 +78,14 @@ static void tell(void *ctx, const struct follow_news *n)
 		       ", \"updates\": %" PRIu64 ", \"pages\": %" PRIu64
 		       ", \"written_bytes\": %" PRIu64 ", \"whole\": %s}\n",
 		       n->moment.txid, when, n->lag_us / 1000, t->updates, t->pages, t->bytes,
-		       n->whole ? "true" : "false");
+		       t->whole ? "true" : "false");
 	else
 		printf("txid %" PRIu64 " of %s, lag %.1f s, wrote %s%s\n", n->moment.txid, when,
 		       (double)n->lag_us / (double)US_PER_SECOND, size,
-		       n->whole ? ", compared as a whole" : "");
+		       t->whole ? ", compared as a whole" : "");
 	fflush(stdout);
 	t->updates = t->pages = t->bytes = 0;
+	t->whole = false;
 }
 
 int restore_follow(struct cli *c, struct restore_request *q, struct err *err)

@@ -36,6 +36,7 @@ struct follow {
 	struct follow_note note;
 	bool known; /* the file is what the note says: `at`, and page one of that commit */
 	struct moment at;
+	int64_t told_us;                 /* monotonic: that it is idle */
 	uint8_t page_one[PAGE_SIZE_MAX]; /* as the primary has it */
 	uint8_t page[PAGE_SIZE_MAX], old_page[PAGE_SIZE_MAX];
 };
@@ -399,6 +400,31 @@ static int update(struct follow *f, const struct moment *m, struct follow_news *
 	return copy_whole(f, m, news, err);
 }
 
+/* At the newest commit it is the replicator's word that counts, behind it the commit's own time. */
+static int64_t lag_of(struct follow *f, const struct moment *m)
+{
+	struct history_status s;
+	int64_t known_us = m->time_us;
+
+	if (history_get_status(f->history, &s, NULL) == 0 && s.last_txid == m->txid &&
+	    s.known_until_us > known_us)
+		known_us = s.known_until_us;
+	int64_t us = clock_now_us() - known_us;
+	return us > 0 ? us : 0;
+}
+
+static void tell_idle(struct follow *f, const struct moment *m)
+{
+	struct follow_news news = {.moment = *m, .idle = true};
+	int64_t now_us = clock_mono_us();
+
+	if (!f->options->tell || f->options->once || now_us - f->told_us < US_PER_SECOND)
+		return;
+	f->told_us = now_us;
+	news.lag_us = lag_of(f, m);
+	f->options->tell(f->options->ctx, &news);
+}
+
 /* *ret_done: up to date. */
 static int follow_round(struct follow *f, bool *ret_done, struct err *err)
 {
@@ -410,11 +436,13 @@ static int follow_round(struct follow *f, bool *ret_done, struct err *err)
 	if (rc)
 		return rc;
 	*ret_done = f->known && f->at.txid == m.txid;
-	if (*ret_done)
+	if (*ret_done) {
+		tell_idle(f, &m);
 		return 0;
+	}
 	rc = update(f, &m, &news, &why);
 	news.moment = m;
-	news.lag_us = clock_now_us() - m.time_us;
+	news.lag_us = lag_of(f, &m);
 	news.waiting = err_kind_of(rc) == ERR_BUSY && !f->options->once;
 	if (rc && !news.waiting)
 		return err_copy(err, &why);

@@ -36,12 +36,15 @@
 
 /* What an update did. */
 struct follow_news {
-	struct moment moment;   /* that the standby is at */
-	int64_t lag_us;         /* since that commit; what newer ones there are comes next */
+	struct moment moment; /* that the standby is at */
+	/* What the primary committed longer ago than that is here.  It grows while there is no word of a
+	 * replicator, too: the archive cannot know what is missing. */
+	int64_t lag_us;
 	uint64_t pages;         /* that were written; 0: a new file was */
 	uint64_t written_bytes; /* journal included */
 	bool whole;             /* compared or copied from end to end */
 	bool waiting;           /* nothing was done: somebody reads the standby */
+	bool idle;              /* nothing was to be done; told once a second, not with `once` */
 };
 
 struct follow_options {

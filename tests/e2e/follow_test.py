@@ -4,6 +4,7 @@
 """asof restore --follow: a standby that any SQLite reads, whatever happens to its keeper."""
 
 import contextlib
+import datetime
 import json
 import os
 import random
@@ -121,6 +122,27 @@ class Following(FollowCase):
         self.assert_up_to_date()
         self.assertRegex(self.log(), r"(?m)^txid \d+ of \S+Z, lag \d+\.\d s, wrote ")
         self.assertEqual(self.files(), ["standby.db", "standby.db.asof-follow"])
+
+    def test_tells_of_the_last_update_too(self):
+        """However quickly they came; and how far it is behind is not how old the commit is."""
+        p = self.follow()
+        wait_for("a first copy", lambda: "txid" in self.log())
+        for _ in range(5):
+            self.commits(1)
+            end = self.expected()
+            wait_for("it to follow", lambda: one_state(self.standby) == end)  # noqa: B023
+        last = harness.asof_json("log", "--archive", self.archive)["commits"][-1]
+        wait_for("the last line", lambda: f"txid {last['txid']} of " in self.log())
+        p.send_signal(signal.SIGTERM)
+        self.assertEqual(p.wait(harness.PATIENCE), 0, self.log())
+        os.unlink(self.standby)
+        os.unlink(self.standby + ".asof-follow")
+        of = datetime.datetime.fromisoformat(last["time"].replace("Z", "+00:00")).timestamp()
+        wait_for("it to be some time ago", lambda: time.time() - of > 5)
+        self.r.wait_known()
+        news = json.loads(self.must_once("--json"))
+        self.assertEqual(news["txid"], last["txid"])
+        self.assertLess(news["lag_ms"], (time.time() - of) * 1000 - 500)
 
     def test_updates_are_small(self):
         self.db.execute("CREATE TABLE bulk AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT "

@@ -59,7 +59,8 @@ static const char *bucket_url(struct loader *l, const struct config_s3 *s3)
 	add_parameter(&b, "region", s3->region, &mark, &rc);
 	add_parameter(&b, "profile", s3->profile, &mark, &rc);
 	add_parameter(&b, "ca", s3->ca_file, &mark, &rc);
-	add_parameter(&b, "proxy", s3->proxy, &mark, &rc);
+	if (s3->proxy && !strchr(s3->proxy, '@')) /* with a password it is a secret */
+		add_parameter(&b, "proxy", s3->proxy, &mark, &rc);
 	add_parameter(&b, "sse-customer-key-file", s3->sse_customer_key_file, &mark, &rc);
 	if (s3->path_style != CONFIG_PATH_STYLE_DEFAULT)
 		add_parameter(&b, "path-style",

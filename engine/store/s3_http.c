@@ -384,9 +384,10 @@ static int explain(const struct exchange *x, CURLcode code, struct err *err)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a request");
 	case CURLE_PEER_FAILED_VERIFICATION:
 		return err_set(err, ERR_REFUSED, 0,
-		               "the server's certificate is not trusted: %.200s (ca=FILE names the "
-		               "authority that signed it)",
-		               text);
+		               "the server's certificate is not trusted: %.200s%s", text,
+		               strstr(text, "host name")
+		                       ? ""
+		                       : " (ca=FILE names the authority that signed it)");
 	case CURLE_SSL_CACERT_BADFILE:
 		return err_set(err, ERR_USAGE, 0, "certificates of authorities: %.200s", text);
 	case CURLE_URL_MALFORMAT:

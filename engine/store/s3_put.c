@@ -9,8 +9,11 @@
  * A larger one is refused; nothing that asof creates exclusively is so large.
  *
  * Without it, what is larger than PART_FROM_BYTES goes up in parts; an upload that fails is
- * aborted.  What a killed process leaves lies in the bucket, unseen, until a lifecycle rule
- * (AbortIncompleteMultipartUpload) removes it.
+ * aborted.  Parts that nobody completes cost money and no listing shows them: at the end of each
+ * upload whatever else was begun under its key is aborted too, by a killed process or by a request
+ * whose answer was lost.  (Another writer of the key, whose upload that ends, finds the object there.)
+ * What is left when nobody puts that key again is for a lifecycle rule
+ * (AbortIncompleteMultipartUpload).
  */
 #include "engine/store/s3_i.h"
 
@@ -224,6 +227,28 @@ static int abort_upload(struct s3 *s, const char *key, const char *id, struct er
 	return rc == -ERR_NOT_FOUND ? 0 : rc;
 }
 
+/* Aborts all uploads of the key.  Nothing depends on it: a key may not be allowed to list. */
+static void sweep(struct parts *p)
+{
+	struct http_answer cleanup_answer a = HTTP_ANSWER_INIT(S3_ANSWER_MAX_BYTES);
+	struct s3_call c = {.verb = STORE_LIST, .method = "GET"};
+	struct s3_uploads cleanup_s3_uploads found = {0};
+	cleanup_free char *key = NULL;
+
+	if (asprintf(&key, "%s%s", p->s->place.prefix, p->key) < 0) {
+		key = NULL;
+		return;
+	}
+	s3_add_query(&c, "uploads", "");
+	s3_add_query(&c, "prefix", key);
+	if (s3_request(p->s, &c, &a, NULL, NULL) < 0 ||
+	    s3_xml_uploads(a.body.data, a.body.len, &found, NULL) < 0)
+		return;
+	for (size_t i = 0; i < found.n; i++)
+		if (strcmp(found.entries[i].key, key) == 0)
+			(void)!abort_upload(p->s, p->key, found.entries[i].id, NULL);
+}
+
 static int put_parts(struct parts *p, const struct sum *sum, struct err *err)
 {
 	unsigned number = 1;
@@ -239,6 +264,8 @@ static int put_parts(struct parts *p, const struct sum *sum, struct err *err)
 		rc = complete_parts(p, err);
 	if (rc < 0 && p->id)
 		(void)!abort_upload(p->s, p->key, p->id, NULL);
+	if (rc == 0 || p->id)
+		sweep(p);
 	return rc;
 }
 

@@ -102,6 +102,10 @@ static int set_parameter(struct parsed *p, const char *name, const char *value, 
 			continue;
 		if (!*value)
 			return err_set(err, ERR_USAGE, 0, "%s= has no value", name);
+		if (texts[i].field == &p->place->proxy && strchr(value, '@'))
+			return err_set(err, ERR_USAGE, 0,
+			               "proxy= with a user: a URL is no place for passwords (set "
+			               "https_proxy, or proxy in the configuration)");
 		return set_text(texts[i].field, value, err);
 	}
 	return err_set(err, ERR_USAGE, 0,

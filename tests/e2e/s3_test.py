@@ -3,6 +3,7 @@
 """Archives in a bucket: a real S3 server, on loopback."""
 # runner: timeout=400
 
+import itertools
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -186,6 +188,65 @@ class Bucket(harness.Case):
         states, place = self.check_place(5)
         self.assertEqual(states["write"], "failed")
         self.assertEqual(place["state"], "problem")
+
+    # ---- in parts: what is larger than 64 MB, 16 MB each ----
+
+    LARGE = str(70 << 20)
+
+    def test_parts(self):
+        """The first try of each request meets one fault or another; the object is whole, and no
+        upload is left, not even one whose beginning was never answered."""
+        faults = itertools.cycle(f for f in s3_faults.AFTER + s3_faults.BEFORE if f != "429")
+        p = self.proxy(lambda method, path, n: "lost-after" if method == "POST" and n in (0, 2) else
+                       next(faults) if method == "PUT" and n % 2 == 0 else None)
+        run = self.tool("put", self.LARGE)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(p.done["lost-after"], 3)
+        self.assertGreaterEqual(sum(p.done.values()), 7)
+        self.assertEqual(server.uploads("trades"), 0)
+        self.url = server.url("trades", "/" + os.path.basename(self.dir))
+        run = self.tool("whole", self.LARGE)
+        self.assertEqual(run.returncode, 0, run.stderr)
+
+    def test_a_part_that_cannot_be_put(self):
+        """Part 3 is refused, or never taken: an error, no object, and nothing that costs money."""
+        for fault, kind in (("denied", "denied"), ("500", "unavailable")):
+            with self.subTest(fault=fault):
+                self.proxy(lambda method, path, n, fault=fault:
+                           fault if method == "PUT" and n >= 2 else None)
+                run = self.tool("put", self.LARGE, env={**self.env, "ASOF_TEST_PATIENCE_MS": "1000"})
+                self.assertEqual(run.returncode, 1)
+                self.assertIn(f"({kind})", run.stderr)
+                self.assertEqual(server.uploads("trades"), 0)
+                run = self.tool("whole", self.LARGE)
+                self.assertIn("(not-found)", run.stderr)
+
+    def test_killed_between_parts(self):
+        """What a killed process leaves ends with the next upload of that key."""
+        reached, killed = threading.Event(), threading.Event()
+        self.addCleanup(killed.set)
+
+        def plan(method, path, n):
+            if method == "PUT" and n == 2:
+                reached.set()
+            return None
+
+        p = self.proxy(plan)
+        p.before = lambda method, n: killed.wait(60) if method == "PUT" and n == 2 else None
+        run = subprocess.Popen([TOOL, self.url, "put", self.LARGE], env=self.env,
+                               stdin=subprocess.DEVNULL)
+        self.addCleanup(run.wait)
+        self.addCleanup(run.kill)
+        self.assertTrue(reached.wait(60))
+        run.kill()
+        run.wait()
+        killed.set()
+        self.assertEqual(server.uploads("trades"), 1)
+        self.url = server.url("trades", "/" + os.path.basename(self.dir))
+        run = self.tool("put", self.LARGE)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(server.uploads("trades"), 0)
+        self.assertEqual(self.tool("whole", self.LARGE).returncode, 0)
 
     def restored(self):
         out = self.path("out.db")

@@ -171,17 +171,26 @@ rgw thread pool size = 64
             self.end(name)
 
     def make_bucket(self, name):
-        """PUT /name, signed here: the test does not lean on what it tests."""
+        self.request("PUT", "/" + name)
+
+    def uploads(self, bucket):
+        """How many uploads in parts are begun and not ended."""
+        return self.request("GET", f"/{bucket}?uploads=").count(b"<UploadId>")
+
+    def request(self, method, path):
+        """Signed here: the test does not lean on what it tests."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now,
                    "x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(c):
-            c.request("PUT", "/" + name, headers={
-                **headers, "Authorization": authorization("PUT", "/" + name, headers)})
+            c.request(method, path, headers={
+                **headers, "Authorization": authorization(method, path, headers)})
             answer = c.getresponse()
+            body = answer.read()
             if answer.status != 200:
-                raise AssertionError(f"no bucket: {answer.status} {answer.read()!r}")
+                raise AssertionError(f"{method} {path}: {answer.status} {body!r}")
+            return body
 
     def url(self, bucket, prefix=""):
         return f"s3://{bucket}{prefix}?endpoint=http://127.0.0.1:{self.port}&region=us-east-1"

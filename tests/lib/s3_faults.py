@@ -34,6 +34,7 @@ class Proxy:
         self.counts = collections.Counter()
         self.done = collections.Counter()  # faults that came about
         self.lock = threading.Lock()
+        self.before = lambda method, n: None  # may wait, with a request in hand
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -108,11 +109,13 @@ class Proxy:
                 path = self.path.split("?", 1)[0]
                 with proxy.lock:
                     key = (self.command, path)
-                    fault = proxy.plan(self.command, path, proxy.counts[key])
+                    n = proxy.counts[key]
+                    fault = proxy.plan(self.command, path, n)
                     proxy.counts[key] += 1
                     proxy.done[fault] += fault is not None
                 if self.headers["If-None-Match"] and proxy.conditions == "refuse":
                     fault = fault or "refuse"
+                proxy.before(self.command, n)
                 if fault in ANSWERS:
                     status, code = ANSWERS[fault]
                     more = {"Retry_After": "1"} if fault == "429" else {}

@@ -262,6 +262,12 @@ int cli_time(const char *what, const char *text, int64_t now_us, int64_t *ret_us
 	return rc ? err_wrap(err, rc, "%s", what) : 0;
 }
 
+bool cli_moment_is_named(const char *text)
+{
+	return strcmp(text, "latest") == 0 || strncmp(text, "tx:", 3) == 0 ||
+	       strncmp(text, "mark:", 5) == 0;
+}
+
 int cli_moment(struct cli *c, struct history *h, const char *what, const char *text, int64_t now_us,
                struct moment *ret, struct err *err)
 {

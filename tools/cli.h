@@ -121,6 +121,8 @@ int cli_time(const char *what, const char *text, int64_t now_us, int64_t *ret_us
 int cli_time_configured(struct cli *c, const char *what, const char *text, int64_t now_us,
                         int64_t *ret_us, struct err *err) MUST_USE;
 
+/* Whether it is one of these, and no TIME: latest, tx:N, mark:NAME. */
+bool cli_moment_is_named(const char *text);
 /*
  * The moment that `text` stands for: a TIME, "latest", "tx:N", "mark:NAME".  NOT_FOUND and GAP as
  * history_at() says.

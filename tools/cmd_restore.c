@@ -151,7 +151,8 @@ static int parse(struct cli *c, struct restore_request *q, struct err *err)
 		return cli_usage(c, err,
 		                 "--interactive needs a terminal (--latest, --at, --tx and "
 		                 "--from say what to restore, --force goes ahead)");
-	if (q->at)
+	/* Others are asked of the history, once it is open. */
+	if (q->at && !cli_moment_is_named(q->at))
 		return cli_time_configured(c, "restore: --at", q->at, q->now_us, &q->point.time_us,
 		                           err);
 	if (q->tx)

@@ -65,6 +65,8 @@ static int pick_moment(struct cli *c, struct restore_request *q, struct err *err
 	int rc = cli_open_database(c, q->archive, q->db, &q->history, err);
 
 	rc = rc ? rc : restore_check_end(q->history, q->expect_txid, err);
+	if (!rc && q->at && cli_moment_is_named(q->at))
+		return cli_moment(c, q->history, "--at", q->at, q->now_us, &q->moment, err);
 	return rc ? rc : restore_resolve(q->history, &q->point, q->now_us, &q->moment, err);
 }
 

@@ -258,6 +258,17 @@ class Marks(Live):
         self.assertEqual(counter_in(path), count)
         with open(path, "rb") as f:
             digest = hashlib.sha256(f.read()).hexdigest()
+        for moment, n in (("mark:before", count), ("latest", count + 1)):
+            if moment == "latest":
+                commit(self.db)
+                replicator.wait_known()
+            out = self.path("out.db")
+            run = asof("restore", "--at", moment, "-o", out, "--force", "--no-safety", "--archive",
+                       self.archive)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(counter_in(out), n)
+        self.assert_fails(asof("restore", "--at", "mark:none", "-o", self.path("no.db"),
+                               "--archive", self.archive), 3, "no mark")
         mark = asof_json("mark", "--list", "--archive", self.archive)["marks"][0]
 
         def thinned():

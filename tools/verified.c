@@ -136,14 +136,17 @@ static void print_damage(const struct verify_damage *d)
 
 void verified_print(const struct verify_report *r)
 {
-	char when[TIME_STR_MAX] = "-", size[SIZE_STR_MAX], integrity[sizeof(r->integrity)];
+	char when[TIME_STR_MAX], size[SIZE_STR_MAX], integrity[sizeof(r->integrity)];
 
-	if (r->verified_us)
-		time_format(r->verified_us, when);
 	cli_format_size(r->bytes_read, size);
-	printf("%-7s  history of %s: verified through txid %" PRIu64 " (%s), %s read",
-	       verify_report_ok(r) ? "valid" : "DAMAGED", r->database, r->verified_txid, when,
-	       size);
+	printf("%-7s  history of %s: ", verify_report_ok(r) ? "valid" : "DAMAGED", r->database);
+	if (r->verified_txid) {
+		time_format(r->verified_us, when);
+		printf("verified through txid %" PRIu64 " (%s), ", r->verified_txid, when);
+	} else {
+		printf("no state of it verified yet, ");
+	}
+	printf("%s read", size);
 	if (r->integrity_done && strcmp(r->integrity, "ok") != 0) {
 		snprintf(integrity, sizeof(integrity), "%s", r->integrity);
 		cli_one_line(integrity);

@@ -216,6 +216,18 @@ static int not_viewable(struct history *h, uint64_t txid, struct err *err)
 	               h->name);
 }
 
+/* The commit that a first capture ends with was written before its checksum was known; the snapshot
+ * that is the image of it has that. */
+static void take_state_of_snapshot(struct history *h, struct entry *s, struct moment *m)
+{
+	struct moment of_snapshot;
+
+	if (s && s->name.last_txid == m->txid && s->name.lineage == m->lineage &&
+	    resolve_snapshot(h, s, &of_snapshot, NULL) == 0 &&
+	    of_snapshot.page_size == m->page_size && of_snapshot.n_pages == m->n_pages)
+		m->state = of_snapshot.state;
+}
+
 int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
 {
 	struct entry *s = snapshot_before(h, txid), *e;
@@ -231,7 +243,10 @@ int resolve_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 		return rc;
 	if (!resolve_viewable(h, &c))
 		return not_viewable(h, txid, err);
-	return resolve_fill(h, &c, &h->segments, e, ret, err);
+	rc = resolve_fill(h, &c, &h->segments, e, ret, err);
+	if (rc == 0 && hash128_zero(ret->state))
+		take_state_of_snapshot(h, s, ret);
+	return rc;
 }
 
 /* Not there for good reason: a walk goes on behind it. */

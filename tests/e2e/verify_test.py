@@ -65,6 +65,25 @@ class Verify(harness.Case):
         text = asof("validate", "--archive", self.archive).stdout
         self.assertRegex(text, r"(?m)^valid +history of trades.db: verified through txid \d+")
 
+    def test_nothing_but_the_first_capture(self):
+        """What was there when capture began is verified, too, without waiting for a commit."""
+        for commits in (0, 3):
+            with self.subTest(commits=commits):
+                db = self.open_db(self.path(f"{commits}.db"))
+                db.execute("CREATE TABLE t(x)")
+                for i in range(commits):
+                    db.execute("INSERT INTO t VALUES (?)", (i,))
+                    db.commit()
+                if not commits:
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                archive = self.path(f"archive-{commits}")
+                self.replicate(db=self.path(f"{commits}.db"), archive=archive).wait_ready()
+                run = asof("validate", "--archive", archive, "--json")
+                self.assertEqual(run.returncode, 0, run.stderr)
+                now = harness.asof_json("status", "--archive", archive)["databases"][0]
+                self.assertEqual(json.loads(run.stdout)["history"][0]["verified_txid"], now["last_txid"])
+                self.assertEqual(now["verified_through"], now["last_txid"])
+
     def test_constraints_that_are_broken(self):
         """A row without its parent is the application's fault, and named."""
         db = self.open_db()

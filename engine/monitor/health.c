@@ -382,6 +382,61 @@ static void judge_destination(struct judge *j, const struct health_database *db,
 		judge_verified(j, l, &d->verified, d->verify_every_us, 0);
 }
 
+/* ---- what comes of what ---- */
+
+/* What is known of everything grows old. */
+static bool daemon_is_away(const struct health_verdict *v)
+{
+	for (size_t i = 0; i < v->n_problems && v->problems[i].line == 0; i++)
+		if (v->problems[i].code == HEALTH_DAEMON_SILENT ||
+		    v->problems[i].code == HEALTH_STALE_FACTS)
+			return true;
+	return false;
+}
+
+static bool comes_of_silence(enum health_code code)
+{
+	return code == HEALTH_NOT_CAPTURING || code == HEALTH_CAPTURE_LATE ||
+	       code == HEALTH_NOT_VERIFIED || code == HEALTH_NOT_REPLICATED ||
+	       code == HEALTH_REPLICATION_LATE || code == HEALTH_NOT_SENDING;
+}
+
+static bool archive_is_bad(const struct health_verdict *v, const char *root)
+{
+	for (size_t i = 0; i < v->n; i++) {
+		const struct health_line *l = &v->lines[i];
+		if (l->subject == HEALTH_ARCHIVE && strcmp(l->name, root) == 0)
+			return l->code == HEALTH_UNREADABLE || l->code == HEALTH_READ_ONLY ||
+			       l->code == HEALTH_NO_SPACE;
+	}
+	return false;
+}
+
+static bool comes_of_archive(const struct health_facts *f, const struct health_verdict *v,
+                             const struct health_problem *p)
+{
+	const struct health_line *l = &v->lines[p->line];
+
+	if (l->subject != HEALTH_DATABASE ||
+	    (p->code != HEALTH_UNREADABLE && p->code != HEALTH_NOT_CAPTURING &&
+	     p->code != HEALTH_CAPTURE_LATE))
+		return false;
+	for (size_t i = 0; i < f->n_databases; i++)
+		if (strcmp(f->databases[i].name, l->name) == 0)
+			return archive_is_bad(v, f->databases[i].archive);
+	return false;
+}
+
+static void mark_followers(const struct health_facts *f, struct health_verdict *v)
+{
+	bool away = daemon_is_away(v);
+
+	for (size_t i = 0; i < v->n_problems; i++) {
+		struct health_problem *p = &v->problems[i];
+		p->follows = (away && comes_of_silence(p->code)) || comes_of_archive(f, v, p);
+	}
+}
+
 /* ---- all of it ---- */
 
 static size_t count_lines(const struct health_facts *f)
@@ -418,6 +473,7 @@ int health_judge(const struct health_facts *f, const struct health_limits *limit
 		if (ret->lines[i].level > ret->level)
 			ret->level = ret->lines[i].level;
 	ret->healthy = ret->level < HEALTH_BAD;
+	mark_followers(f, ret);
 	if (!j.no_memory)
 		return 0;
 	health_verdict_release(ret);

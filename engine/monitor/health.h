@@ -233,6 +233,9 @@ struct health_problem {
 	enum health_level level;
 	enum health_code code;
 	char text[HEALTH_TEXT_MAX];
+	/* It comes of what is wrong with the daemon, or with the archive: who tells of that does not
+	 * tell of this, once for each database. */
+	bool follows;
 };
 
 struct health_verdict {

@@ -138,7 +138,10 @@ void incidents_add(struct incidents *s, const struct condition *c, int64_t now_u
 	copy_text(key.alert, sizeof(key.alert), c->alert);
 	copy_text(key.database, sizeof(key.database), c->database);
 	copy_text(key.place, sizeof(key.place), c->place);
-	if (!(i = find_open(s, &key))) {
+	i = find_open(s, &key);
+	if (c->follows && (!i || i->state == INCIDENT_PENDING))
+		return;
+	if (!i) {
 		if (!make_room(s))
 			return;
 		key.began_us = now_us;

@@ -66,6 +66,9 @@ struct condition {
 	enum severity severity;
 	const char *text; /* what is wrong, and what to do; one line */
 	bool at_once;     /* damage is no matter of time: without `for_us` */
+	/* It comes of another condition of the same look: it begins no incident, but one that it began
+	 * earlier goes on.  `for_us` counts from when it no longer does. */
+	bool follows;
 };
 
 enum incident_state { INCIDENT_PENDING, INCIDENT_FIRING, INCIDENT_RESOLVED };

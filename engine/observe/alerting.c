@@ -155,7 +155,8 @@ static void condition_of(const struct health_verdict *v, const struct health_pro
 	        .place = of_database || l->subject == HEALTH_DAEMON ? "" : l->name,
 	        .severity = p->level == HEALTH_BAD ? SEVERITY_CRITICAL : SEVERITY_WARNING,
 	        .text = p->text,
-	        .at_once = is_at_once(p->code)};
+	        .at_once = is_at_once(p->code),
+	        .follows = p->follows};
 }
 
 /* False: without memory nothing is known, and nothing is said to be well. */

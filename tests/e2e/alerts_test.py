@@ -258,7 +258,8 @@ class Told(AlertCase):
             self.assertEqual(told.count(one), 1, told)
 
     def test_frozen_daemon(self):
-        """Told while it hangs; the heartbeat stops, and goes on with it."""
+        """Told while it hangs, and nothing besides, of any database; the heartbeat stops, and goes on
+        with it."""
         self.hooks.faults = ["500", "close"]
         daemon = self.run_daemon(f"webhook: {self.url('hook')}",
                                  f"heartbeat: {{url: '{self.url('beat')}', interval: 1s}}",
@@ -267,9 +268,11 @@ class Told(AlertCase):
         self.assertEqual(self.alerts("daemon-silent"), [])
         daemon.process.send_signal(signal.SIGSTOP)
         self.wait_told(daemon, "daemon-silent")
-        beats = len(self.beats())
-        time.sleep(3)
+        beats, told = len(self.beats()), self.alerts(status="firing")
+        daemon.wait_check("database", ["capture-late"], patience=120)
+        time.sleep(10)  # more than it would take to tell of that
         self.assertEqual(len(self.beats()), beats)
+        self.assertEqual(self.alerts(status="firing"), told)
         daemon.process.send_signal(signal.SIGCONT)
         wait_for("heartbeats again", lambda: len(self.beats()) >= beats + 2, 60)
         self.wait_told(daemon, "daemon-silent", "resolved")
@@ -278,13 +281,15 @@ class Told(AlertCase):
 
     def test_archive_goes_away(self):
         """What nobody can restore from is told, also while the messages cannot be kept there."""
-        daemon = self.run_daemon()
+        daemon = self.run_daemon(hold="6s")
         daemon.wait_health()
         os.rename(self.archive, self.archive + ".gone")
-        self.wait_told(daemon, "unreadable", times=2)  # the archive, and the database in it
+        self.wait_told(daemon, "unreadable")
         os.rename(self.archive + ".gone", self.archive)
-        self.wait_told(daemon, "unreadable", "resolved", times=2)
+        self.wait_told(daemon, "unreadable", "resolved")
         self.assert_once_each("unreadable")
+        # Of the archive alone, not of each database in it.
+        self.assertEqual({a[2:] for a in self.alerts("unreadable")}, {(None, self.archive)})
         for secret in ("/hook",):
             self.assertNotIn(secret, daemon.log())
 

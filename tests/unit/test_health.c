@@ -296,6 +296,62 @@ static void test_two_things(void **state)
 		}
 }
 
+/* A daemon that is gone is told of once, and so is an archive; not what comes of it, in each database
+ * and destination.  Damage and the like comes of neither. */
+static void test_what_comes_of_what(void **state)
+{
+	static const struct {
+		void (*change)(struct world *w), (*other)(struct world *w);
+		bool follows;
+	} cases[] = {
+	        {w_silent, w_late, true},
+	        {w_stale, w_late, true},
+	        {w_silent, w_unverified, true},
+	        {w_silent, w_dest_late, true},
+	        {w_silent, w_dest_trouble, true},
+	        {w_silent, w_dest_empty, true},
+	        {w_silent, w_damaged, false},
+	        {w_silent, w_integrity, false},
+	        {w_silent, w_broken, false},
+	        {w_silent, w_empty, false},
+	        {w_silent, w_dest_fenced, false},
+	        {w_silent, w_backup, false},
+	        {w_silent, w_full, false},
+	        {w_listen, w_late, false},
+	        {w_archive_gone, w_unreadable, true},
+	        {w_archive_gone, w_late, true},
+	        {w_archive_gone, w_failed, true},
+	        {w_full, w_trouble, true},
+	        {w_read_only, w_late, true},
+	        {w_soon_full, w_late, false},
+	        {w_archive_gone, w_dest_gone, false},
+	        {w_archive_gone, w_dest_late, false},
+	        {w_full, w_damaged, false},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cleanup_health_verdict struct health_verdict v = {0};
+		struct world w;
+		make_well(&w);
+		cases[i].change(&w);
+		cases[i].other(&w);
+		judge(&w, &v);
+		if (v.n_problems != 2)
+			fail_msg("case %zu: %zu problems", i, v.n_problems);
+		assert_false(v.healthy);
+		assert_false(v.problems[0].follows);
+		if (v.problems[1].follows != cases[i].follows)
+			fail_msg("case %zu", i);
+		/* By itself it comes of nothing. */
+		health_verdict_release(&v);
+		make_well(&w);
+		cases[i].other(&w);
+		judge(&w, &v);
+		assert_int_equal(v.n_problems, 1);
+		assert_false(v.problems[0].follows);
+	}
+}
+
 /* Lines of metrics: NAME{LABELS} VALUE, each name after its HELP and TYPE, no sample twice. */
 static void test_metrics(void **state)
 {
@@ -331,6 +387,7 @@ int main(void)
 	        cmocka_unit_test(test_each_thing_that_goes_wrong),
 	        cmocka_unit_test(test_waited_for),
 	        cmocka_unit_test(test_two_things),
+	        cmocka_unit_test(test_what_comes_of_what),
 	        cmocka_unit_test(test_metrics),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

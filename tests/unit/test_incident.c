@@ -128,6 +128,39 @@ static void test_at_once_and_worse(void **state)
 	assert_int_equal(due(s, CHANNEL_EMAIL, 3, t), 0);
 }
 
+/* What comes of another begins nothing, keeps what it began before, and counts from its own begin. */
+static void test_follows(void **state)
+{
+	cleanup_incidents struct incidents *s = make(&options);
+	struct condition c = stale("a.db");
+	int64_t at = 1;
+
+	c.follows = true;
+	for (; at <= 100; at++)
+		look(s, &c, 1, at);
+	assert_int_equal(due(s, CHANNEL_EMAIL, at, t), 0);
+	c.follows = false; /* by itself from 101 on */
+	for (; at <= 130; at++)
+		look(s, &c, 1, at);
+	assert_int_equal(due(s, CHANNEL_EMAIL, at, t), 0);
+	c.follows = true; /* for a moment: it counts anew */
+	look(s, &c, 1, at++);
+	c.follows = false;
+	look(s, &c, 1, at);
+	assert_int_equal(due(s, CHANNEL_EMAIL, at, t), 0);
+	look(s, &c, 1, at += 30);
+	assert_int_equal(due(s, CHANNEL_EMAIL, at, t), 1);
+	tell(s, CHANNEL_EMAIL, t, 1, at);
+	c.follows = true; /* told already: it is not over by that, and not told again */
+	for (int64_t end = at + 300; at < end; at++)
+		look(s, &c, 1, at + 1);
+	assert_int_equal(due(s, CHANNEL_EMAIL, at, t), 0);
+	for (int64_t end = at + 61; at < end; at++)
+		look(s, NULL, 0, at + 1);
+	assert_int_equal(due(s, CHANNEL_EMAIL, at, t), 1);
+	assert_int_equal(t[0].incident.state, INCIDENT_RESOLVED);
+}
+
 static void test_what_changes_while_a_message_is_under_way(void **state)
 {
 	cleanup_incidents struct incidents *s = make(&options);
@@ -324,6 +357,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_life_of_one),
 	        cmocka_unit_test(test_at_once_and_worse),
+	        cmocka_unit_test(test_follows),
 	        cmocka_unit_test(test_what_changes_while_a_message_is_under_way),
 	        cmocka_unit_test(test_clock_that_is_set),
 	        cmocka_unit_test(test_bound),

@@ -216,7 +216,21 @@ static void look_into(struct fleet *f, const struct config_database *c)
 	}
 }
 
-/* Members of folders that were not found: gone for good after a while. */
+/* Its file has the name of another member by now. */
+static bool was_renamed(const struct fleet *f, const struct member *gone)
+{
+	struct stat st;
+
+	if (!gone->ino || lstat(gone->want.path, &st) == 0)
+		return false;
+	for (const struct member *m = f->members; m; m = m->next)
+		if (m->seen && stat(m->want.path, &st) == 0 && st.st_dev == gone->dev &&
+		    st.st_ino == gone->ino)
+			return true;
+	return false;
+}
+
+/* Members of folders that were not found: gone for good after a while, or when they are renamed. */
 static void drop_gone(struct fleet *f, int64_t now_us)
 {
 	for (struct member *m = f->members; m; m = m->next) {
@@ -224,7 +238,7 @@ static void drop_gone(struct fleet *f, int64_t now_us)
 			continue;
 		if (!m->gone_us)
 			m->gone_us = now_us;
-		if (now_us - m->gone_us > GONE_US && m->wanted) {
+		if (m->wanted && (now_us - m->gone_us > GONE_US || was_renamed(f, m))) {
 			log_info("fleet", "database is gone from its folder db=%s path=%s",
 			         m->want.name, m->want.path);
 			m->wanted = false;
@@ -409,6 +423,7 @@ static bool step_member(struct fleet *f, struct member *m)
 		wanted_release(&m->is);
 		m->dev = 0;
 		m->ino = 0;
+		f->let_go = true;
 	}
 	if (!m->database && wanted && clock_mono_us() >= m->retry_us && start(f, m, &why) < 0) {
 		log_error("fleet", "database cannot be started db=%s: %s", m->want.name, why.msg);
@@ -420,6 +435,7 @@ static bool step_member(struct fleet *f, struct member *m)
 static void step_members(struct fleet *f)
 {
 	LOCK_SCOPE(&f->lock);
+	f->let_go = false;
 	for (struct member **at = &f->members; *at;) {
 		struct member *m = *at;
 		if (!step_member(f, m)) {
@@ -431,6 +447,9 @@ static void step_members(struct fleet *f)
 		wanted_release(&m->want);
 		free(m);
 	}
+	for (struct member *m = f->members; m && f->let_go; m = m->next)
+		if (m->database)
+			database_look(m->database);
 }
 
 static void take_events(struct fleet *f)

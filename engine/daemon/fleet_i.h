@@ -41,7 +41,7 @@ struct fleet {
 	void (*news)(void *ctx, const char *archive, const char *name);
 	void *news_ctx;
 	_Atomic bool look_now; /* any thread */
-	bool stopping;
+	bool stopping, let_go; /* a file was; another member may wait for it under another name */
 	int64_t looked_us, space_us;
 	int64_t short_us; /* monotonic: an archive has been short of space since; 0: none */
 	struct err result;

@@ -232,6 +232,30 @@ class Databases(Case):
         daemon.sync()
         self.assertEqual(self.restored_counter("first.db"), 2)
 
+    def test_renamed(self):
+        """The file goes on under its new name, and does not wait for the old one to be gone."""
+        db = self.make("a.db")
+        self.configure(dbs=[f"dir: {self.path('data')}"])
+        daemon = Daemon(self)
+        daemon.wait_replicating("a.db")
+        commit(db)
+        db.close()
+        daemon.sync()
+        # Ten seconds is what one that is gone gets; on a busy machine each look takes its time.
+        names = ["a.db", "b.db", "c.db", "d.db"]
+        for old, new in zip(names, names[1:]):
+            began = time.monotonic()
+            # The -wal stays while asof is attached: both get the new name.
+            for end in ("-shm", "-wal", ""):
+                if os.path.exists(self.data(old) + end):
+                    os.rename(self.data(old) + end, self.data(new) + end)
+            daemon.wait_replicating(new)
+            self.assertIn(f"gone from its folder db={old}", daemon.log())
+            self.assertEqual(self.restored_counter(new), 1)
+            if time.monotonic() - began < 9:
+                return
+        self.fail("each time it waited")
+
     def test_several_archives(self):
         a, b = self.make("a.db"), self.make("b.db")
         self.configure(dbs=[f"path: {self.data('a.db')}",

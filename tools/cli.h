@@ -15,6 +15,7 @@
 #include "engine/config/config.h"
 #include "engine/view/history.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -136,6 +137,12 @@ int cli_moment(struct cli *c, struct history *h, const char *what, const char *t
  * once; its errors are printed, all of them, before this returns ERR_USAGE.
  */
 int cli_config(struct cli *c, const struct config **ret, struct err *err) MUST_USE;
+bool cli_is_folder(const char *path);
+/* Whether the folder that it is to lie in is there. */
+bool cli_has_its_folder(const char *path);
+/* In a container a database lies at /data/db/x.db, on its host at $DATA_DIR/db/x.db: whether that is
+ * so for `path`, which this machine does not have.  `config` may be NULL. */
+bool cli_path_on_host(const struct config *config, const char *path, char out[PATH_MAX]);
 /*
  * The folder of the archive: `given` (--archive), else $ASOF_ARCHIVE, else as configured: that of
  * database `db` (may be NULL), or the only one there is.  Where the configured one does not

@@ -5,7 +5,10 @@
 #include "engine/store/kept.h"
 
 #include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void print_errors(const struct config_report *report)
@@ -39,6 +42,38 @@ int cli_config(struct cli *c, const struct config **ret, struct err *err)
 	/* Nothing was read, so nothing is configured. */
 	*ret = c->config->path || c->config->env_path ? c->config : NULL;
 	return 0;
+}
+
+bool cli_is_folder(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool cli_has_its_folder(const char *path)
+{
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	char *slash = strrchr(dir, '/');
+	if (!slash)
+		return true;
+	slash[slash == dir] = '\0';
+	return cli_is_folder(dir);
+}
+
+bool cli_path_on_host(const struct config *config, const char *path, char out[PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash || cli_has_its_folder(path))
+		return false;
+	const char *data = config && config->data_dir ? config->data_dir : getenv("DATA_DIR");
+	if (!data || !*data)
+		return false;
+	snprintf(out, PATH_MAX, "%s/db/%s", data, slash + 1);
+	return access(out, F_OK) == 0;
 }
 
 /* A container's path that the host does not have, while BACKUP_DIR is there. */

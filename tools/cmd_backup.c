@@ -146,8 +146,27 @@ static int parse(struct cli *c, struct backup_request *q, struct err *err)
 
 /* ---- which databases ---- */
 
-static int add_from_history(struct backup_request *q, struct history *h, bool may_be_missing,
-                            struct err *err)
+/* By the path that this machine has for it. */
+static int add_found(struct cli *c, struct backup_request *q, const char *path,
+                     const char *history_root, bool may_be_missing, struct err *err)
+{
+	const struct config *config;
+	char here[PATH_MAX];
+	int rc = cli_config(c, &config, err);
+
+	if (rc)
+		return rc;
+	if (!cli_path_on_host(config, path, here))
+		return add_target(q, path, history_root, may_be_missing, err);
+	if (!q->json)
+		printf("%s is not on this machine: matched by name in $DATA_DIR/db\n", path);
+	if (history_root && access(history_root, F_OK) < 0)
+		history_root = q->archive;
+	return add_target(q, here, history_root, may_be_missing, err);
+}
+
+static int add_from_history(struct cli *c, struct backup_request *q, struct history *h,
+                            bool may_be_missing, struct err *err)
 {
 	struct history_status status;
 	int rc = history_get_status(h, &status, err);
@@ -158,34 +177,36 @@ static int add_from_history(struct backup_request *q, struct history *h, bool ma
 		return err_set(err, ERR_NOT_FOUND, 0,
 		               "the archive does not say where '%s' lies (--db-path does)",
 		               history_name(h));
-	return add_target(q, status.source_path, q->archive, may_be_missing, err);
+	return add_found(c, q, status.source_path, q->archive, may_be_missing, err);
 }
 
 /* Of the configuration: one file, or those that a folder has now. */
-static int add_configured(struct backup_request *q, const struct config *config,
+static int add_configured(struct cli *c, struct backup_request *q, const struct config *config,
                           const struct config_database *d, bool may_be_missing, struct err *err)
 {
 	cleanup_config_found struct config_found_list found = {0};
 
 	if (!d->dir)
-		return add_target(q, d->path, d->archive, may_be_missing, err);
+		return add_found(c, q, d->path, d->archive, may_be_missing, err);
 	int rc = config_scan_dir(config, d, &found, err);
 	for (size_t i = 0; i < found.n && !rc; i++)
 		rc = add_target(q, found.items[i].path, d->archive, true, err);
 	return rc;
 }
 
-static int find_configured(struct backup_request *q, const struct config *config, struct err *err)
+static int find_configured(struct cli *c, struct backup_request *q, const struct config *config,
+                           struct err *err)
 {
 	const struct config_database *d;
 	int rc = 0;
 
 	if (q->db) {
 		d = config_find_database(config, q->db);
-		return d ? add_configured(q, config, d, false, err) : 0;
+		return d ? add_configured(c, q, config, d, false, err) : 0;
 	}
 	for (size_t i = 0; i < config->n_databases && !rc; i++)
-		rc = add_configured(q, config, &config->databases[i], config->n_databases > 1, err);
+		rc = add_configured(c, q, config, &config->databases[i], config->n_databases > 1,
+		                    err);
 	return rc;
 }
 
@@ -201,13 +222,13 @@ static int find_in_archive(struct cli *c, struct backup_request *q, struct err *
 	if (q->db) {
 		cleanup_history struct history *h = NULL;
 		rc = cli_open_database(c, a, q->db, &h, err);
-		return rc ? rc : add_from_history(q, h, false, err);
+		return rc ? rc : add_from_history(c, q, h, false, err);
 	}
 	rc = archive_list(a, &names, &n, err);
 	for (size_t i = 0; i < n && !rc; i++) {
 		cleanup_history struct history *h = NULL;
 		rc = history_get(a, names[i], &h, err);
-		rc = rc ? rc : add_from_history(q, h, n > 1, err);
+		rc = rc ? rc : add_from_history(c, q, h, n > 1, err);
 	}
 	return rc;
 }
@@ -234,7 +255,7 @@ static int find_targets(struct cli *c, struct backup_request *q, struct err *err
 		return 0;
 	}
 	if (config && config->n_databases)
-		rc = find_configured(q, config, err);
+		rc = find_configured(c, q, config, err);
 	if (!rc && !q->n_targets)
 		rc = find_in_archive(c, q, err);
 	if (!rc && !q->n_targets)

@@ -63,14 +63,18 @@ static struct row *add_row(struct rows *r, const char *what, const char *name, c
 
 /* ---- trying out ---- */
 
-static int try_database(struct rows *r, const struct config_database *d, const char *name,
-                        const char *path, struct err *err)
+static int try_database(struct rows *r, const struct config *c, const struct config_database *d,
+                        const char *name, const char *path, struct err *err)
 {
 	struct row *row = add_row(r, "database", name, path, d->archive, err);
+	char here[PATH_MAX];
 
 	if (!row)
 		return -ERR_NOMEM;
 	check_database(path, d->enable_wal, &row->result);
+	if (row->result.state == CHECK_WAITING && cli_path_on_host(c, path, here))
+		snprintf(row->result.text, sizeof(row->result.text),
+		         "not on this machine, a container's path? There is %.200s", here);
 	r->n_problems += row->result.state == CHECK_PROBLEM;
 	return 0;
 }
@@ -93,7 +97,7 @@ static int try_folder(struct rows *r, const struct config *c, const struct confi
 		return 0;
 	}
 	for (size_t i = 0; i < found.n; i++)
-		if ((rc = try_database(r, d, found.items[i].name, found.items[i].path, err)))
+		if ((rc = try_database(r, c, d, found.items[i].name, found.items[i].path, err)))
 			return rc;
 	return 0;
 }
@@ -205,7 +209,8 @@ static int try_all(const struct config *c, bool send_test, struct rows *r, struc
 
 	for (size_t i = 0; i < c->n_databases && !rc; i++) {
 		const struct config_database *d = &c->databases[i];
-		rc = d->dir ? try_folder(r, c, d, err) : try_database(r, d, d->name, d->path, err);
+		rc = d->dir ? try_folder(r, c, d, err)
+		            : try_database(r, c, d, d->name, d->path, err);
 		rc = rc ? rc : try_archive(r, d->archive, &d->retention, err);
 		rc = rc ? rc : try_destinations(r, d, err);
 	}

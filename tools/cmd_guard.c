@@ -77,13 +77,19 @@ static int add(struct guard_request *q, const char *name, const char *path, stru
 	return 0;
 }
 
-static int add_history(struct guard_request *q, struct history *h, struct err *err)
+static int add_history(struct cli *c, struct guard_request *q, struct history *h, struct err *err)
 {
 	struct history_status st;
+	const struct config *config;
+	char here[PATH_MAX];
 	int rc = history_get_status(h, &st, err);
 
 	if (!rc)
-		rc = add(q, history_name(h), st.source_path, h, err);
+		rc = cli_config(c, &config, err);
+	if (!rc)
+		rc = add(q, history_name(h),
+		         cli_path_on_host(config, st.source_path, here) ? here : st.source_path, h,
+		         err);
 	if (rc)
 		history_put(h);
 	return rc;
@@ -113,13 +119,13 @@ static int find_databases(struct cli *c, struct guard_request *q, struct err *er
 		return add_path(q, err);
 	if (q->db) {
 		rc = cli_open_database(c, q->archive, q->db, &h, err);
-		return rc ? rc : add_history(q, h, err);
+		return rc ? rc : add_history(c, q, h, err);
 	}
 	if ((rc = archive_list(q->archive, &names, &n, err)))
 		return rc;
 	for (size_t i = 0; i < n && !rc; i++) {
 		rc = history_get(q->archive, names[i], &h, err);
-		rc = rc ? rc : add_history(q, h, err);
+		rc = rc ? rc : add_history(c, q, h, err);
 	}
 	return rc || n ? rc
 	               : err_set(err, ERR_NOT_FOUND, 0,

@@ -105,25 +105,6 @@ int restore_pick(struct cli *c, struct restore_request *q, struct err *err)
 
 /* ---- where ---- */
 
-static bool is_folder(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-static bool has_its_folder(const char *path)
-{
-	char dir[PATH_MAX];
-
-	snprintf(dir, sizeof(dir), "%s", path);
-	char *slash = strrchr(dir, '/');
-	if (!slash)
-		return true;
-	slash[slash == dir] = '\0';
-	return is_folder(dir);
-}
-
 /*
  * In a container a database lies at /data/db/x.db, on its host at $DATA_DIR/db/x.db, and one
  * archive serves both.  `was`: where the archive says it lay, "" not known.
@@ -134,13 +115,13 @@ static int match_by_name(struct restore_request *q, const char *was, const char 
 	const char *data = q->data_dir;
 	char dir[PATH_MAX];
 
-	if (was[0] && has_its_folder(was)) {
+	if (was[0] && cli_has_its_folder(was)) {
 		snprintf(q->target, sizeof(q->target), "%s", was);
 		return 0;
 	}
 	if (data && *data) {
 		snprintf(dir, sizeof(dir), "%s/db", data);
-		if (is_folder(dir)) {
+		if (cli_is_folder(dir)) {
 			snprintf(q->target, sizeof(q->target), "%s/%s", dir, name);
 			if (was[0])
 				snprintf(q->target_note, sizeof(q->target_note),

@@ -316,6 +316,21 @@ class OldSystem(CheckCase):
         self.assertEqual(json.loads(run.stdout)["archive"], self.path("project/backups"))
 
 
+    def test_database_of_the_container_on_the_host(self):
+        """/data/db is not on the host, DATA_DIR is: what acts once takes the file of that name there."""
+        if os.path.exists("/data/db"):
+            self.skipTest("this machine has /data/db")
+        os.makedirs(self.path("project/data/db"))
+        path = self.path("project/data/db/futures_trades.db")
+        harness.make_counter(self.open_db(path))
+        run = asof("backup", cwd=self.path("project"))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("matched by name", run.stdout)
+        self.assertIn(f"backed up {path} to {self.path('project/backups/manual')}/", run.stdout)
+        run = asof("check", cwd=self.path("project"))
+        self.assertRegex(run.stdout, rf"a container's path\? There is {re.escape(path)}")
+
+
 class Finding(CheckCase):
     """--archive, then $ASOF_ARCHIVE, then the configuration; --config itself before the second."""
 

@@ -38,8 +38,12 @@ EOF
 # backup_one LABEL FILE
 backup_one() {
     log INFO "Creating backup: $1 ($2)"
-    if run_asof backup --json --archive "$BACKUP_DIR" --type manual --db-path "$2"; then
-        log SUCCESS "$1 backup created: $(json_text backup_path)"
+    local status=0 path
+    run_asof backup --json --archive "$BACKUP_DIR" --type manual --db-path "$2" || status=$?
+    path=$([ "$status" -ne 0 ] && [ "$status" -ne 5 ] || json_text backup_path)
+    if [ -n "$path" ]; then
+        log SUCCESS "$1 backup created: $path"
+        [ "$status" -eq 0 ] || log WARN "$1 backup: $problem" # not sent to a destination yet
         return 0
     fi
     log ERROR "$1 backup failed: $problem"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/base/file.h"
+#include "tools/backup_send.h"
 #include "tools/backups.h"
 #include "tools/progress.h"
 
@@ -17,6 +18,7 @@ enum {
 	OPT_NO_VALIDATE,
 	OPT_GPG,
 	OPT_LABEL,
+	OPT_NO_SEND,
 };
 
 /* A database to be copied. */
@@ -24,12 +26,13 @@ struct target {
 	char *path;
 	char *history_root;  /* archive of its history; NULL: where the backup goes */
 	bool may_be_missing; /* found in the archive, not named by anybody */
+	bool done;
 };
 
 struct backup_request {
 	const char *archive;
 	const char *db;
-	bool json, all;
+	bool json, all, no_send;
 	const char *level;
 	struct backup_options options, configured;
 	struct target *targets;
@@ -49,8 +52,8 @@ static int add_target(struct backup_request *q, const char *path, const char *hi
                       bool may_be_missing, struct err *err)
 {
 	struct target *more = realloc(q->targets, (q->n_targets + 1) * sizeof(*more));
-	struct target t = {strdup(path), history_root ? strdup(history_root) : NULL,
-	                   may_be_missing};
+	struct target t = {strdup(path), history_root ? strdup(history_root) : NULL, may_be_missing,
+	                   false};
 
 	if (more)
 		q->targets = more;
@@ -98,6 +101,9 @@ static int take_option(struct cli *c, int id, struct backup_request *q, struct e
 		return 0;
 	case OPT_NO_VALIDATE:
 		q->options.no_validate = true;
+		return 0;
+	case OPT_NO_SEND:
+		q->no_send = true;
 		return 0;
 	case OPT_GPG:
 		q->options.gpg_recipient = c->arg;
@@ -303,6 +309,7 @@ static void print_text(const struct backup_result *r)
 
 struct outcome {
 	json_t *list; /* NULL: text */
+	json_t *sent; /* NULL: it goes nowhere else */
 	size_t n_done, n_missing, n_failed;
 	struct err first; /* the first failure */
 };
@@ -333,7 +340,7 @@ static void take_success(const struct backup_result *r, struct outcome *o)
 		print_text(r);
 }
 
-static void back_up_all(const struct backup_request *q, struct outcome *o)
+static void back_up_all(struct backup_request *q, struct outcome *o)
 {
 	struct backup_options options = q->options;
 	struct backup_result *r = malloc(sizeof(*r));
@@ -351,12 +358,13 @@ static void back_up_all(const struct backup_request *q, struct outcome *o)
 	/* The present state of a damaged database is worth keeping before it is replaced. */
 	options.keep_damaged = options.type == BACKUP_SAFETY;
 	for (i = 0; i < q->n_targets && !progress.stopped; i++) {
-		const struct target *t = &q->targets[i];
+		struct target *t = &q->targets[i];
 		progress_what(&progress, t->path);
 		options.history_root = t->history_root;
 		int rc = backup_create(q->archive, t->path, &options, r, &why);
 		progress_clear(&progress);
 		cli_one_line(why.msg);
+		t->done = rc == 0;
 		if (rc)
 			take_failure(q, t, o, &why);
 		else
@@ -374,8 +382,28 @@ static int print_json(const struct backup_request *q, struct outcome *o, struct 
 	                                  : json_pack("{sb sO}", "success", o->n_failed == 0,
 	                                              "backups", o->list);
 
+	if (o->sent)
+		json_object_set(value, "sent", o->sent);
+	json_decref(o->sent);
 	json_decref(o->list);
 	return cli_print_json(value, err);
+}
+
+/* Those that were made, to where they go besides. */
+static void send_made(struct cli *c, const struct backup_request *q, struct outcome *o)
+{
+	cleanup_free const char **paths = calloc(q->n_targets + 1, sizeof(*paths));
+	struct err why = ERR_INIT;
+	size_t n = 0;
+
+	for (size_t i = 0; i < q->n_targets && paths; i++)
+		if (q->targets[i].done)
+			paths[n++] = q->targets[i].path;
+	int rc = paths ? 0 : err_set(&why, ERR_NOMEM, 0, "out of memory");
+	if (rc == 0 && n)
+		rc = backup_send_all(c, q->archive, paths, n, !q->json, &o->sent, &why);
+	if (rc && !o->first.kind)
+		o->first = why;
 }
 
 static int run_backup(struct cli *c, struct err *err)
@@ -390,6 +418,10 @@ static int run_backup(struct cli *c, struct err *err)
 		return rc;
 	o.list = q.json ? json_array() : NULL;
 	back_up_all(&q, &o);
+	if (!q.no_send && o.first.kind != ERR_CANCELLED)
+		send_made(c, &q, &o);
+	if (!q.json && o.sent)
+		json_decref(o.sent);
 	if (q.json && (rc = print_json(&q, &o, err)))
 		return rc;
 	if (o.first.kind)
@@ -411,6 +443,7 @@ static const struct cli_option options_table[] = {
         {OPT_NO_VALIDATE, "no-validate", NULL, "without integrity_check"},
         {OPT_GPG, "gpg", "RECIPIENT", "encrypt for that key, by gpg"},
         {OPT_LABEL, "label", "WORD", "a word between name and time"},
+        {OPT_NO_SEND, "no-send", NULL, "not to destinations"},
         CLI_OPTION_ARCHIVE,
         CLI_OPTION_JSON,
         CLI_OPTION_END,
@@ -424,7 +457,9 @@ const struct cli_command cmd_backup = {
                    "replicator has that state already, the live file is not even read.  It goes\n"
                    "to ARCHIVE/TYPE/NAME_YYYYmmdd_HHMMSS.db.gz (local time), which gunzip\n"
                    "inflates and asof mount shows.  A safety backup of a damaged database keeps\n"
-                   "its bytes as they are, the -wal included, and says so.\n",
+                   "its bytes as they are, the -wal included, and says so.\n"
+                   "It is sent to the destinations of the database, too: by a running asof run,\n"
+                   "else at once.\n",
         .example = "asof backup --db-path /data/trades.db --archive /backups",
         .options = options_table,
         .run = run_backup,

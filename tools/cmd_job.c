@@ -5,6 +5,7 @@
  *
  *   asof job verify|verify-full ARCHIVE NAME
  *   asof job retain ARCHIVE NAME TIERS MAX_BYTES MIN_FREE_BYTES MIN_FREE_PERCENT
+ *   asof job send URL                          backups; with --config, --env-file likewise
  *   asof job observe SOCKET [no-expand]        with --config, --env-file as the daemon has them
  *
  * TIERS is EVERY_US:AGE_US,… from the finest to the coarsest, or "all".
@@ -12,6 +13,7 @@
 #include "tools/cli.h"
 
 #include "engine/daemon/observer.h"
+#include "engine/daemon/sending.h"
 #include "engine/observe/observe.h"
 #include "engine/retain/retain.h"
 #include "engine/verify/verify.h"
@@ -88,6 +90,23 @@ static int run_retain(struct cli *c, struct err *err)
 	return rc ? rc : retainer_run(r, &policy, clock_now_us(), &never, NULL, &result, err);
 }
 
+static int run_send(struct cli *c, struct err *err)
+{
+	struct sending_place places[SENDING_PLACES_MAX];
+	const struct sending_options o = {.root = NULL};
+	struct backup_sent sent;
+	const struct config *config;
+	int rc = cli_config(c, &config, err);
+
+	if (rc)
+		return rc;
+	size_t n = sending_places(c->config, places);
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(places[i].destination->url, c->args[1]) == 0)
+			return sending_run(c->config, &places[i], &o, &sent, err);
+	return err_set(err, ERR_NOT_FOUND, 0, "no backups go to '%.200s'", c->args[1]);
+}
+
 static int run_observe(const struct cli *c, struct err *err)
 {
 	const struct observe_options o = {
@@ -116,6 +135,8 @@ static int run_job(struct cli *c, struct err *err)
 	int rc = cli_check_args(c, 2, 7, "arguments", err);
 	if (rc)
 		return rc;
+	if (c->n_args == 2 && strcmp(c->args[0], "send") == 0)
+		return run_send(c, err);
 	if (strcmp(c->args[0], "observe") == 0)
 		return run_observe(c, err);
 	if (c->n_args == 3 && strcmp(c->args[0], "verify") == 0)

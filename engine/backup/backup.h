@@ -201,6 +201,9 @@ void backup_list_release(struct backup_list *list);
  * none, or several. */
 const struct backup_entry *backup_list_find(const struct backup_list *list, const char *text);
 
+/* Whether it is of the database with that path, by the file's name. */
+bool backup_is_of(const struct backup_entry *e, const char *db_path);
+
 /* The manifest of a backup, in either of the old shapes or in ours; NOT_FOUND: none,
  * DAMAGED: it cannot be read. */
 int backup_manifest_read(const struct backup_entry *e, struct backup_manifest *ret,

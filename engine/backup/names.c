@@ -194,3 +194,10 @@ int backup_stem(const char *path, char out[BACKUP_FILE_MAX], struct err *err)
 		out[0] = '_';
 	return 0;
 }
+
+bool backup_is_of(const struct backup_entry *e, const char *db_path)
+{
+	char stem[BACKUP_FILE_MAX];
+
+	return backup_stem(db_path, stem, NULL) == 0 && strcmp(stem, e->db) == 0;
+}

@@ -361,3 +361,24 @@ void resolve_bucket(struct loader *l, const struct raw_replica *r, struct config
 		        "AWS_SECRET_ACCESS_KEY, or profile; there is no role, ~/.aws, or "
 		        "container to ask either)";
 }
+
+/* "bucket", "bucket/prefix", or that as a URL. */
+void resolve_backup_bucket(struct loader *l)
+{
+	struct config_destination *d = &l->c->backup_bucket;
+	unsigned line = 0;
+	const char *text = env_get(l, "BACKUP_S3_BUCKET", &line);
+	struct raw_replica r = l->replica_defaults;
+
+	if (!text)
+		return;
+	text += strncmp(text, "s3://", 5) == 0 ? 5 : 0;
+	size_t n = strcspn(text, "/");
+	r.url = NULL;
+	r.bucket = n ? memory_copy(l->memory, text, n) : NULL;
+	r.path = text[n] && text[n + 1] ? text + n + 1 : "db";
+	*d = (struct config_destination){
+	        .type = CONFIG_DEST_S3, .name = "backup-bucket", .backups = true};
+	resolve_bucket(l, &r, d);
+	resolve_key(l, &r, d);
+}

@@ -107,6 +107,7 @@ struct config_destination {
 	int64_t sync_interval_us; /* default 1 s */
 	struct config_retention retention;
 	struct schedule verify; /* of what lies there; default every 6 hours */
+	bool backups;           /* those of the database go there, too; default true */
 };
 
 /* ---- backups ---- */
@@ -249,6 +250,9 @@ struct config {
 	struct config_backup_schedule *schedules;
 	size_t n_schedules;
 	struct config_backup_retention backup_retention[CONFIG_N_BACKUP_TYPES];
+	/* BACKUP_S3_BUCKET: backups, and nothing else, of databases that have no destination in that
+	 * bucket.  Its `url` is NULL: there is none. */
+	struct config_destination backup_bucket;
 	struct schedule cleanup; /* when backups are cleaned up, default 03:00 */
 
 	struct config_alerts alerts;

@@ -100,6 +100,7 @@ struct raw_replica {
 	const char *profile, *ca_file, *proxy;
 	const char *sse, *sse_kms_key_id, *sse_customer_algorithm, *sse_customer_key_path;
 	bool force_path_style, skip_verify;
+	bool no_backups;
 	int64_t sync_interval_us, snapshot_interval_us;
 	struct config_retention retention;
 	struct schedule verify;
@@ -153,7 +154,10 @@ const char *load_path(struct loader *l, const char *folder, const char *path);
 void read_configuration(struct loader *l, const struct yaml_node *root);
 /* resolve.c: defaults, archives, destinations, and what contradicts. */
 void resolve_configuration(struct loader *l);
-/* bucket.c: a destination in a bucket. */
+/* resolve.c: the identity that seals what lies at a destination. */
+void resolve_key(struct loader *l, const struct raw_replica *r, struct config_destination *d);
+/* bucket.c: a destination in a bucket; that of BACKUP_S3_BUCKET. */
+void resolve_backup_bucket(struct loader *l);
 void resolve_bucket(struct loader *l, const struct raw_replica *r, struct config_destination *d);
 /* What a URL may not have goes as %XX; nothing is done once *rc is not 0. */
 struct buf;

@@ -166,6 +166,15 @@ static void read_replica_retention(struct loader *l, const struct yaml_node *val
 	read_retention(l, value, r);
 }
 
+static void read_replica_backups(struct loader *l, const struct yaml_node *value, void *section)
+{
+	static const struct key whole = {"backups", KEY_BOOL, .offset = 0};
+	bool backups = true;
+
+	read_value(l, &whole, value, &backups);
+	((struct raw_replica *)section)->no_backups = !backups;
+}
+
 #define SYNC_LIMITS .min = 1000, .max = DAY_US
 #define SNAPSHOT_LIMITS .min = 0, .max = 3660 * DAY_US
 
@@ -180,6 +189,7 @@ const struct key replica_keys[] = {
         {"validation-interval", KEY_SCHEDULE, .offset = AT(raw_replica, verify)},
         {"verify", KEY_SCHEDULE, .offset = AT(raw_replica, verify)},
         {"retention", KEY_NODE, .read = read_replica_retention},
+        {"backups", KEY_NODE, .read = read_replica_backups},
         {"bucket", KEY_TEXT, .offset = AT(raw_replica, bucket)},
         {"region", KEY_TEXT, .offset = AT(raw_replica, region)},
         {"endpoint", KEY_TEXT, .offset = AT(raw_replica, endpoint)},

@@ -141,7 +141,7 @@ static void resolve_sftp(struct loader *l, const struct raw_replica *r,
 }
 
 /* Of what lies away from this machine's folders. */
-static void resolve_key(struct loader *l, const struct raw_replica *r, struct config_destination *d)
+void resolve_key(struct loader *l, const struct raw_replica *r, struct config_destination *d)
 {
 	if (r->key_file && r->key_command)
 		load_error(l, r->line, "key-file: and key-command exclude each other");
@@ -187,8 +187,10 @@ static void add_destination(struct loader *l, const struct raw_database *raw,
                             const struct raw_replica *r, const char *type, const char *place,
                             struct config_database *d)
 {
-	struct config_destination dest = {
-	        .line = r->line, .sync_interval_us = r->sync_interval_us, .verify = r->verify};
+	struct config_destination dest = {.line = r->line,
+	                                  .sync_interval_us = r->sync_interval_us,
+	                                  .verify = r->verify,
+	                                  .backups = !r->no_backups};
 
 	if (!dest.sync_interval_us)
 		dest.sync_interval_us = US_PER_SECOND;
@@ -633,6 +635,7 @@ void resolve_configuration(struct loader *l)
 	default_schedule(&l->verify_full, "02:00");
 	add_data_dir(l);
 	resolve_databases(l);
+	resolve_backup_bucket(l);
 	resolve_schedules(l);
 	resolve_mount(l);
 	resolve_http(l);

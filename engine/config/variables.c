@@ -9,6 +9,7 @@
  *   BACKUP_VALIDATION_ENABLED           backups.validate
  *   BACKUP_COMPRESSION_LEVEL            backups.level
  *   BACKUP_ENCRYPTION_ENABLED BACKUP_GPG_RECIPIENT   backups.gpg-recipient
+ *   BACKUP_S3_BUCKET                    where backups go, too (resolve.c)
  *   AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN (and LITESTREAM_…)
  *                                       of s3 destinations that do not say (resolve.c)
  *   SMTP_… ALERT_RECIPIENTS BACKUP_NOTIFICATION_EMAIL BACKUP_SLACK_WEBHOOK   alerts
@@ -191,6 +192,7 @@ static const char *const honoured[] = {
         "BACKUP_COMPRESSION_LEVEL",
         "BACKUP_ENCRYPTION_ENABLED",
         "BACKUP_GPG_RECIPIENT",
+        "BACKUP_S3_BUCKET",
         "AWS_REGION",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",

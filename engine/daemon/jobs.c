@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/jobs.h"
+#include "engine/daemon/jobs_i.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
-#include "engine/config/retention.h"
-#include "engine/daemon/child.h"
-#include "engine/monitor/journal.h"
+#include "engine/daemon/sending.h"
 #include "engine/monitor/space.h"
 
 #include <errno.h>
@@ -22,69 +20,11 @@
 #define COPY_RETRY_MIN_US (2 * US_PER_SECOND)
 #define COPY_RETRY_MAX_US (60 * US_PER_SECOND)
 #define TRIES 3u
+#define SEND_EVERY_US (5 * US_PER_SECOND)
+#define SEND_LOOK_US (BACKUP_SEND_LOOK_US + 600 * US_PER_SECOND)
 /* Nothing takes so long that is not stuck. */
 #define LIMIT_US (24 * 3600 * US_PER_SECOND)
 #define PATIENCE_US (2 * US_PER_SECOND)
-#define ARGS_MAX 24
-
-enum job_kind {
-	JOB_BACKUP,
-	JOB_VERIFY,
-	JOB_VERIFY_FULL,
-	JOB_VERIFY_COPY, /* of what lies at a destination */
-	JOB_RETAIN,
-	JOB_CLEANUP,
-	JOB_COPY,
-};
-
-struct job {
-	uint64_t key; /* hash of name and path: which job it is, over refreshes */
-	enum job_kind kind;
-	size_t schedule; /* of the configuration, for JOB_BACKUP; destination, for copies */
-	uint64_t copying_txid;
-	uint64_t copied_txid; /* JOB_COPY: the destination has so much */
-	char name[64];        /* in the journal */
-	char *path;           /* of the database; NULL: for all */
-	char *database;       /* its name in the archive; "": for all */
-	int64_t last_us;      /* wall clock: the moment that it last ran for, or was first seen */
-	_Atomic int64_t next_us; /* wall clock; 0: never */
-	int64_t scheduled_us;
-	unsigned failures;
-	uint64_t n_ok, n_failed; /* since the start */
-	bool seen;
-};
-
-/* One child at a time; what copies is not kept waiting by what takes long. */
-enum lane_kind { LANE_HEAVY, LANE_COPY, N_LANES };
-struct lane {
-	struct child child;
-	_Atomic uint64_t running; /* key of its job; 0: none */
-	_Atomic int64_t began_us; /* wall clock, of that */
-	uint64_t to_plan;         /* key of the job that ended last; 0: none */
-	struct journal_entry entry;
-	int output_fd; /* its standard error */
-	char output[1024];
-	size_t output_len;
-};
-
-struct jobs {
-	char program[PATH_MAX];
-	const char *env_path; /* NULL: none given */
-	const struct config *config;
-	struct journal *journal;
-	char journal_root[PATH_MAX];
-	pthread_mutex_t
-	        lock; /* the array, counters: what jobs_get() asks for; never held for long */
-	struct job *jobs;
-	size_t n, cap;
-	int64_t refreshed_us; /* monotonic; 0: at once */
-	int64_t hurried_us;   /* monotonic */
-	int64_t space_us;     /* monotonic: free space was noted; 0: not yet */
-	bool stopping, done;
-	bool added; /* to the journal, not fsynced yet */
-	struct err result;
-	struct lane lanes[N_LANES]; /* what runs */
-};
 
 /* ---- which jobs there are ---- */
 
@@ -116,6 +56,9 @@ static const struct schedule *schedule_of(const struct jobs *j, const struct job
 		return hourly;
 	case JOB_COPY:
 		schedule_every(copy_interval_us(d, job), hourly);
+		return hourly;
+	case JOB_SEND:
+		schedule_every(SEND_EVERY_US, hourly);
 		return hourly;
 	}
 	return NULL;
@@ -159,7 +102,8 @@ static void recall(struct jobs *j, struct job *job, const char *database)
 	struct journal_entry e;
 	int64_t now_us = clock_now_us();
 
-	if (job->kind == JOB_COPY) { /* what there is to copy, the destination itself tells */
+	/* What there is to bring there, the destination itself tells. */
+	if (job->kind == JOB_COPY || job->kind == JOB_SEND) {
 		job->last_us = now_us - RETRY_US;
 		return;
 	}
@@ -186,6 +130,7 @@ static struct job *find_job(struct jobs *j, uint64_t key)
 static void free_job(const struct job *job)
 {
 	free(job->path);
+	free(job->url);
 	free(job->database);
 }
 
@@ -232,6 +177,30 @@ static void want(struct jobs *j, enum job_kind kind, size_t schedule, const char
 	fresh.seen = true;
 	recall(j, &fresh, fresh.database);
 	plan(j, &fresh, e ? e->config : NULL);
+	add_job(j, &fresh);
+}
+
+/* jobs_want_sending() */
+static void want_place(struct jobs *j, const char *url, const char *name, const char *database)
+{
+	struct job fresh = {.kind = JOB_SEND};
+
+	snprintf(fresh.name, sizeof(fresh.name), "%s", name);
+	fresh.key = hash64(url, strlen(url), hash64(fresh.name, strlen(fresh.name), 1));
+	struct job *job = find_job(j, fresh.key);
+	if (job) {
+		job->seen = true;
+		return;
+	}
+	fresh.url = strdup(url);
+	fresh.database = strdup(database);
+	if (!fresh.url || !fresh.database) {
+		free_job(&fresh);
+		return;
+	}
+	fresh.seen = true;
+	recall(j, &fresh, database);
+	fresh.next_us = fresh.scheduled_us = clock_now_us();
 	add_job(j, &fresh);
 }
 
@@ -317,6 +286,7 @@ static void refresh(struct jobs *j, struct fleet *f)
 	for (size_t i = 0; fleet_get(f, i, &e); i++)
 		want_of_database(j, &e);
 	want(j, JOB_CLEANUP, 0, "cleanup", NULL);
+	jobs_want_sending(j, want_place);
 	pthread_mutex_lock(&j->lock);
 	for (size_t i = 0; i < j->n; i++) {
 		if (j->jobs[i].seen) {
@@ -334,83 +304,6 @@ static void refresh(struct jobs *j, struct fleet *f)
 }
 
 /* ---- running one ---- */
-
-struct command {
-	const char *argv[ARGS_MAX];
-	size_t n;
-	char numbers[4][32];
-	char policy[256];
-};
-
-static void add(struct command *c, const char *word)
-{
-	if (c->n < ARGS_MAX - 1)
-		c->argv[c->n++] = word;
-}
-
-static void add_pair(struct command *c, const char *option, const char *value)
-{
-	if (!value)
-		return;
-	add(c, option);
-	add(c, value);
-}
-
-static void add_config(const struct jobs *j, struct command *c)
-{
-	add_pair(c, "--config", j->config->path);
-	add_pair(c, "--env-file", j->env_path);
-}
-
-static void make_backup_command(const struct jobs *j, const struct job *job, struct command *c)
-{
-	const struct config_backup_schedule *s = &j->config->schedules[job->schedule];
-
-	add(c, "backup");
-	add_pair(c, "--type", config_backup_type_name(s->type));
-	add_pair(c, "--db-path", job->path);
-	if (!s->options.compress)
-		add(c, "--no-compress");
-	if (!s->options.validate)
-		add(c, "--no-validate");
-	add_pair(c, "--gpg", s->options.gpg_recipient);
-	if (s->options.level) {
-		snprintf(c->numbers[0], sizeof(c->numbers[0]), "%u", s->options.level);
-		add_pair(c, "--level", c->numbers[0]);
-	}
-	add_config(j, c);
-}
-
-/* See tools/cmd_job.c. */
-static void make_history_command(const struct job *job, const struct fleet_entry *e,
-                                 struct command *c)
-{
-	struct retain_policy r;
-	size_t len = 0;
-
-	add(c, "job");
-	add(c, job->kind == JOB_RETAIN        ? "retain"
-	       : job->kind == JOB_VERIFY_FULL ? "verify-full"
-	                                      : "verify");
-	add(c,
-	    job->kind == JOB_VERIFY_COPY ? e->config->destinations[job->schedule].url : e->archive);
-	add(c, e->name);
-	if (job->kind != JOB_RETAIN)
-		return;
-	config_retain_policy(&e->config->retention, &r);
-	for (size_t i = 0; i < r.n_tiers && len < sizeof(c->policy); i++)
-		len += (size_t)snprintf(c->policy + len, sizeof(c->policy) - len, "%s%lld:%lld",
-		                        i ? "," : "", (long long)r.tiers[i].every_us,
-		                        (long long)r.tiers[i].age_us);
-	snprintf(c->numbers[0], sizeof(c->numbers[0]), "%llu", (unsigned long long)r.max_bytes);
-	snprintf(c->numbers[1], sizeof(c->numbers[1]), "%llu",
-	         (unsigned long long)r.min_free_bytes);
-	snprintf(c->numbers[2], sizeof(c->numbers[2]), "%u", r.min_free_percent);
-	add(c, c->policy[0] ? c->policy : "all");
-	add(c, c->numbers[0]);
-	add(c, c->numbers[1]);
-	add(c, c->numbers[2]);
-}
 
 static int start_child(struct lane *l, struct command *c, struct err *err)
 {
@@ -445,7 +338,6 @@ static void start(struct jobs *j, struct lane *l, struct job *job, struct fleet 
 	struct fleet_entry e = {0};
 	struct err why = ERR_INIT;
 
-	add(&c, j->program);
 	if (job->path && !fleet_find(f, job->path, &e)) {
 		job->next_us = 0; /* gone; the next refresh takes it away */
 		return;
@@ -469,32 +361,31 @@ static void start(struct jobs *j, struct lane *l, struct job *job, struct fleet 
 		job->next_us = clock_now_us() + copy_interval_us(e.config, job); /* nothing new */
 		return;
 	}
-	job->copying_txid = e.status.last_txid;
-	if (job->kind == JOB_BACKUP) {
-		make_backup_command(j, job, &c);
-	} else if (job->kind == JOB_COPY) {
-		add(&c, "copy");
-		add(&c, e.archive);
-		add(&c, e.config->destinations[job->schedule].url);
-		add_pair(&c, "--db", e.name);
-	} else if (job->kind == JOB_CLEANUP) {
-		add(&c, "cleanup");
-		add_config(j, &c);
+	if (job->kind == JOB_SEND) {
+		job->copying_txid = jobs_sending_stamp(j, job);
+		if (job->copying_txid == job->copied_txid && job->failures == 0 &&
+		    clock_now_us() - job->last_us < SEND_LOOK_US) {
+			job->next_us = clock_now_us() + SEND_EVERY_US; /* nothing new */
+			return;
+		}
+		job->scheduled_us = clock_now_us();
 	} else {
-		make_history_command(job, &e, &c);
+		job->copying_txid = e.status.last_txid;
 	}
+	job_make_command(j, job, &e, &c);
 	l->entry = (struct journal_entry){.scheduled_us = job->scheduled_us,
 	                                  .began_us = clock_now_us()};
 	memcpy(l->entry.job, job->name, sizeof(l->entry.job));
-	snprintf(l->entry.database, sizeof(l->entry.database), "%s", e.name);
+	snprintf(l->entry.database, sizeof(l->entry.database), "%s", job->database);
 	if (start_child(l, &c, &why) < 0) {
-		log_error("jobs", "not started job=\"%s\" db=%s: %s", job->name, e.name, why.msg);
+		log_error("jobs", "not started job=\"%s\" db=%s: %s", job->name, job->database,
+		          why.msg);
 		job->next_us = clock_now_us() + RETRY_US;
 		return;
 	}
 	l->began_us = l->entry.began_us;
 	l->running = job->key;
-	log_debug("jobs", "started job=\"%s\" db=%s", job->name, e.name);
+	log_debug("jobs", "started job=\"%s\" db=%s", job->name, job->database);
 }
 
 /* Its error is the last line that begins as the program's errors do. */
@@ -530,18 +421,27 @@ static void take_output(struct lane *l)
 	}
 }
 
-static int64_t copy_retry_us(unsigned failures)
+static int64_t copy_retry_us(const struct job *job)
 {
-	unsigned doublings = failures > 6 ? 5 : failures - 1;
+	unsigned doublings = job->failures > 9 ? 8 : job->failures - 1;
 	int64_t us = COPY_RETRY_MIN_US << doublings;
+	int64_t most_us = job->kind == JOB_SEND ? RETRY_US : COPY_RETRY_MAX_US;
 
-	return us < COPY_RETRY_MAX_US ? us : COPY_RETRY_MAX_US;
+	return us < most_us ? us : most_us;
+}
+
+/* Now, and not when folders are looked at next. */
+static void hurry_sending(struct jobs *j)
+{
+	for (size_t i = 0; i < j->n; i++)
+		if (j->jobs[i].kind == JOB_SEND && j->jobs[i].key != j->lanes[LANE_SEND].running)
+			j->jobs[i].next_us = clock_now_us();
 }
 
 static void finish(struct jobs *j, struct lane *l, int status)
 {
 	struct job *job = find_job(j, l->running);
-	bool copies = job && job->kind == JOB_COPY;
+	bool copies = job && (job->kind == JOB_COPY || job->kind == JOB_SEND);
 	char text[CHILD_STATUS_MAX];
 
 	take_output(l);
@@ -581,12 +481,14 @@ static void finish(struct jobs *j, struct lane *l, int status)
 	job->failures = l->entry.ok ? 0 : job->failures + 1;
 	job->next_us = 0; /* until planned */
 	if (copies && job->failures)
-		job->next_us = clock_now_us() + copy_retry_us(job->failures);
+		job->next_us = clock_now_us() + copy_retry_us(job);
 	else if (job->failures > 0 && job->failures < TRIES)
 		job->next_us = clock_now_us() + RETRY_US;
 	else
 		job->failures = 0;
 	l->to_plan = job->key;
+	if (job->kind == JOB_BACKUP && l->entry.ok)
+		hurry_sending(j);
 }
 
 /* When the job that has just ended runs next. */
@@ -608,6 +510,11 @@ static void hurry_retention(struct jobs *j)
 			j->jobs[i].next_us = j->jobs[i].scheduled_us = clock_now_us();
 }
 
+static enum lane_kind lane_of(const struct job *job)
+{
+	return job->kind == JOB_COPY ? LANE_COPY : job->kind == JOB_SEND ? LANE_SEND : LANE_HEAVY;
+}
+
 /* The one that is due since longest; NULL: none. */
 static struct job *next_due(struct jobs *j, enum lane_kind lane, bool once)
 {
@@ -616,9 +523,9 @@ static struct job *next_due(struct jobs *j, enum lane_kind lane, bool once)
 
 	for (size_t i = 0; i < j->n; i++) {
 		struct job *job = &j->jobs[i];
-		bool here = (job->kind == JOB_COPY) == (lane == LANE_COPY);
-		if (here && job->next_us && job->next_us <= now_us &&
-		    (!once || job->kind == JOB_BACKUP) && (!first || job->next_us < first->next_us))
+		bool wanted = !once || job->kind == JOB_BACKUP || job->kind == JOB_SEND;
+		if (lane_of(job) == lane && job->next_us && job->next_us <= now_us && wanted &&
+		    (!first || job->next_us < first->next_us))
 			first = job;
 	}
 	return first;
@@ -658,17 +565,19 @@ void jobs_step(struct jobs *j, struct fleet *f, bool once)
 		hurry_retention(j);
 	}
 	for (size_t i = 0; i < N_LANES; i++) {
-		struct job *job = NULL;
 		/* Most copies find nothing new, and then the next one is looked at. */
 		for (size_t tries = 0; is_free[i] && tries <= j->n; tries++) {
-			job = j->lanes[i].child.pid ? NULL : next_due(j, (enum lane_kind)i, once);
+			struct job *job =
+			        j->lanes[i].child.pid ? NULL : next_due(j, (enum lane_kind)i, once);
 			if (!job)
 				break;
 			start(j, &j->lanes[i], job, f);
 		}
-		if (i == LANE_HEAVY && is_free[i])
-			j->done = !j->lanes[i].child.pid && !job;
 	}
+	j->done = true;
+	for (size_t i = 0; i < N_LANES; i++)
+		if (j->lanes[i].child.pid || next_due(j, (enum lane_kind)i, once))
+			j->done = false;
 }
 
 /* ---- life ---- */

@@ -15,6 +15,9 @@
  *                 at the destination's interval (1 s; not more often); in the journal only when it
  *                 begins to fail, or to work again
  *
+ *   send NAME     brings backups to one of the places that they go to (sending.h), some seconds after a
+ *                 backup came, until all are there; in the journal as copies are
+ *
  * How each ended is written into the journal of the archive (monitor/journal.h), by which missed
  * runs are made up for after a downtime, one for all that were missed.  One that failed is tried
  * again up to three times, ten minutes apart; one that is cut short by our own end counts as not
@@ -34,7 +37,7 @@ int jobs_new(const char *program, const char *env_path, struct jobs **ret,
              struct err *err) MUST_USE;
 /* The former configuration is not looked at any more. */
 void jobs_apply(struct jobs *j, const struct config *c);
-/* Often.  `once`: backups only. */
+/* Often.  `once`: backups alone, made and sent. */
 void jobs_step(struct jobs *j, struct fleet *f, bool once);
 /* Nothing is due, nothing runs. */
 bool jobs_all_done(const struct jobs *j);

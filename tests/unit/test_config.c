@@ -1118,6 +1118,35 @@ static void test_variables(void **state)
 }
 
 /* The file has the last word; the process's variables stand before those of the file of them. */
+/* Where backups go: to each destination unless it says otherwise; to a bucket of their own. */
+static void test_backup_places(void **state)
+{
+	static const char yaml[] = "dbs: [{path: /d/x.db, archive: /a, destinations: [/b, "
+	                           "{path: /c, backups: false}, s3://other/p]}]";
+	static const struct {
+		const char *text, *bucket, *prefix;
+	} buckets[] = {{"mine", "mine", "db"},
+	               {"mine/a/b/", "mine", "a/b"},
+	               {"s3://mine", "mine", "db"},
+	               {"mine/", "mine", "db"}};
+	char env[100];
+
+	for (size_t i = 0; i < sizeof(buckets) / sizeof(buckets[0]); i++) {
+		snprintf(env, sizeof(env), "BACKUP_S3_BUCKET=%s\n", buckets[i].text);
+		cleanup_loaded struct loaded x = load_with(yaml, strlen(yaml), env, NULL);
+		assert_int_equal(x.rc, 0);
+		assert_int_equal(x.report.n, 0);
+		const struct config_destination *d = x.c->databases[0].destinations;
+		assert_true(d[0].backups && !d[1].backups && d[2].backups);
+		assert_non_null(x.c->backup_bucket.url);
+		assert_string_equal(x.c->backup_bucket.s3.bucket, buckets[i].bucket);
+		assert_string_equal(x.c->backup_bucket.s3.prefix, buckets[i].prefix);
+	}
+	cleanup_loaded struct loaded none =
+	        load_with(yaml, strlen(yaml), "BACKUP_S3_BUCKET=\n", NULL);
+	assert_null(none.c->backup_bucket.url);
+}
+
 static void test_precedence(void **state)
 {
 	static const char *const process[] = {"BACKUP_COMPRESSION_LEVEL=3",
@@ -1367,6 +1396,7 @@ int main(void)
 	        cmocka_unit_test(test_expansion),
 	        cmocka_unit_test(test_env_lines),
 	        cmocka_unit_test(test_variables),
+	        cmocka_unit_test(test_backup_places),
 	        cmocka_unit_test(test_precedence),
 	        cmocka_unit_test(test_wrong_variables),
 	        cmocka_unit_test(test_no_file),

@@ -93,14 +93,19 @@ class BackupManager:
         words += [] if compress else ["--no-compress"]
         words += [] if validate else ["--no-validate"]
         try:
-            result = self._run(words)
+            result = self._run(words, (program.DONE, program.UNREACHABLE))
         except AsofError as problem:
             if validate and problem.status == program.DAMAGED:
                 logger.error("%s", problem)
                 source = _SOURCE_INVALID.lower() in str(problem)
                 return _failure(_SOURCE_INVALID if source else _BACKUP_INVALID)
             return _failure(str(problem))
+        if not result["success"]:
+            return _failure(result["error"])
         logger.info("Backup created: %s", result["backup_path"])
+        for place in result.get("sent", []):
+            if place["error"]:
+                logger.warning("not sent to %s yet: %s", place["destination"], place["error"])
         return {key: result[key] for key in ("success", "backup_path", "manifest_path", "metadata")}
 
     def restore_database(self, backup_path: PathLike, target_path: PathLike,

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Backups of an archive, brought to a store: a bucket, a server, another folder.
+ *
+ *   TYPE/NAME.db.gz[.gpg]     under the names that they have here, so that copying them out of the
+ *   TYPE/manifest_….json      store by any means, and gunzip, is a recovery
+ *
+ *  (1) Only created, never replaced, each whole: companions first, then the backup, then its
+ *      manifest.  Whoever dies between leaves what the next run completes.
+ *  (2) A backup that lies there under its name and size is taken for sent.  Under its name with
+ *      another content is a conflict, which is told, and the others go on.  Two manifests of one
+ *      second get numbers, as they do here.
+ *  (3) What does not match the sha256 of its manifest is not sent, and told.
+ *  (4) Nothing is asked of the store while there is nothing that it may lack, but one look every
+ *      `look_us`.
+ *  (5) Where an archive is encrypted (store/keys.h) nothing is put in the clear: REFUSED.
+ *  (6) What is known of a store is kept in ROOT/.sent-XXXXXXXXXXXXXXXX, a text of JSON.  It can go
+ *      at any time: the store is looked at again.
+ */
+#ifndef ASOF_BACKUP_SEND_H
+#define ASOF_BACKUP_SEND_H
+
+#include "engine/backup/backup.h"
+#include "engine/base/clock.h"
+#include "engine/store/store.h"
+
+#define BACKUP_SEND_LOOK_US (6 * 3600 * US_PER_SECOND)
+
+struct backup_send_options {
+	const char *root; /* the archive, a directory */
+	const char *url;  /* of the store: which file of (6) is its own */
+	struct store *store;
+	/* Whether this backup goes there; NULL: all do.  Of those without a time in their name it is
+	 * not asked: they are somebody's, and stay where they are. */
+	bool (*wants)(void *ctx, const struct backup_entry *e);
+	void *ctx;
+	int64_t look_us; /* 0: the default */
+	bool look;       /* at the store, whatever is known of it */
+	/* Now and then; false: stop (CANCELLED).  May be NULL. */
+	bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
+	void *progress_ctx;
+};
+
+/* What is known, as of the last run. */
+struct backup_sent {
+	char url[300];
+	int64_t at_us;               /* of the last look that came to its end; 0: never */
+	uint64_t n_there, n_waiting; /* of the backups here that go there */
+	uint64_t bytes_there;
+	int64_t newest_us;        /* the time of the newest that is there; 0: none */
+	uint64_t n_sent, n_bytes; /* by all runs since the file was made */
+	int64_t trouble_us;       /* since when it fails; 0: it does not */
+	char trouble[300];
+};
+
+/*
+ * Sends what is lacking.  *ret is filled in any case.  An error is the first one, after all that
+ * could be sent was: EXISTS (2), DAMAGED (3), REFUSED (5), and what the store says.
+ */
+int backup_send(const struct backup_send_options *options, struct backup_sent *ret,
+                struct err *err) MUST_USE;
+
+/* Of every store that backups of `root` go to.  What `fn` returns, if not 0, ends it and is returned. */
+int backup_sent_each(const char *root, int (*fn)(void *ctx, const struct backup_sent *s),
+                     void *ctx);
+
+#endif

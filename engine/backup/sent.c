@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The file ROOT/.sent-XXXXXXXXXXXXXXXX.  One that cannot be read is as if it were not there. */
+#include "engine/backup/send_i.h"
+
+#include "engine/base/file.h"
+#include "engine/base/hash.h"
+#include "engine/base/json.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PREFIX ".sent-"
+#define SENT_BYTES_MAX ((size_t)64 << 20)
+
+static void file_name(const char *url, char out[32])
+{
+	snprintf(out, 32, PREFIX "%016" PRIx64, hash64(url, strlen(url), 0));
+}
+
+void sent_release(struct sent_state *s)
+{
+	json_decref(s->settled);
+	*s = (struct sent_state){0};
+}
+
+static void take_text(const json_t *o, const char *key, char *out, size_t size)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	snprintf(out, size, "%s", text ? text : "");
+}
+
+static int64_t take_number(const json_t *o, const char *key)
+{
+	json_int_t v = json_integer_value(json_object_get(o, key));
+
+	return v > 0 ? (int64_t)v : 0;
+}
+
+static bool parse(const char *text, size_t len, struct sent_state *ret)
+{
+	json_t *o = json_loadb(text, len, 0, NULL);
+	struct backup_sent *k = &ret->known;
+	json_t *settled = json_object_get(o, "settled");
+
+	if (!json_is_object(settled)) {
+		json_decref(o);
+		return false;
+	}
+	take_text(o, "url", k->url, sizeof(k->url));
+	take_text(o, "trouble", k->trouble, sizeof(k->trouble));
+	k->at_us = take_number(o, "at_us");
+	k->n_there = (uint64_t)take_number(o, "there");
+	k->bytes_there = (uint64_t)take_number(o, "bytes_there");
+	k->n_waiting = (uint64_t)take_number(o, "waiting");
+	k->newest_us = take_number(o, "newest_us");
+	k->n_sent = (uint64_t)take_number(o, "sent");
+	k->n_bytes = (uint64_t)take_number(o, "sent_bytes");
+	k->trouble_us = take_number(o, "trouble_us");
+	ret->settled = json_incref(settled);
+	json_decref(o);
+	return true;
+}
+
+static int read_file(int dir_fd, const char *name, struct sent_state *ret, struct err *err)
+{
+	cleanup_free char *text = NULL;
+	size_t len;
+
+	*ret = (struct sent_state){0};
+	int rc = file_get(dir_fd, name, SENT_BYTES_MAX, &text, &len, err);
+	if (rc == 0 && !parse(text, len, ret))
+		rc = err_set(err, ERR_NOT_FOUND, 0, "'%s' cannot be read", name);
+	return rc;
+}
+
+int sent_read(const char *root, const char *url, struct sent_state *ret, struct err *err)
+{
+	cleanup_fd int dir = -1;
+	struct err why = ERR_INIT;
+	char name[32];
+
+	int rc = file_open_dir(AT_FDCWD, root, false, &dir, err);
+	if (rc < 0)
+		return rc;
+	file_name(url, name);
+	if (read_file(dir, name, ret, &why) < 0) {
+		if (why.kind != ERR_NOT_FOUND && why.kind != ERR_DAMAGED)
+			return err_copy(err, &why);
+		*ret = (struct sent_state){.settled = json_object()};
+	}
+	snprintf(ret->known.url, sizeof(ret->known.url), "%s", url);
+	return ret->settled ? 0 : err_set(err, ERR_NOMEM, 0, "no memory to send backups");
+}
+
+int sent_write(const char *root, const struct sent_state *s, struct err *err)
+{
+	const struct backup_sent *k = &s->known;
+	cleanup_fd int dir = -1;
+	char name[32];
+
+	json_t *o = json_pack("{so sI sI sI sI sI sI sI sI so sO}", "url", json_text(k->url),
+	                      "at_us", (json_int_t)k->at_us, "there", (json_int_t)k->n_there,
+	                      "bytes_there", (json_int_t)k->bytes_there, "waiting",
+	                      (json_int_t)k->n_waiting, "newest_us", (json_int_t)k->newest_us,
+	                      "sent", (json_int_t)k->n_sent, "sent_bytes", (json_int_t)k->n_bytes,
+	                      "trouble_us", (json_int_t)k->trouble_us, "trouble",
+	                      json_text(k->trouble), "settled", s->settled);
+	cleanup_free char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+	json_decref(o);
+	if (!text)
+		return err_set(err, ERR_NOMEM, 0, "no memory to send backups");
+	file_name(k->url, name);
+	int rc = file_open_dir(AT_FDCWD, root, false, &dir, err);
+	return rc < 0 ? rc : file_put(dir, name, text, strlen(text), err);
+}
+
+int backup_sent_each(const char *root, int (*fn)(void *ctx, const struct backup_sent *s), void *ctx)
+{
+	cleanup_dir DIR *dir = opendir(root);
+	struct dirent *d;
+	int rc = 0;
+
+	while (dir && rc == 0 && (d = readdir(dir))) {
+		CLEANUP(sent_release) struct sent_state s = {0};
+		if (strlen(d->d_name) == strlen(PREFIX) + 16 &&
+		    strncmp(d->d_name, PREFIX, strlen(PREFIX)) == 0 &&
+		    read_file(dirfd(dir), d->d_name, &s, NULL) == 0)
+			rc = fn(ctx, &s.known);
+	}
+	return rc;
+}

@@ -16,8 +16,8 @@ const char WHY_OWN_LOG[] = "asof logs to standard error or to a file, as logfmt 
 const char WHY_OWN_SOCKET[] = "the control socket is always there, for its owner alone";
 const char WHY_NO_MCP[] = "asof has no MCP server";
 const char WHY_UNENCRYPTED[] =
-        "asof does not encrypt destinations and would store the data unencrypted "
-        "(remove the key if that is what you want)";
+        "asof has no such encryption, and the data would be stored unencrypted (key-file or "
+        "key-command encrypts, see asof key; or remove the key)";
 
 /* ---- sections ---- */
 

@@ -104,12 +104,13 @@ static int add_json(void *ctx, const struct ship_status *s)
 {
 	json_array_append_new(
 	        ctx,
-	        json_pack("{so so so so so sb sb so so so so so so so so so so so}", "url",
+	        json_pack("{so so so so so sb sb sb so so so so so so so so so so so}", "url",
 	                  json_text(s->url), "replicated_txid", cli_json_uint(s->replicated_txid),
 	                  "replicated", cli_json_time(s->replicated_us), "captured_txid",
 	                  cli_json_uint(s->tip_txid), "at", cli_json_time(s->at_us), "fenced",
-	                  (int)s->fenced, "deletes", (int)!s->no_delete, "failing_since",
-	                  cli_json_time(s->trouble_us), "error", json_text(s->trouble), "puts",
+	                  (int)s->fenced, "deletes", (int)!s->no_delete, "conditional_writes",
+	                  (int)!s->no_create, "failing_since", cli_json_time(s->trouble_us),
+	                  "error", json_text(s->trouble), "puts",
 	                  cli_json_uint(s->requests[STORE_PUT]), "gets",
 	                  cli_json_uint(s->requests[STORE_GET]), "lists",
 	                  cli_json_uint(s->requests[STORE_LIST]), "deletions",
@@ -175,6 +176,9 @@ static int one_text(void *ctx, const struct ship_status *s)
 		cli_format_age(s->trouble_us, e->now_us, age);
 		printf("    %-13s since %s: %s\n", "failing", age, text);
 	}
+	if (s->no_create)
+		printf("    %-13s none: let one machine alone write there (see asof check)\n",
+		       "conditions");
 	if (s->no_delete)
 		printf("    %-13s denied: covered objects stay (see asof check)\n", "deletion");
 	return 0;

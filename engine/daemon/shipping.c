@@ -274,7 +274,7 @@ static int64_t failed(struct job *j, const struct err *why)
 
 static int64_t worked(struct job *j, bool more)
 {
-	int64_t now_us = clock_mono_us();
+	int64_t now_us = clock_mono_us(), wait_us;
 
 	if (j->failing)
 		log_info("ship", "sent again db=%s to=%s", j->name, j->label);
@@ -284,8 +284,11 @@ static int64_t worked(struct job *j, bool more)
 	j->worked_us = now_us;
 	j->err = (struct err)ERR_INIT;
 	j->done = !more;
-	if (more)
-		return 0;
+	if (more) {
+		wait_us = shipper_wait_us(j->shipper);
+		j->next_us = now_us + wait_us;
+		return wait_us;
+	}
 	j->next_us = now_us + j->interval_us;
 	if (j->shipping->n_open > OPEN_MAX)
 		return rest(j);

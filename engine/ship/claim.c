@@ -4,6 +4,7 @@
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/ship/ship_i.h"
+#include "engine/store/trial.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,7 +14,8 @@
 #include <unistd.h>
 
 #define NOTE_MAX 4096
-#define CHECK_US (5 * US_PER_SECOND)
+#define CHECKS_IN_WAIT 4 /* the note is read at least so often in the time that a claim waits */
+#define WAIT_LOOK_US 50000
 
 /* ---- identity ---- */
 
@@ -101,42 +103,124 @@ static int check_claim(struct shipper *s, uint32_t lineage, struct err *err)
 	return rc;
 }
 
-int ship_claim(struct shipper *s, uint32_t lineage, struct err *err)
+/* What is there is ours, now. */
+static void hold(struct shipper *s, uint32_t lineage)
+{
+	s->lineage = s->has.writer_lineage = lineage;
+	s->claim_due_us = 0;
+	pthread_mutex_lock(&s->lock);
+	s->status.held_lineage = s->no_create ? lineage : 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static int put_claim(struct shipper *s, uint32_t lineage, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX);
-	char file[40];
 	struct err why = ERR_INIT;
+	char file[40];
 
-	if (s->lineage >= lineage)
-		return 0;
 	int rc = ship_writer_text(s, lineage, &b, err);
 	if (rc < 0)
 		return rc;
-	if (s->options.no_create) {
-		rc = check_claim(s, lineage, &why);
-		if (rc < 0 && why.kind != ERR_NOT_FOUND)
-			return err_copy(err, &why);
-	}
 	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);
-	why = (struct err)ERR_INIT;
 	rc = ship_put_bytes(s, file, b.data, b.len, STORE_CREATE, &why);
 	if (rc < 0 && why.kind == ERR_EXISTS)
-		rc = check_claim(s, lineage, err);
-	else if (rc < 0)
-		return err_copy(err, &why);
-	if (rc == 0)
-		s->lineage = s->has.writer_lineage = lineage;
+		return check_claim(s, lineage, err);
+	return rc < 0 ? err_copy(err, &why) : 0;
+}
+
+int64_t shipper_wait_us(const struct shipper *s)
+{
+	int64_t left_us = s->claim_due_us ? s->claim_due_us - clock_mono_us() : 0;
+
+	return left_us > 0 ? left_us : 0;
+}
+
+/* A claim that nothing makes exclusive: see ship.h (2). */
+static int claim_by_waiting(struct shipper *s, uint32_t lineage, struct err *err)
+{
+	if (!s->claim_due_us || s->claiming != lineage) {
+		int rc = put_claim(s, lineage, err);
+		if (rc < 0)
+			return rc;
+		s->claiming = lineage;
+		s->claim_due_us = clock_mono_us() + s->options.claim_wait_us;
+	}
+	if (shipper_wait_us(s))
+		return err_set(err, ERR_BUSY, 0, "'%s' at %s: waiting for another writer to show",
+		               s->name, s->url);
+	s->claim_due_us = 0; /* whatever comes of it, the next claim is another one */
+	int64_t now_us = clock_mono_us();
+	int rc = check_claim(s, lineage, err);
+	if (rc == 0) {
+		s->checked_us = now_us;
+		hold(s, lineage);
+	}
 	return rc;
 }
 
-/* Without create-only puts: whoever else writes shows by a newer lineage, or at the next key. */
+int ship_claim(struct shipper *s, uint32_t lineage, struct err *err)
+{
+	if (s->lineage >= lineage)
+		return 0;
+	if (s->no_create)
+		return claim_by_waiting(s, lineage, err);
+	int rc = put_claim(s, lineage, err);
+	if (rc == 0)
+		hold(s, lineage);
+	return rc;
+}
+
+int ship_claim_now(struct shipper *s, uint32_t lineage, struct err *err)
+{
+	for (;;) {
+		struct err why = ERR_INIT;
+		int rc = ship_claim(s, lineage, &why);
+		if (rc == 0 || why.kind != ERR_BUSY || !s->claim_due_us)
+			return rc < 0 ? err_copy(err, &why) : 0;
+		int64_t left_us = shipper_wait_us(s);
+		if ((rc = ship_stopped(s, err)) < 0)
+			return rc;
+		clock_sleep_us(left_us < WAIT_LOOK_US ? left_us : WAIT_LOOK_US);
+	}
+}
+
+int ship_find_creates(struct shipper *s, struct err *err)
+{
+	char key[64];
+	bool creates, fresh;
+
+	if (s->status.creates)
+		return 0;
+	/* Ours alone: nobody else tries the same key just now. */
+	snprintf(key, sizeof(key), ".asof-trial-%s", s->id);
+	int rc = store_creates(s->options.store, key, &creates, &fresh, err);
+	if (rc < 0)
+		return rc;
+	s->no_create = !creates;
+	pthread_mutex_lock(&s->lock);
+	s->status.creates = creates;
+	s->status.no_create = !creates;
+	pthread_mutex_unlock(&s->lock);
+	if (fresh && !creates)
+		log_warn(
+		        "ship",
+		        "no conditional writes there: a second writer is found by reading back and "
+		        "waiting (let one machine alone write there) wait_s=%lld to=%s",
+		        (long long)(s->options.claim_wait_us / US_PER_SECOND),
+		        s->options.store->label);
+	return 0;
+}
+
+/* Without conditional writes: whoever else writes shows by its note, or a newer lineage's. */
 int ship_check_writer(struct shipper *s, struct err *err)
 {
 	struct writer_note there;
 	struct err why = ERR_INIT;
 	int64_t now_us = clock_mono_us();
 
-	if (!s->options.no_create || (s->checked_us && now_us - s->checked_us < CHECK_US))
+	if (!s->no_create ||
+	    (s->checked_us && now_us - s->checked_us < s->options.claim_wait_us / CHECKS_IN_WAIT))
 		return 0;
 	for (uint32_t lineage = s->lineage; lineage <= s->lineage + 1 && lineage; lineage++) {
 		if (ship_read_writer(s, lineage, &there, &why) == 0) {
@@ -296,7 +380,12 @@ int ship_begin(struct shipper *s, struct err *err)
 		rc = ship_read_writer(s, s->has.writer_lineage, &w, err);
 	if (rc == 0 && s->has.writer_lineage && strcmp(w.id, s->id) != 0)
 		rc = refuse(s, &w, err);
-	s->lineage = s->has.writer_lineage;
+	if (rc == 0)
+		rc = ship_find_creates(s, err);
+	/* Killed while it waited: nothing says yet that the claim stands. */
+	bool held = !s->no_create || s->status.held_lineage == s->has.writer_lineage;
+	s->lineage = held ? s->has.writer_lineage : 0;
+	s->checked_us = 0;
 	if (rc == 0 && s->has.objects)
 		rc = check_source(s, err);
 	if (rc == 0)

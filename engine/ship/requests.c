@@ -25,6 +25,31 @@ static void count(struct shipper *s, enum store_verb verb, uint64_t sent, uint64
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Without conditional writes: EXISTS where something is there. */
+static int check_free(struct shipper *s, const char *key, struct err *err)
+{
+	cleanup_source struct source *src = NULL;
+	struct err why = ERR_INIT;
+	uint64_t bytes;
+
+	count(s, STORE_HEAD, 0, 0);
+	int rc = store_open_object(s->options.store, key, UINT64_MAX, &src, &why);
+	if (rc == 0)
+		rc = src->size(src, &bytes, &why);
+	if (rc < 0)
+		return why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);
+	return err_set(err, ERR_EXISTS, 0, "'%s' is there already in %s", key, s->url);
+}
+
+/* Of a put that must not replace; the flags that the store is asked with. */
+static int check_flags(struct shipper *s, const char *key, unsigned *flags, struct err *err)
+{
+	if (!s->no_create || !(*flags & STORE_CREATE))
+		return 0;
+	*flags &= ~(unsigned)STORE_CREATE;
+	return check_free(s, key, err);
+}
+
 /* ---- progress: a first snapshot may be on its way for hours ---- */
 
 struct progress {
@@ -72,6 +97,8 @@ int ship_put(struct shipper *s, const char *file, struct source *body, uint64_t 
 	if (rc < 0)
 		return rc;
 	ship_key(s, file, key);
+	if ((rc = check_flags(s, key, &flags, err)) < 0)
+		return rc;
 	count(s, STORE_PUT, bytes, 0);
 	struct progress p = {.source = {.pread = progress_pread,
 	                                .size = progress_size,
@@ -80,8 +107,7 @@ int ship_put(struct shipper *s, const char *file, struct source *body, uint64_t 
 	                     .from = body,
 	                     .shipper = s,
 	                     .told_us = INT64_MIN / 2};
-	return store_put(s->options.store, key, &p.source, bytes,
-	                 s->options.no_create ? flags & ~(unsigned)STORE_CREATE : flags, err);
+	return store_put(s->options.store, key, &p.source, bytes, flags, err);
 }
 
 int ship_put_bytes(struct shipper *s, const char *file, const void *p, size_t len, unsigned flags,
@@ -93,9 +119,10 @@ int ship_put_bytes(struct shipper *s, const char *file, const void *p, size_t le
 	if (rc < 0)
 		return rc;
 	ship_key(s, file, key);
+	if ((rc = check_flags(s, key, &flags, err)) < 0)
+		return rc;
 	count(s, STORE_PUT, len, 0);
-	return store_put_bytes(s->options.store, key, p, len,
-	                       s->options.no_create ? flags & ~(unsigned)STORE_CREATE : flags, err);
+	return store_put_bytes(s->options.store, key, p, len, flags, err);
 }
 
 int ship_get(struct shipper *s, const char *file, size_t max_bytes, struct buf *ret,

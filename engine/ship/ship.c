@@ -25,6 +25,8 @@ int shipper_new(const struct ship_options *o, struct shipper **ret, struct err *
 		return err_set(err, ERR_NOMEM, 0, "no memory");
 	pthread_mutex_init(&s->lock, NULL);
 	s->options = *o;
+	if (!s->options.claim_wait_us)
+		s->options.claim_wait_us = SHIP_CLAIM_WAIT_US;
 	s->dir_fd = -1;
 	s->root = strdup(o->archive);
 	s->name = strdup(o->name);
@@ -247,6 +249,8 @@ static int jump(struct shipper *s, struct err *err)
 	                           .reason = "the destination was away for too long"};
 	int rc = ship_claim(s, to->lineage, err);
 	if (rc == 0)
+		rc = ship_check_writer(s, err);
+	if (rc == 0)
 		rc = ship_object(s, to, err);
 	if (rc == 0)
 		rc = gap_note_format(&g, &note, err);
@@ -337,14 +341,28 @@ static bool is_complete(struct shipper *s)
 	       st.complete_hash == ship_archive_hash(s);
 }
 
+/* Where nothing was captured yet there is no history: that is no trouble, and nothing to send. */
+static int open_if_begun(struct shipper *s, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	if (ship_open_history(s, &why) == 0)
+		return 0;
+	if (why.kind != ERR_NOT_FOUND || s->known)
+		return err_copy(err, &why);
+	close_history(s);
+	return 0;
+}
+
 static int step(struct shipper *s, bool *ret_more, struct err *err)
 {
 	int64_t until_us = clock_mono_us() + STEP_US;
 	bool did = true;
 
-	int rc = ship_open_history(s, err);
-	if (rc == 0)
-		rc = ship_look(s, err);
+	int rc = open_if_begun(s, err);
+	if (rc < 0 || !s->history)
+		return rc;
+	rc = ship_look(s, err);
 	if (rc == 0 && ship_first(s) == 0)
 		return 0;
 	if (rc == 0 && !s->known && is_complete(s))
@@ -402,6 +420,11 @@ int shipper_step(struct shipper *s, bool *ret_more, struct err *err)
 	if (s->status.fenced)
 		return err_set(err, ERR_REFUSED, 0, "%s", s->status.trouble);
 	int rc = step(s, ret_more, &why);
+	/* A claim that has to stand for a while: the next step goes on. */
+	if (rc < 0 && why.kind == ERR_BUSY && s->claim_due_us) {
+		*ret_more = true;
+		rc = 0;
+	}
 	if (rc < 0 && why.kind != ERR_UNAVAILABLE && why.kind != ERR_CANCELLED)
 		s->known = s->known && s->status.fenced; /* look anew */
 	tell(s, rc, &why);

@@ -16,6 +16,13 @@
  *  (2) One writer: LLLLLLLL.writer names who writes a lineage, put once.  Another is REFUSED.
  *      ship_take_over() closes the old lineage at its next key (with a header that nothing follows)
  *      and begins a child; the old writer meets that key and stops, for good (`fenced`).
+ *      Where the store has no conditional writes (found out before the first put): a writer reads its
+ *      note, and whether a newer lineage has one, 5 s at most before each put of something new, and
+ *      that its key is free.  Who claims writes its note, waits for SHIP_CLAIM_WAIT_US and reads it
+ *      back; ship_take_over() claims the next lineage so before anything else.  The wait is as long
+ *      as that reading may be old and a put may take (15 s of patience): whoever wrote before has
+ *      seen the note by then, or has nothing under way.  So one writes at a time, but where a put
+ *      lasts longer than that, or its process was stopped between reading and putting.
  *  (3) What a put met (EXISTS) counts as our own when it holds the very commits of the archive:
  *      a put whose answer was lost, in this process or in one that was killed.
  *  (4) Nothing is asked on the hot path: no list, no head.  One listing when it begins to ship,
@@ -45,16 +52,15 @@
 #include <stdint.h>
 
 #define SHIP_GRACE_US (3600 * US_PER_SECOND)
+#define SHIP_CLAIM_WAIT_US (20 * US_PER_SECOND)
 
 struct ship_options {
-	const char *archive; /* directory */
-	const char *name;    /* of the database in it */
-	const char *url;     /* of the destination: which state file is its own */
-	struct store *store; /* outlives the shipper */
-	int64_t grace_us;    /* of covered level 0; 0: the default */
-	/* The store has no create-only puts: instead the next key, and the writer's note every few
-	 * seconds, are read before a put.  Two writers may both win for that long. */
-	bool no_create;
+	const char *archive;      /* directory */
+	const char *name;         /* of the database in it */
+	const char *url;          /* of the destination: which state file is its own */
+	struct store *store;      /* outlives the shipper */
+	int64_t grace_us;         /* of covered level 0; 0: the default */
+	int64_t claim_wait_us;    /* see (2); 0: the default */
 	const _Atomic bool *stop; /* may be NULL; CANCELLED once it is true */
 };
 
@@ -71,6 +77,8 @@ int shipper_step(struct shipper *s, bool *ret_more, struct err *err) MUST_USE;
 /* Gives back what only work needs; the next step takes it again.  *ret_us: until something is due
  * to be deleted, INT64_MAX: nothing. */
 void shipper_rest(struct shipper *s, int64_t *ret_us);
+/* Where the last step gave *ret_more: how long there is nothing to be done but to wait; 0: none. */
+int64_t shipper_wait_us(const struct shipper *s);
 
 /*
  * What is known of one destination of one database, kept in the file shipped-XXXXXXXX beside the
@@ -86,6 +94,9 @@ struct ship_status {
 	int64_t progress_us; /* bytes were last read to be sent; written while an object is on its way */
 	bool fenced;         /* another writer took over: nothing is shipped any more */
 	bool no_delete;      /* deletion was denied */
+	bool creates;        /* the store is known to have conditional writes, */
+	bool no_create;      /* or to have none: see (2) */
+	uint32_t held_lineage; /* no_create: the newest whose claim was waited for */
 	uint64_t requests[STORE_N_VERBS];
 	uint64_t sent_bytes, received_bytes;
 	uint64_t level0_bytes, object_bytes; /* of sent_bytes */

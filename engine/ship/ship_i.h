@@ -65,8 +65,12 @@ struct shipper {
 	uint32_t lineage;      /* that we write at the store; 0: none claimed yet */
 	uint64_t seen_notes;   /* hash over the folder, of the last look */
 	int64_t seen_notes_us; /* wall clock, of that look */
-	int64_t checked_us;    /* monotonic, of the writer's note (no_create) */
-	bool objects_due;      /* objects came or went since the last look */
+	/* ---- where the store has no conditional writes ---- */
+	bool no_create;
+	uint32_t claiming;    /* the lineage whose note was written */
+	int64_t claim_due_us; /* monotonic: it is read back then; 0: none is waited for */
+	int64_t checked_us;   /* monotonic, of the writer's note */
+	bool objects_due;     /* objects came or went since the last look */
 
 	pthread_mutex_t lock;
 	struct ship_status status;
@@ -144,8 +148,12 @@ int ship_read_writer(struct shipper *s, uint32_t lineage, struct writer_note *re
                      struct err *err) MUST_USE;
 int ship_writer_text(struct shipper *s, uint32_t lineage, struct buf *ret,
                      struct err *err) MUST_USE;
-/* Before the first put in a lineage. */
+/* Before the first put in a lineage.  BUSY: it has to be waited for (ship.h (2)), see claim_due_us. */
 int ship_claim(struct shipper *s, uint32_t lineage, struct err *err) MUST_USE;
+/* The same, waiting. */
+int ship_claim_now(struct shipper *s, uint32_t lineage, struct err *err) MUST_USE;
+/* Finds out, once, whether the store has conditional writes. */
+int ship_find_creates(struct shipper *s, struct err *err) MUST_USE;
 /* no_create: nobody else is there. */
 int ship_check_writer(struct shipper *s, struct err *err) MUST_USE;
 int ship_fenced(struct shipper *s, const char *file, struct err *err);

@@ -86,14 +86,16 @@ static int begin_child(struct shipper *s, const struct ship_end *end, const char
 	uint32_t newest =
 	        s->has.lineage > s->has.writer_lineage ? s->has.lineage : s->has.writer_lineage;
 
-	n.lineage = newest + 1;
+	/* That which fences already. */
+	n.lineage = s->no_create ? s->lineage : newest + 1;
 	snprintf(name, sizeof(name), "%08" PRIu32 ".lineage", end->lineage);
 	snprintf(n.reason, sizeof(n.reason), "taken over from %.120s", from);
 	int rc = lineage_note_get(s->dir_fd, name, &parent, err);
 	if (rc < 0)
 		return rc;
 	n.page_size = parent.page_size;
-	s->lineage = 0;
+	if (!s->no_create)
+		s->lineage = 0;
 	rc = ship_claim(s, n.lineage, err);
 	if (rc == 0)
 		rc = lineage_note_put(s->dir_fd, &n, err);
@@ -101,29 +103,61 @@ static int begin_child(struct shipper *s, const struct ship_end *end, const char
 	return rc < 0 ? rc : ship_note(s, name, err);
 }
 
+/* Without conditional writes nothing is closed by one put: the next lineage is claimed first. */
+static int fence(struct shipper *s, struct err *err)
+{
+	uint32_t newest =
+	        s->has.lineage > s->has.writer_lineage ? s->has.lineage : s->has.writer_lineage;
+
+	log_warn("ship",
+	         "no conditional writes there: waiting for the other writer to see this one "
+	         "in_s=%lld db=%s to=%s",
+	         (long long)(s->options.claim_wait_us / US_PER_SECOND), s->name, s->url);
+	s->lineage = 0;
+	return ship_claim_now(s, newest + 1, err);
+}
+
+/* What is there, and that the archive has all of it; *ret_done: it is ours already. */
+static int look_there(struct shipper *s, bool fenced, char ret_from[200], struct ship_end *end,
+                      bool *ret_done, struct err *err)
+{
+	*ret_done = false;
+	int rc = contents_list(s, err);
+	if (rc == 0)
+		rc = ship_find_end(s, end, err);
+	if (rc == 0 && !fenced)
+		rc = name_writer(s, ret_from, err);
+	if (rc < 0)
+		return rc;
+	if (!fenced && (s->has.writer_lineage == 0 ||
+	                (strncmp(ret_from, "ourselves", 9) == 0 && !end->closed))) {
+		*ret_done = true; /* the next step claims it, or goes on */
+		return 0;
+	}
+	if (end->last_txid > s->status.tip_txid)
+		return behind(s, end, s->status.tip_txid, err);
+	return end->last_txid ? ship_check_end(s, end, err) : 0;
+}
+
 static int take_over(struct shipper *s, char ret_from[200], struct err *err)
 {
 	struct ship_end end;
 	struct err why = ERR_INIT;
+	bool fenced = false, done;
 
 	for (int i = 0;; i++) {
 		why = (struct err)ERR_INIT;
-		int rc = contents_list(s, err);
-		if (rc == 0)
-			rc = ship_find_end(s, &end, err);
-		if (rc == 0)
-			rc = name_writer(s, ret_from, err);
-		if (rc < 0 || s->has.writer_lineage == 0 ||
-		    (strncmp(ret_from, "ourselves", 9) == 0 && !end.closed))
-			return rc; /* the next step claims it, or goes on */
-		if (end.last_txid > s->status.tip_txid)
-			return behind(s, &end, s->status.tip_txid, err);
-		if (end.last_txid)
-			rc = ship_check_end(s, &end, err);
-		if (rc < 0)
+		int rc = look_there(s, fenced, ret_from, &end, &done, err);
+		if (rc < 0 || done)
 			return rc;
+		if (!fenced && s->no_create) {
+			if ((rc = fence(s, err)) < 0)
+				return rc;
+			fenced = true; /* what is there now stays: look again */
+			continue;
+		}
 		if (s->status.tip_txid > end.last_txid && !end.closed)
-			return go_on(s, s->has.writer_lineage, err);
+			return fenced ? 0 : go_on(s, s->has.writer_lineage, err);
 		if (s->status.tip_txid > end.last_txid)
 			return err_set(err, ERR_REFUSED, 0,
 			               "'%s' at %s was closed at transaction %" PRIu64
@@ -149,5 +183,7 @@ int ship_take_over(const struct ship_options *o, char ret_from[200], struct err 
 		rc = ship_open_history(s, err);
 	if (rc == 0)
 		rc = ship_look(s, err);
+	if (rc == 0)
+		rc = ship_find_creates(s, err);
 	return rc < 0 ? rc : take_over(s, ret_from, err);
 }

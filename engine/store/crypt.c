@@ -575,8 +575,11 @@ static int new_store(struct store *inner, const struct key_identity *identity, s
 		return err_set(err, ERR_NOMEM, 0, "no memory for a store");
 	}
 	pthread_mutex_init(&c->lock, NULL);
-	c->base = (struct store){&crypt_ops, strdup(inner->label), inner->remote, -1,
-	                         identity != NULL};
+	c->base = (struct store){.ops = &crypt_ops,
+	                         .label = strdup(inner->label),
+	                         .remote = inner->remote,
+	                         .dir_fd = -1,
+	                         .sealed = identity != NULL};
 	c->inner = inner;
 	c->plain = !identity;
 	if (identity)

@@ -86,6 +86,7 @@ struct store {
 	bool remote; /* requests cost a round trip: batch, read ahead, keep what was read */
 	int dir_fd;  /* of a directory: its root (borrowed by callers); else -1 */
 	bool sealed; /* encrypted there: what is read is kept nowhere in the clear */
+	_Atomic signed char creates; /* what store_creates() found: 1 yes, -1 no, 0 not known yet */
 };
 
 /* Puts `bytes` bytes of `body`, which is read from its beginning as often as it takes. */

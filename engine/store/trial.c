@@ -2,6 +2,7 @@
 #include "engine/store/trial.h"
 
 #include "engine/base/clock.h"
+#include "engine/store/crypt.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -66,6 +67,19 @@ int store_find_creates(struct store *s, const char *key, bool *ret, struct err *
 		rc = create_over(s, key, ret, err);
 	}
 	(void)!store_remove(s, key, NULL);
+	return rc;
+}
+
+int store_creates(struct store *s, const char *key, bool *ret, bool *ret_fresh, struct err *err)
+{
+	*ret_fresh = s->creates == 0;
+	if (!*ret_fresh) {
+		*ret = s->creates > 0;
+		return 0;
+	}
+	int rc = store_find_creates(store_crypt_inner(s), key, ret, err);
+	if (rc == 0)
+		s->creates = *ret ? 1 : -1;
 	return rc;
 }
 

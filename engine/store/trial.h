@@ -46,5 +46,8 @@ void store_try_out(struct store *s, const char *key, struct store_trial *ret);
  * cannot be written at all.
  */
 int store_find_creates(struct store *s, const char *key, bool *ret, struct err *err) MUST_USE;
+/* The same, found out once for a store; *ret_fresh: it was now. */
+int store_creates(struct store *s, const char *key, bool *ret, bool *ret_fresh,
+                  struct err *err) MUST_USE;
 
 #endif

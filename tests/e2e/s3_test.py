@@ -279,6 +279,22 @@ class Bucket(harness.Case):
         self.assertEqual(run.stdout.count('"txid"'), here.stdout.count('"txid"'))
         self.assertEqual(r.stop(), 0, r.log())
 
+    def test_without_conditional_writes(self):
+        """One server ignores the condition: that is found out, told, and everything gets there."""
+        self.proxy(lambda method, path, n: None, "ignore")
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        commit(db)
+        r = self.replicate_there()
+        wait_for("the warning", lambda: "no conditional writes there" in r.log(), 60)
+        run = asof("wait", "--dest", self.url, "--archive", self.archive, "--timeout", "100")
+        self.assertEqual(run.returncode, 0, run.stderr + r.log())
+        self.assertEqual(self.restored(), 1)
+        status = asof("status", "--archive", self.archive).stdout
+        self.assertRegex(status, r"conditions +none: let one machine alone write there")
+        self.assertNotIn("failing", status)
+        self.assertEqual(r.stop(), 0, r.log())
+
     def test_an_outage(self):
         """The server goes away while the application writes: capture goes on, and catches up."""
         db = self.open_db(synchronous="OFF")

@@ -64,7 +64,8 @@ class Ship(harness.Case):
 
     def test_it_follows(self):
         """Within seconds, as a prefix of whole commits; --dest waits for it."""
-        self.replicate_to("--segment-size", "64K").wait_ready()
+        r = self.replicate_to("--segment-size", "64K")
+        r.wait_ready()
         for i in range(30):
             commit(self.db, 5 + i)
             if i % 10 == 0:
@@ -81,6 +82,7 @@ class Ship(harness.Case):
         run = asof("wait", NAME, "--archive", self.archive, "--dest", self.to, "--txid", "99999",
                    "--timeout", "1")
         self.assert_fails(run, 1, "after 1 s")
+        self.assertNotIn("not sent", r.log())  # nor at the start, when nothing was captured yet
 
     def test_killed_at_any_moment(self):
         """kill -9 of the replicator, over and over: no hole, nothing twice, and it catches up."""

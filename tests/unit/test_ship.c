@@ -10,6 +10,7 @@
 #include "engine/ship/ship.h"
 #include "engine/store/store.h"
 #include "tests/lib/memory.h"
+#include "tests/lib/shipped.h"
 #include "tests/lib/synth.h"
 
 #include <fcntl.h>
@@ -24,247 +25,7 @@
 
 #include <cmocka.h>
 
-#define URL "memory"
-
 static _Atomic bool stop;
-
-/* ---- a store that fails from its Nth request on, before or after that took effect ---- */
-
-struct breaking {
-	struct store base;
-	struct store *inner; /* not ours */
-	long left;           /* requests; -1: for ever */
-	bool takes_effect;   /* the one that fails first does */
-	uint64_t n, puts, put_bytes;
-	/* Called before each request. */
-	void (*before)(void *ctx);
-	void *ctx;
-};
-
-static int request(struct breaking *b, bool *ret_last, struct err *err)
-{
-	b->n++;
-	if (b->before)
-		b->before(b->ctx);
-	*ret_last = b->left == 0;
-	if (b->left < 0 || b->left-- > 0)
-		return 0;
-	b->left = 0;
-	return b->takes_effect ? 0 : err_set(err, ERR_UNAVAILABLE, 0, "broken before");
-}
-
-static int answer(struct breaking *b, int rc, bool last, struct err *err)
-{
-	if (!last)
-		return rc;
-	b->takes_effect = false;
-	return err_set(err, ERR_UNAVAILABLE, 0, "broken after");
-}
-
-static int b_put(struct store *s, const char *key, struct source *body, uint64_t bytes,
-                 unsigned flags, struct err *err)
-{
-	struct breaking *b = (struct breaking *)s;
-	bool last;
-	int rc = request(b, &last, err);
-
-	b->puts++;
-	b->put_bytes += bytes;
-	if (rc == 0)
-		rc = store_put(b->inner, key, body, bytes, flags, err);
-	return answer(b, rc, last, err);
-}
-
-static int b_get(struct store *s, const char *key, size_t max_bytes, struct buf *ret,
-                 struct err *err)
-{
-	struct breaking *b = (struct breaking *)s;
-	bool last;
-	int rc = request(b, &last, err);
-
-	return answer(b, rc < 0 ? rc : store_get(b->inner, key, max_bytes, ret, err), last, err);
-}
-
-static int b_open(struct store *s, const char *key, uint64_t bytes, struct source **ret,
-                  struct err *err)
-{
-	return store_open_object(((struct breaking *)s)->inner, key, bytes, ret, err);
-}
-
-static int b_list(struct store *s, const char *prefix, const char *after, bool deep,
-                  store_list_fn *fn, void *ctx, struct err *err)
-{
-	struct breaking *b = (struct breaking *)s;
-	bool last;
-	int rc = request(b, &last, err);
-
-	return answer(b, rc < 0 ? rc : store_list(b->inner, prefix, after, deep, fn, ctx, err),
-	              last, err);
-}
-
-static int b_remove(struct store *s, const char *key, struct err *err)
-{
-	struct breaking *b = (struct breaking *)s;
-	bool last;
-	int rc = request(b, &last, err);
-
-	return answer(b, rc < 0 ? rc : store_remove(b->inner, key, err), last, err);
-}
-
-static void b_counters(struct store *s, struct store_counters *ret)
-{
-	store_get_counters(((struct breaking *)s)->inner, ret);
-}
-
-static const struct store_ops breaking_ops = {b_put,    b_get,      b_open, b_list,
-                                              b_remove, b_counters, NULL};
-
-static void b_free(struct store *s)
-{
-}
-
-/* Of one that lies on the stack, and is given to who frees it. */
-static const struct store_ops borrowed_ops = {b_put,    b_get,      b_open, b_list,
-                                              b_remove, b_counters, b_free};
-
-static struct breaking break_after(struct store *inner, long left, bool takes_effect)
-{
-	return (struct breaking){
-	        .base = {.ops = &breaking_ops, .label = inner->label, .remote = true, .dir_fd = -1},
-	        .inner = inner,
-	        .left = left,
-	        .takes_effect = takes_effect};
-}
-
-/* ---- what a store holds, as a directory ---- */
-
-struct copying {
-	struct store *store;
-	const char *to;
-};
-
-static int copy_entry(void *ctx, const struct store_entry *e, struct err *err)
-{
-	struct copying *c = ctx;
-	cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
-	char path[4096];
-
-	int rc = store_get(c->store, e->key, b.max_bytes, &b, err);
-	if (rc < 0)
-		return rc;
-	snprintf(path, sizeof(path), "%s/%s", c->to, e->key);
-	char *slash = strrchr(path, '/');
-	*slash = '\0';
-	synth_must(file_make_dirs(path, err), err, path);
-	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	write_whole(dir, slash + 1, b.data, b.len);
-	close(dir);
-	return 0;
-}
-
-static char *as_folder(struct store *store)
-{
-	char *to = test_folder();
-	struct copying c = {store, to};
-	struct err err = ERR_INIT;
-
-	synth_must(store_list(store, "", NULL, true, copy_entry, &c, &err), &err, "list");
-	return to;
-}
-
-static struct synth *make(const char *root, uint64_t seed)
-{
-	const struct synth_options o = {
-	        .seed = seed,
-	        .page_size = 512u << (seed % 3),
-	        .max_pages = 30,
-	        .max_frames = 5,
-	        .level = 1,
-	        .torn_batches = seed % 2,
-	};
-	return synth_new(root, "x.db", &o);
-}
-
-/*
- * Each moment that can be seen there is right; and from the first to the last of them none is
- * missing that the archive can show, unless PARTLY: what is older is on its way; THINNED: the archive let some go.  Returns the last.
- */
-enum held { WHOLE, PARTLY, THINNED };
-static uint64_t check_held(const struct synth *s, struct store *store, enum held how)
-{
-	cleanup_free char *root = as_folder(store);
-	struct archive *a[2];
-	struct history *h[2] = {0};
-	struct err err = ERR_INIT;
-	uint64_t last = 0;
-	const char *const roots[] = {s->root, root};
-
-	for (int i = 0; i < 2; i++) {
-		synth_must(archive_open(roots[i], NULL, &a[i], &err), &err, "archive_open");
-		if (history_get(a[i], "x.db", &h[i], &err) < 0)
-			assert_int_equal(err.kind, ERR_NOT_FOUND);
-	}
-	bool missing = false;
-	for (uint64_t t = s->n_states; h[1] && t >= 1; t--) {
-		struct err why[2] = {ERR_INIT, ERR_INIT};
-		bool here = synth_compare(s, h[0], t, &why[0]);
-		bool there = synth_compare(s, h[1], t, &why[1]);
-		if (there && last == 0)
-			last = t;
-		if (there && !here && how != THINNED)
-			synth_die("transaction %" PRIu64 " is there, and not here: %s", t,
-			          why[0].msg);
-		if (there && missing && how == WHOLE)
-			synth_die("a hole above transaction %" PRIu64, t);
-		if (here && !there && last) {
-			missing = true;
-			if (how == WHOLE)
-				synth_die("transaction %" PRIu64 " is missing: %s", t, why[1].msg);
-		}
-	}
-	for (int i = 0; i < 2; i++) {
-		if (h[i])
-			history_put(h[i]);
-		archive_free(a[i]);
-	}
-	test_remove(root);
-	return last;
-}
-
-/* ---- shipping ---- */
-
-static struct shipper *open_shipper(const char *root, struct store *store, int64_t grace_us)
-{
-	const struct ship_options o = {
-	        .archive = root, .name = "x.db", .url = URL, .store = store, .grace_us = grace_us};
-	struct shipper *s;
-	struct err err = ERR_INIT;
-
-	synth_must(shipper_new(&o, &s, &err), &err, "shipper_new");
-	return s;
-}
-
-static int ship_all(struct shipper *s, struct err *err)
-{
-	bool more = true;
-	int rc = 0;
-
-	for (int i = 0; more && rc == 0; i++) {
-		if (i > 10000)
-			synth_die("shipping finds no end");
-		rc = shipper_step(s, &more, err);
-	}
-	return rc;
-}
-
-/* What is kept of a destination beside the history is disposable. */
-static void forget(const char *root)
-{
-	char command[600];
-
-	snprintf(command, sizeof(command), "rm -f '%s'/local/x.db/shipped-*", root);
-	assert_int_equal(system(command), 0);
-}
 
 static void upkeep(struct synth *s)
 {
@@ -279,23 +40,6 @@ static void upkeep(struct synth *s)
 	}
 	compactor_free(c);
 	s->n_objects = 0; /* they were sealed, and joined */
-}
-
-/* The newest that the archive shows. */
-static uint64_t newest(const struct synth *s)
-{
-	struct archive *a;
-	struct history *h;
-	struct moment m = {0};
-	struct err err = ERR_INIT;
-
-	synth_must(archive_open(s->root, NULL, &a, &err), &err, "archive_open");
-	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
-	if (history_latest(h, &m, &err) < 0)
-		assert_int_equal(err.kind, ERR_NOT_FOUND);
-	history_put(h);
-	archive_free(a);
-	return m.txid;
 }
 
 static void some_more(struct synth *s)
@@ -391,6 +135,40 @@ static void test_failing_anywhere(void **state)
 		synth_free(s);
 		test_remove(root);
 	}
+}
+
+/* The folder is made before the first commit is captured: that is no failure. */
+static void test_nothing_yet(void **state)
+{
+	cleanup_free char *root = test_folder();
+	char folder[600];
+	struct store *store;
+	struct err err = ERR_INIT;
+	struct ship_status st;
+	bool more;
+
+	snprintf(folder, sizeof(folder), "%s/local", root);
+	assert_int_equal(mkdir(folder, 0700), 0);
+	snprintf(folder, sizeof(folder), "%s/local/x.db", root);
+	assert_int_equal(mkdir(folder, 0700), 0);
+	synth_must(store_open_memory(&store, &err), &err, "store");
+	struct breaking b = break_after(store, -1, false);
+	struct shipper *sh = open_shipper(root, &b.base, 1);
+	for (int i = 0; i < 3; i++) {
+		synth_must(shipper_step(sh, &more, &err), &err, "step");
+		assert_false(more);
+	}
+	assert_int_equal(b.n, 0);
+	ship_status_get(sh, &st);
+	assert_int_equal(st.trouble_us, 0);
+	struct synth *s = make(root, 5);
+	synth_random_history(s, 10);
+	synth_must(ship_all(sh, &err), &err, "ship");
+	assert_int_equal(check_held(s, store, WHOLE), newest(s));
+	shipper_free(sh);
+	store_free(store);
+	synth_free(s);
+	test_remove(root);
 }
 
 /* ---- requests, bytes ---- */
@@ -506,15 +284,6 @@ static void test_bytes(void **state)
 }
 
 /* ---- two writers ---- */
-
-static char *copy_of(const char *root)
-{
-	char *to = test_folder(), command[600];
-
-	snprintf(command, sizeof(command), "cp -a '%s'/. '%s'", root, to);
-	assert_int_equal(system(command), 0);
-	return to;
-}
 
 struct rival {
 	const char *root;
@@ -784,7 +553,7 @@ int main(void)
 	        cmocka_unit_test(test_any_history),   cmocka_unit_test(test_failing_anywhere),
 	        cmocka_unit_test(test_idle),          cmocka_unit_test(test_bytes),
 	        cmocka_unit_test(test_two_writers),   cmocka_unit_test(test_gap),
-	        cmocka_unit_test(test_cut_to_header),
+	        cmocka_unit_test(test_cut_to_header), cmocka_unit_test(test_nothing_yet),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

@@ -4,6 +4,7 @@
 """Alerts: asof check tries out where they go to; servers are real ones, with faults."""
 
 import contextlib
+import getpass
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
+import radosgw  # noqa: E402
+import sshd  # noqa: E402
 from harness import asof, commit, wait_for  # noqa: E402
-from observed import Daemon, disk_that_stops  # noqa: E402
+from observed import Daemon, check_of, disk_that_stops  # noqa: E402
 from receivers import HookServer, MailServer, make_certificate  # noqa: E402
 
 SECRETS = ("s3cr3t", "T000/B000")
@@ -214,12 +217,12 @@ class Told(AlertCase):
     def url(self, path):
         return f"http://127.0.0.1:{self.hooks.port}/{path}"
 
-    def run_daemon(self, *alerts, db="", more="", archive=None, hold="1s", **kw):
+    def run_daemon(self, *alerts, db="", path=None, archive=None, hold="1s", **kw):
         """hold: how long something must last to be told (on a slow machine a daemon may take longer
         than a second to begin, which is rightly told)."""
         alerts = alerts or (f"webhook: {self.url('hook')}",)
         return Daemon(self, f"archive: {archive or self.archive}\n"
-                            f"dbs:\n  - path: {self.db_path}\n{db}{more}"
+                            f"dbs:\n  - path: {path or self.db_path}\n{db}"
                             f"alerts:\n  for: {hold}\n" + "".join(f"  {a}\n" for a in alerts), **kw)
 
     def alerts(self, code=None, status=None):
@@ -241,6 +244,12 @@ class Told(AlertCase):
             wait_for(f"{code} {status}", lambda: len(self.alerts(code, status)) >= times, patience)
         except AssertionError as e:
             raise AssertionError(f"{e}: {self.alerts()}\n{daemon.log()}") from None
+
+    def wait_sent(self, daemon):
+        """Until all that is captured lies at the destination."""
+        run = asof("wait", "trades.db", "--config", daemon.config, "--dest", "offsite", "--timeout",
+                   "50")
+        self.assertEqual(run.returncode, 0, run.stderr + daemon.log())
 
     def assert_once_each(self, *codes):
         """No incident was told twice, nor ended that had not begun; of these codes each thing had
@@ -317,7 +326,7 @@ class Told(AlertCase):
         os.mkdir(second)
         daemon = self.run_daemon(
             db=f"    destinations: [{{name: offsite, path: {second}}}]\n")
-        daemon.wait_check("destination", ["ok"], "offsite")
+        self.wait_sent(daemon)
         before = len(self.alerts())
         os.rename(second, second + ".gone")
         with open(second, "w", encoding="utf-8"):
@@ -335,6 +344,67 @@ class Told(AlertCase):
             raise AssertionError(f"{e}: {self.alerts()} {daemon.ask('/health').text} "
                                  f"{daemon.log()}") from None
         self.assert_once_each()
+
+    def test_bucket_taken_away(self):
+        """Nobody answers there, then somebody takes what is sent and says nothing; each is told, and
+        over when all of it is there."""
+        server = radosgw.RadosGateway(self.path("s3"))
+        self.addCleanup(server.stop)
+        server.start()
+        server.make_bucket("trades")
+        daemon = self.run_daemon(db=f"""\
+    destinations:
+      - {{name: offsite, type: s3, bucket: trades, path: asof, region: us-east-1,
+         endpoint: 'http://127.0.0.1:{server.port}', access-key-id: {radosgw.ACCESS_KEY},
+         secret-access-key: {radosgw.SECRET_KEY}}}
+""")
+        daemon.wait_health()
+        self.wait_sent(daemon)
+        server.stop_gateway()
+        commit(self.db)
+        self.wait_told(daemon, "not-sending", patience=120)
+        server.start_gateway()
+        self.wait_told(daemon, "not-sending", "resolved", patience=120)
+        pid = server.read_pid("client.rgw")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            commit(self.db)
+            self.wait_told(daemon, "not-sending", times=2, patience=120)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.wait_told(daemon, "not-sending", "resolved", times=2, patience=120)
+        self.wait_sent(daemon)
+        self.assertEqual({a[2:] for a in self.alerts("not-sending")}, {("trades.db", "offsite")})
+        self.assert_once_each()
+
+    def test_another_writer(self):
+        """It takes over at the destination: told at once, for nothing of ours goes there any more."""
+        server = sshd.Sshd(self.path("ssh")).start()
+        self.addCleanup(server.stop)
+        place, other = self.path("place"), self.path("other")
+        daemon = self.run_daemon(hold="30s", db=f"""\
+    destinations:
+      - {{name: offsite, type: sftp, host: '127.0.0.1:{server.port}', user: {getpass.getuser()},
+         path: {place}, key-path: {server.path("user")}, host-key: '{server.text("host.pub")}'}}
+""")
+        daemon.wait_health()
+        self.wait_sent(daemon)
+        os.mkdir(self.path("elsewhere"))
+        db_path = self.path("elsewhere", "trades.db")
+        run = asof("copy", place, other)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.restore("--latest", out=db_path, archive=other)
+        db = self.open_db(db_path)
+        second = self.replicate(place, "--adopt", "--take-over", db=db_path, archive=other)
+        second.wait_ready()
+        commit(db)
+        run = asof("wait", "trades.db", "--archive", other, "--dest", place, "--timeout", "50")
+        self.assertEqual(run.returncode, 0, run.stderr + second.log())
+        commit(self.db)
+        self.wait_told(daemon, "fenced", patience=120)
+        self.assertEqual(self.alerts("fenced"), [("fenced", "firing", "trades.db", "offsite")])
+        # Capture goes on.
+        self.assertEqual(check_of(daemon.ask("/health").json, "database")["code"], "ok")
 
     def test_disk_that_stops(self):
         """Nothing can be made durable, what was told cannot be noted down: it is told all the same,
@@ -358,7 +428,7 @@ class Told(AlertCase):
 
     def test_restarts_neither_repeat_nor_forget(self):
         """Of the observer by SIGKILL, of the daemon by SIGTERM, of a configuration that changes."""
-        daemon = self.run_daemon(more=f"  - path: {self.path('absent.db')}\n")
+        daemon = self.run_daemon(path=self.path("absent.db"))
         self.wait_told(daemon, "not-capturing")
         wait_for("its being kept", lambda: os.path.exists(
             os.path.join(self.archive, "alerts.json")))
@@ -369,7 +439,7 @@ class Told(AlertCase):
         daemon.wait_health(False)
         self.assertEqual(daemon.stop(), 0)
         daemon = self.run_daemon(f"webhook: {self.url('hook')}", "repeat: 3h",
-                                 more=f"  - path: {self.path('absent.db')}\n")
+                                 path=self.path("absent.db"))
         daemon.wait_health(False)
         time.sleep(5)
         self.assert_once_each("not-capturing")
@@ -389,11 +459,10 @@ class Told(AlertCase):
         mail.faults = ["refuse", "temporary", "close"]
         daemon = self.run_daemon(
             f"email: {{server: 127.0.0.1, port: {mail.port}, to: ops@example.com}}",
-            more=f"  - path: {self.path('absent.db')}\n")
+            path=self.path("absent.db"))
         wait_for("a mail", mail.got, 120)
-        # Of the other database, too, where a slow machine takes its time to begin.
-        letter = wait_for("that mail", lambda: next(
-            (m for m in mail.got() if "absent.db" in m.get_content()), None), 120)
+        wait_for("a mail of that", lambda: any("absent.db" in m.get_content() for m in mail.got()), 120)
+        letter = mail.got()[0]
         self.assertRegex(letter["Subject"], r"\[asof .*\] CRITICAL ")
         self.assertRegex(daemon.log(), r"warn alerts cannot be told.*channel=email: .*421")
 

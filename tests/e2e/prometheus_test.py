@@ -113,7 +113,7 @@ WAITING = {f"asof_waiting{{{OTHER}}}": "1", f"asof_capturing{{{OTHER}}}": "0", f
            f'asof_replicated_age_seconds{{{OTHER},destination="far"}}': "+Inf",
            f'asof_destination_configured{{{OTHER},destination="far"}}': "1",
            f'asof_destination_verified_age_seconds{{{OTHER},destination="far"}}': "+Inf",
-           f'asof_job_next_timestamp_seconds{{{OTHER},exported_job="backup nightly"}}': "3600+60"}
+           f'asof_job_next_timestamp_seconds{{{OTHER},task="backup nightly"}}': "3600+60"}
 # What comes with it, rightly.
 ALSO = {"AsofArchiveFull": {"AsofArchiveSpaceLow"}}
 BEGIN = 10  # minutes

@@ -156,10 +156,13 @@ rgw thread pool size = 64
                 raise AssertionError(f"waited 60 s for {what}")
             time.sleep(0.1)
 
+    def read_pid(self, name):
+        with open(self.path("run", name + ".pid"), encoding="ascii") as f:
+            return int(f.read())
+
     def end(self, name, sig=signal.SIGKILL):
         try:
-            with open(self.path("run", name + ".pid"), encoding="ascii") as f:
-                pid = int(f.read())
+            pid = self.read_pid(name)
             os.kill(pid, sig)
         except (OSError, ValueError):
             return

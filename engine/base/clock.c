@@ -18,6 +18,13 @@ int64_t clock_mono_us(void)
 	return (int64_t)ts.tv_sec * US_PER_SECOND + ts.tv_nsec / 1000;
 }
 
+int64_t clock_boot_us(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (int64_t)ts.tv_sec * US_PER_SECOND + ts.tv_nsec / 1000;
+}
+
 void clock_sleep_us(int64_t us)
 {
 	if (us <= 0)

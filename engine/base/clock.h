@@ -22,6 +22,8 @@
 int64_t clock_now_us(void);
 /* Monotonic clock, microseconds, for intervals. */
 int64_t clock_mono_us(void);
+/* The same, which goes on while the machine sleeps. */
+int64_t clock_boot_us(void);
 void clock_sleep_us(int64_t us);
 
 /* "2024-01-15T10:30:00.123456Z"; the fraction is left out when it is zero, and cut to

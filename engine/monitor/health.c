@@ -58,6 +58,24 @@ bool health_is_absent(const struct health_database *d)
 	       !d->unreadable[0];
 }
 
+/* Slewing is at most 500 ppm, a bad crystal some 100. */
+#define SLEW_PER_US 1000
+
+void health_watch_clock(const struct health_facts *former, struct health_facts *f)
+{
+	int64_t passed_us = f->boot_us - former->boot_us;
+	int64_t off_us = f->at_us - former->at_us - passed_us;
+
+	f->jump_us = former->jump_us;
+	f->jumped_us = former->jumped_us;
+	if (former->boot_us == 0 || former->at_us == 0)
+		return;
+	if ((off_us < 0 ? -off_us : off_us) > US_PER_SECOND + passed_us / SLEW_PER_US) {
+		f->jump_us = off_us;
+		f->jumped_us = f->at_us;
+	}
+}
+
 /* ---- names ---- */
 
 const char *health_level_name(enum health_level level)
@@ -89,6 +107,8 @@ void health_limits_default(struct health_limits *ret)
 	                              .trouble_us = MINUTE_US,
 	                              .replication_us = 5 * MINUTE_US,
 	                              .gap_us = DAY_US,
+	                              .clock_us = US_PER_SECOND,
+	                              .jump_us = HOUR_US,
 	                              .full_warn_us = 7 * DAY_US,
 	                              .verify_intervals = 3,
 	                              .verify_grace_us = HOUR_US};
@@ -206,6 +226,14 @@ static void judge_daemon(struct judge *j)
 	if (f->daemon_answers && f->n_databases == 0)
 		find(j, l, HEALTH_BAD, HEALTH_NOTHING_TO_DO,
 		     "no database is replicated (list one under `dbs:`)");
+	if (f->jump_us && j->now_us - f->jumped_us < j->limits->jump_us) {
+		char by[AGE_MAX];
+		age_text(f->jump_us < 0 ? -f->jump_us : f->jump_us, by);
+		age_text(j->now_us - f->jumped_us, age);
+		find(j, l, HEALTH_WARN, HEALTH_CLOCK,
+		     "the clock was set %s by %s, %s ago: times of commits follow it",
+		     f->jump_us < 0 ? "back" : "forward", by, age);
+	}
 }
 
 static void judge_archive(struct judge *j, const struct health_archive *a)
@@ -301,6 +329,13 @@ static void judge_stored(struct judge *j, struct health_line *l, const struct he
 		age_text(late_us, age);
 		find(j, l, HEALTH_BAD, HEALTH_CAPTURE_LATE,
 		     "what was committed in the last %s is not stored", age);
+	}
+	if (d->last_us - j->now_us > j->limits->clock_us) {
+		age_text(d->last_us - j->now_us, age);
+		find(j, l, HEALTH_WARN, HEALTH_CLOCK,
+		     "the newest commit is of a time %s ahead: the clock went back (keep it by "
+		     "chrony or systemd-timesyncd)",
+		     age);
 	}
 	if (d->gaps && j->now_us - d->last_gap_us < j->limits->gap_us) {
 		age_text(j->now_us - d->last_gap_us, age);

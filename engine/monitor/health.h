@@ -133,6 +133,9 @@ struct health_job {
 
 struct health_facts {
 	int64_t at_us, took_us; /* when they were collected; how long that took */
+	int64_t boot_us;        /* at that moment, of a clock that nobody sets */
+	/* The wall clock was set by so much (< 0: back), and when; 0: not that we know. */
+	int64_t jump_us, jumped_us;
 	bool daemon_answers;
 	char daemon_problem[HEALTH_TEXT_MAX];
 	int pid;
@@ -150,6 +153,12 @@ struct health_facts {
 	struct health_job *jobs; /* by database, then by job: health_job_compare() */
 	size_t n_jobs;
 };
+/*
+ * Whether the clock was set between two collections: `f` has at_us and boot_us, and gets the rest from
+ * them and from the former facts.  A clock that is slewed, or that runs while the machine sleeps, was
+ * not set.
+ */
+void health_watch_clock(const struct health_facts *former, struct health_facts *f);
 /* Frees what it points to. */
 void health_facts_release(struct health_facts *f);
 int health_job_compare(const void *a, const void *b); /* as of qsort(3) */
@@ -189,6 +198,7 @@ const char *health_subject_name(enum health_subject subject);
 	X(DAEMON_SILENT, "daemon-silent")     /* it does not answer: ended, hung or stopped */     \
 	X(NOT_LISTENING, "not-listening")     /* an address that was configured is taken */        \
 	X(NOTHING_TO_DO, "no-database")       /* none is configured */                             \
+	X(CLOCK, "clock")                     /* it was set, or is behind what was committed */    \
 	X(UNREADABLE, "unreadable")           /* an archive or destination cannot be read */       \
 	X(READ_ONLY, "read-only")             /* an archive cannot be written */                   \
 	X(NO_SPACE, "no-space")               /* less is free than is left to others */            \
@@ -255,6 +265,8 @@ struct health_limits {
 	int64_t trouble_us;        /* sending has failed for so long */
 	int64_t replication_us;    /* besides the interval of the destination */
 	int64_t gap_us;            /* a gap is told of for so long */
+	int64_t clock_us;          /* a clock that is off by so much */
+	int64_t jump_us;           /* that it was set is told of for so long */
 	int64_t full_warn_us;      /* the disk will be full within that */
 	unsigned verify_intervals; /* so many without a verification */
 	int64_t verify_grace_us;   /* and at least so long */

@@ -103,6 +103,8 @@ static int collect(struct collector *c, const struct config *config,
 		rc = facts_read_journal(&c->work, config, f, err);
 	f->took_us = clock_mono_us() - began_us;
 	f->at_us = clock_now_us();
+	f->boot_us = clock_boot_us();
+	health_watch_clock(former, f);
 	return rc;
 }
 

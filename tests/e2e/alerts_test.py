@@ -247,9 +247,9 @@ class Told(AlertCase):
 
     def wait_sent(self, daemon):
         """Until all that is captured lies at the destination."""
-        run = asof("wait", "trades.db", "--config", daemon.config, "--dest", "offsite", "--timeout",
-                   "50")
-        self.assertEqual(run.returncode, 0, run.stderr + daemon.log())
+        wait_for("the destination", lambda: asof(
+            "wait", "trades.db", "--config", daemon.config, "--dest", "offsite", "--timeout",
+            "20").returncode == 0, 120)
 
     def assert_once_each(self, *codes):
         """No incident was told twice, nor ended that had not begun; of these codes each thing had
@@ -358,7 +358,6 @@ class Told(AlertCase):
          endpoint: 'http://127.0.0.1:{server.port}', access-key-id: {radosgw.ACCESS_KEY},
          secret-access-key: {radosgw.SECRET_KEY}}}
 """)
-        daemon.wait_health()
         self.wait_sent(daemon)
         server.stop_gateway()
         commit(self.db)
@@ -387,7 +386,6 @@ class Told(AlertCase):
       - {{name: offsite, type: sftp, host: '127.0.0.1:{server.port}', user: {getpass.getuser()},
          path: {place}, key-path: {server.path("user")}, host-key: '{server.text("host.pub")}'}}
 """)
-        daemon.wait_health()
         self.wait_sent(daemon)
         os.mkdir(self.path("elsewhere"))
         db_path = self.path("elsewhere", "trades.db")
@@ -405,6 +403,44 @@ class Told(AlertCase):
         self.assertEqual(self.alerts("fenced"), [("fenced", "firing", "trades.db", "offsite")])
         # Capture goes on.
         self.assertEqual(check_of(daemon.ask("/health").json, "database")["code"], "ok")
+
+    def faketime(self, **env):
+        library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+        if not os.path.exists(library):
+            self.skipTest("no libfaketime here")
+        options = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+        return {"LD_PRELOAD": library, "ASAN_OPTIONS": options, **env}
+
+    def test_clock_is_set(self):
+        """While it runs: told, and capture goes on."""
+        offset = self.path("offset")
+        with open(offset, "w", encoding="ascii") as f:
+            f.write("+0s\n")
+        daemon = self.run_daemon(env=self.faketime(
+            FAKETIME_TIMESTAMP_FILE=offset, FAKETIME_NO_CACHE="1",
+            FAKETIME_DONT_FAKE_MONOTONIC="1"))
+        daemon.wait_health()
+        self.assertEqual(self.alerts("clock"), [])
+        with open(offset + ".new", "w", encoding="ascii") as f:
+            f.write("+90s\n")
+        os.rename(offset + ".new", offset)
+        self.wait_told(daemon, "clock")
+        self.assertEqual(self.alerts("clock"), [("clock", "firing", None, None)])
+        line = check_of(daemon.ask("/health").json, "daemon")
+        self.assertRegex(line["reason"], "the clock was set forward by (89|9[01]) s")
+        commit(self.db)
+        daemon.wait_health()
+
+    def test_clock_went_back(self):
+        """Commits are of an hour that is yet to come."""
+        daemon = self.run_daemon()
+        daemon.wait_health()
+        commit(self.db)
+        self.assertEqual(daemon.stop(), 0)
+        self.assertEqual(self.alerts("clock"), [])
+        daemon = self.run_daemon(env=self.faketime(FAKETIME="-3600s"))
+        self.wait_told(daemon, "clock")
+        self.assertEqual(self.alerts("clock"), [("clock", "firing", "trades.db", None)])
 
     def test_disk_that_stops(self):
         """Nothing can be made durable, what was told cannot be noted down: it is told all the same,

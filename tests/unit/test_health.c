@@ -117,6 +117,8 @@ WRONG(w_never, w->f.at_us = 0)
 WRONG(w_silent, w->f.daemon_answers = false)
 WRONG(w_listen, strcpy(w->f.listen_problem, "taken"))
 WRONG(w_none, w->f.n_databases = 0)
+WRONG(w_clock_set, w->f.jump_us = -3 * US_PER_SECOND; w->f.jumped_us = AGO(60))
+WRONG(w_clock_behind, w->db.last_us = AGO(-3))
 WRONG(w_archive_gone, strcpy(w->archive.unreadable, "gone"))
 WRONG(w_read_only, w->archive.read_only = true)
 WRONG(w_full, w->archive.free_bytes = 4)
@@ -167,6 +169,8 @@ static const struct {
         {w_silent, HEALTH_DAEMON, HEALTH_DAEMON_SILENT, HEALTH_BAD},
         {w_listen, HEALTH_DAEMON, HEALTH_NOT_LISTENING, HEALTH_BAD},
         {w_none, HEALTH_DAEMON, HEALTH_NOTHING_TO_DO, HEALTH_BAD},
+        {w_clock_set, HEALTH_DAEMON, HEALTH_CLOCK, HEALTH_WARN},
+        {w_clock_behind, HEALTH_DATABASE, HEALTH_CLOCK, HEALTH_WARN},
         {w_archive_gone, HEALTH_ARCHIVE, HEALTH_UNREADABLE, HEALTH_BAD},
         {w_read_only, HEALTH_ARCHIVE, HEALTH_READ_ONLY, HEALTH_BAD},
         {w_full, HEALTH_ARCHIVE, HEALTH_NO_SPACE, HEALTH_BAD},
@@ -296,6 +300,42 @@ static void test_two_things(void **state)
 		}
 }
 
+/* A clock that was set between two looks, and one that was not. */
+static void test_clock(void **state)
+{
+	static const struct {
+		double wall_s, boot_s, jump_s; /* passed, by each; 0: it was not set */
+	} cases[] = {{2, 2, 0},
+	             {5, 2, 3},
+	             {-1, 2, -3},
+	             {2.9, 2, 0},
+	             {3600, 3600, 0},
+	             {8 * 3600.0, 8 * 3600.0, 0},
+	             {3601.8, 3600, 0},
+	             {3600, 3610, -10},
+	             {0, 2, -2},
+	             {86400.0, 1, 86399},
+	             {-86400.0, 1, -86401}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct health_facts former = {.at_us = NOW, .boot_us = 7 * US_PER_SECOND}, f = {0};
+		f.at_us = NOW + (int64_t)(cases[i].wall_s * 1e6);
+		f.boot_us = former.boot_us + (int64_t)(cases[i].boot_s * 1e6);
+		health_watch_clock(&former, &f);
+		if (f.jump_us / US_PER_SECOND != (int64_t)cases[i].jump_s)
+			fail_msg("case %zu: %lld µs", i, (long long)f.jump_us);
+		assert_true(f.jumped_us == (f.jump_us ? f.at_us : 0));
+		/* It is remembered. */
+		struct health_facts later = {.at_us = f.at_us + 2 * US_PER_SECOND,
+		                             .boot_us = f.boot_us + 2 * US_PER_SECOND};
+		health_watch_clock(&f, &later);
+		assert_true(later.jump_us == f.jump_us && later.jumped_us == f.jumped_us);
+		/* The first look knows nothing. */
+		health_watch_clock(&(struct health_facts){0}, &later);
+		assert_true(later.jump_us == 0);
+	}
+}
+
 /* A daemon that is gone is told of once, and so is an archive; not what comes of it, in each database
  * and destination.  Damage and the like comes of neither. */
 static void test_what_comes_of_what(void **state)
@@ -388,6 +428,7 @@ int main(void)
 	        cmocka_unit_test(test_waited_for),
 	        cmocka_unit_test(test_two_things),
 	        cmocka_unit_test(test_what_comes_of_what),
+	        cmocka_unit_test(test_clock),
 	        cmocka_unit_test(test_metrics),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,21 +112,27 @@ static int find_out(struct cli *c, struct doctor *d, const char *given, const ch
 	return rc;
 }
 
-static void look_at_archives(struct doctor *d, const char *root)
+/* False: one of them does not answer, and nothing shall wait for it. */
+static bool look_at_archives(struct doctor *d, const char *root)
 {
+	bool answers = true;
+
 	if (root)
-		doctor_archive(d, root, NULL);
+		answers = doctor_archive(d, root, NULL);
 	for (size_t i = 0; i < d->n_databases; i++) {
 		const char *archive = d->databases[i].archive;
 		bool seen = !archive || (root && strcmp(archive, root) == 0);
 		for (size_t k = 0; k < i && !seen; k++)
 			seen = d->databases[k].archive &&
 			       strcmp(d->databases[k].archive, archive) == 0;
-		if (!seen)
-			doctor_archive(d, archive,
-			               d->databases[i].config ? &d->databases[i].config->retention
-			                                      : NULL);
+		if (!seen &&
+		    !doctor_archive(d, archive,
+		                    d->databases[i].config ? &d->databases[i].config->retention
+		                                           : NULL))
+			answers = false;
+		answers = answers && !d->databases[i].hangs;
 	}
+	return answers;
 }
 
 /* ---- output ---- */
@@ -214,7 +220,9 @@ static int run_doctor(struct cli *c, struct err *err)
 	for (size_t i = 0; i < d.n_databases; i++)
 		doctor_file(&d, &d.databases[i]);
 	doctor_processes(&d);
-	look_at_archives(&d, root);
+	bool answers = look_at_archives(&d, root);
+	if (answers)
+		doctor_health(&d, c, root);
 	doctor_destinations(&d);
 	doctor_host(&d);
 	if (d.out_of_memory)

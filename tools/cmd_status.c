@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/cli.h"
 #include "tools/destinations.h"
+#include "tools/judged.h"
 #include "tools/status_daemon.h"
 #include "tools/verified.h"
 
@@ -220,10 +221,22 @@ static int show_all(struct archive *a, const struct status_request *q, json_t *d
 	return rc;
 }
 
+static int print_all_json(struct status_request *q, json_t *databases, json_t *pending,
+                          const struct judged *judged, struct err *err)
+{
+	return cli_print_json(json_pack("{so so so so so so so}", "archive", json_text(q->root),
+	                                "now", cli_json_time(q->now_us), "databases", databases,
+	                                "pending", pending ? pending : json_array(), "daemon",
+	                                status_daemon_json(&q->daemon), "health",
+	                                judged_json(judged), "runs", status_runs_json(&q->daemon)),
+	                      err);
+}
+
 static int run_status(struct cli *c, struct err *err)
 {
 	cleanup_archive struct archive *a = NULL;
 	cleanup_history struct history *h = NULL;
+	cleanup_judged struct judged judged = {0};
 	struct status_request q = {.cli = c, .now_us = clock_now_us()};
 	int id, rc;
 
@@ -247,16 +260,16 @@ static int run_status(struct cli *c, struct err *err)
 	} else {
 		rc = show_all(a, &q, databases, &pending, err);
 	}
-	if (rc)
+	const struct judged_options look = {.archive = q.root, .now_us = q.now_us};
+	rc = rc ? rc : judged_get(c, &look, &judged, err);
+	if (rc) {
 		json_decref(databases);
-	else if (q.json)
-		rc = cli_print_json(json_pack("{so so so so so so}", "archive", json_text(q.root),
-		                              "now", cli_json_time(q.now_us), "databases",
-		                              databases, "pending",
-		                              pending ? pending : json_array(), "daemon",
-		                              status_daemon_json(&q.daemon), "runs",
-		                              status_runs_json(&q.daemon)),
-		                    err);
+		json_decref(pending);
+	} else if (q.json) {
+		rc = print_all_json(&q, databases, pending, &judged, err);
+	} else {
+		judged_print(&judged, h ? history_name(h) : NULL);
+	}
 	status_daemon_release(&q.daemon);
 	return rc;
 }

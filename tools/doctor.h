@@ -5,7 +5,8 @@
  *
  *   doctor_file.c     a database's file: mode, filesystem, side files, locks, permissions
  *   doctor_process.c  who holds databases open, and with which SQLite
- *   doctor_archive.c  an archive: how far, verified, space, modes, clock
+ *   doctor_archive.c  an archive: whether anybody captures, space, modes, clock
+ *   doctor_health.c   what /health would say: late, verified, gaps, destinations, runs
  *   doctor_host.c     the machine: clock, FUSE, limits, container
  *   cmd_doctor.c      what is looked at, and how it is printed
  *
@@ -89,7 +90,10 @@ bool doctor_answers(const char *path);
 void doctor_file(struct doctor *d, struct doctor_database *db);
 /* After doctor_file() of all of them. */
 void doctor_processes(struct doctor *d);
-void doctor_archive(struct doctor *d, const char *root, const struct config_retention *retention);
+/* False: it does not answer. */
+bool doctor_archive(struct doctor *d, const char *root, const struct config_retention *retention);
+/* After all archives; `root`: of --archive, NULL: none. */
+void doctor_health(struct doctor *d, const struct cli *c, const char *root);
 void doctor_destinations(struct doctor *d);
 void doctor_host(struct doctor *d);
 

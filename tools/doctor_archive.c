@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/doctor.h"
 
-#include "engine/archive/notes.h"
 #include "engine/backup/backup.h"
-#include "engine/monitor/journal.h"
 #include "tools/check.h"
-#include "tools/verified.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -15,13 +12,9 @@
 #include <sys/vfs.h>
 
 #define DAY_US (INT64_C(86400) * US_PER_SECOND)
-#define BEHIND_US (INT64_C(60) * US_PER_SECOND)
 #define AHEAD_US (INT64_C(1) * US_PER_SECOND)
-#define VERIFY_DUE_US (2 * DAY_US)
 #define BACKUP_DUE_US (2 * DAY_US)
-#define RECENT_US (7 * DAY_US)
 #define BACKLOG_LARGE (UINT64_C(768) << 20) /* twelve segments: sealing does not keep up */
-#define RUNS_MAX 1000
 #define FULL_SOON_DAYS 7
 #define FULL_DAYS 30
 
@@ -57,69 +50,11 @@ static void judge_progress(struct doctor *d, const char *thing, const struct doc
 	if (!s->writer_alive)
 		doctor_add(d, DOCTOR_SERIOUS, "not-captured", thing, "start asof run",
 		           "nobody captures %s: nothing is known since %s", db->path, age);
-	else if (db->is_wal && d->now_us - s->known_until_us > BEHIND_US)
-		doctor_add(d, DOCTOR_SERIOUS, "behind", thing,
-		           "look at asof status and at the log of asof run",
-		           "a replicator runs, but all that is known is older than a minute (%s)",
-		           age);
 	if (s->unsealed_bytes > BACKLOG_LARGE)
 		doctor_add(d, DOCTOR_WARNING, "backlog", thing,
 		           "leave asof more of the processor, or of the disk",
 		           "%" PRIu64 " MiB are not sealed yet: sealing does not keep up",
 		           s->unsealed_bytes >> 20);
-}
-
-static void judge_verified(struct doctor *d, const char *thing, struct history *h,
-                           const struct history_status *s)
-{
-	struct verified_note n;
-	struct err err = ERR_INIT;
-	char age[AGE_STR_MAX];
-
-	if (verified_kept(h, &n, &err)) {
-		doctor_add(d, DOCTOR_SERIOUS, "unreadable", thing, "asof validate tells more", "%s",
-		           err.msg);
-		return;
-	}
-	if (n.damaged)
-		doctor_add(d, DOCTOR_SERIOUS, "damaged", thing,
-		           "asof validate tells what still restores", "%" PRIu64 " damaged: %s",
-		           n.damaged, n.damage);
-	if (n.integrity[0] && strcmp(n.integrity, "ok") != 0)
-		doctor_add(d, DOCTOR_SERIOUS, "integrity", thing,
-		           "asof bisect finds the commit that broke it",
-		           "the database itself is not well: %s", n.integrity);
-	/* A history that is young, or that nothing came to since, has nothing to be verified. */
-	int64_t since_us = n.at_us ? n.at_us : s->first_us;
-	if (!n.damaged && d->now_us - since_us > VERIFY_DUE_US &&
-	    (!n.at_us || s->last_us > n.through_us)) {
-		cli_format_age(n.at_us, d->now_us, age);
-		doctor_add(d, DOCTOR_WARNING, "not-verified", thing,
-		           "asof validate, and `verify:` in asof.yml",
-		           n.at_us ? "what came since was not verified: the last time was %s"
-		                   : "was never verified%.0s",
-		           age);
-	}
-}
-
-static void judge_gaps(struct doctor *d, const char *thing, struct history *h, uint64_t n_gaps)
-{
-	struct gap g;
-	struct err err = ERR_INIT;
-	uint64_t recent = 0;
-	char when[TIME_STR_MAX];
-
-	for (uint64_t i = n_gaps; i > 0; i--) {
-		if (history_gap(h, (size_t)i - 1, &g, &err) || d->now_us - g.after_us > RECENT_US)
-			break;
-		if (!recent++)
-			time_format(g.before_us, when);
-	}
-	if (recent)
-		doctor_add(d, DOCTOR_WARNING, "gaps", thing,
-		           "let asof run before and after the application; asof status lists them",
-		           "%" PRIu64 " gap%s in the last 7 days, the last one after %s", recent,
-		           recent == 1 ? "" : "s", when);
 }
 
 static void judge_modes(struct doctor *d, const char *thing, const char *root, const char *name,
@@ -161,8 +96,6 @@ static void judge_history(struct doctor *d, struct archive *a, const char *name,
 	if (!s.last_txid)
 		return;
 	judge_progress(d, thing, db, &s);
-	judge_verified(d, thing, h, &s);
-	judge_gaps(d, thing, h, s.gaps);
 	if (db)
 		judge_modes(d, thing, archive_root(a), name, db);
 }
@@ -269,30 +202,7 @@ static void judge_backups(struct doctor *d, const char *root, double *per_day)
 		        "backups are scheduled, the newest was made %s", age);
 }
 
-static void judge_runs(struct doctor *d, const char *root)
-{
-	cleanup_journal_list struct journal_list runs = {0};
-	struct err err = ERR_INIT;
-	char age[AGE_STR_MAX];
-
-	if (journal_read(root, RUNS_MAX, &runs, &err))
-		return;
-	for (size_t i = 0; i < runs.n; i++) {
-		const struct journal_entry *e = &runs.entries[i];
-		bool newer = false;
-		for (size_t k = i + 1; k < runs.n && !newer; k++)
-			newer = strcmp(runs.entries[k].job, e->job) == 0 &&
-			        strcmp(runs.entries[k].database, e->database) == 0;
-		if (newer || e->ok || !e->ended_us)
-			continue;
-		cli_format_age(e->ended_us, d->now_us, age);
-		doctor_add(d, DOCTOR_SERIOUS, "failed-run", root, "mend what the message names",
-		           "%s%s%s failed %s: %s", e->job, e->database[0] ? " of " : "",
-		           e->database, age, e->message);
-	}
-}
-
-void doctor_archive(struct doctor *d, const char *root, const struct config_retention *retention)
+bool doctor_archive(struct doctor *d, const char *root, const struct config_retention *retention)
 {
 	cleanup_archive struct archive *a = NULL;
 	cleanup_free char **names = NULL;
@@ -305,24 +215,24 @@ void doctor_archive(struct doctor *d, const char *root, const struct config_rete
 		doctor_add(d, DOCTOR_SERIOUS, "no-answer", root,
 		           "look at its filesystem (a file server that hangs?)",
 		           "the archive does not answer");
-		return;
+		return false;
 	}
 	if (stat(root, &st) < 0 && errno == ENOENT) {
 		doctor_add(d, DOCTOR_NOTE, "missing", root, "none is needed, asof makes it",
 		           "the archive is not there yet");
-		return;
+		return true;
 	}
 	if (archive_open(root, NULL, &a, &err) || archive_list(a, &names, &n, &err)) {
 		doctor_add(d, DOCTOR_SERIOUS, "unreadable", root,
 		           "run asof doctor as the user whose archive it is", "%s", err.msg);
-		return;
+		return true;
 	}
 	judge_place(d, root);
 	for (size_t i = 0; i < n; i++)
 		judge_history(d, a, names[i], &per_day);
 	judge_backups(d, root, &per_day);
-	judge_runs(d, root);
 	judge_space(d, root, per_day, retention);
+	return true;
 }
 
 /* ---- copies elsewhere ---- */

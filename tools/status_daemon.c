@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/status_daemon.h"
 
+#include "engine/base/file.h"
 #include "tools/control.h"
 
 #include <limits.h>
@@ -29,14 +30,6 @@ void status_daemon_release(struct status_daemon *d)
 	journal_list_release(&d->runs);
 }
 
-/* Two spellings of one folder. */
-static bool same_folder(const char *a, const char *b)
-{
-	char real_a[PATH_MAX], real_b[PATH_MAX];
-
-	return a && realpath(a, real_a) && realpath(b, real_b) && strcmp(real_a, real_b) == 0;
-}
-
 const json_t *status_daemon_row(const struct status_daemon *d, const char *root, const char *name)
 {
 	const json_t *rows = json_object_get(d->answer, "databases");
@@ -47,7 +40,7 @@ const json_t *status_daemon_row(const struct status_daemon *d, const char *root,
 	{
 		const char *is = json_string_value(json_object_get(row, "database"));
 		if (is && strcmp(is, name) == 0 &&
-		    same_folder(json_string_value(json_object_get(row, "archive")), root))
+		    file_same_folder(json_string_value(json_object_get(row, "archive")), root))
 			return row;
 	}
 	return NULL;
@@ -76,7 +69,7 @@ json_t *status_pending_json(const struct status_daemon *d, const char *root, cha
 		while (name && k < n && strcmp(names[k], name) != 0)
 			k++;
 		if (name && k == n &&
-		    same_folder(json_string_value(json_object_get(row, "archive")), root))
+		    file_same_folder(json_string_value(json_object_get(row, "archive")), root))
 			json_array_append_new(all,
 			                      json_pack("{sO sO sO sO}", "database",
 			                                json_object_get(row, "database"), "source",

@@ -241,6 +241,14 @@ int file_open_dir(int dir_fd, const char *path, bool create, int *ret_fd, struct
 	return file_open(dir_fd, path, O_RDONLY | O_DIRECTORY, 0, ret_fd, err);
 }
 
+bool file_same_folder(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
 int file_lock(int fd, const char *path, struct err *err)
 {
 	struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};

@@ -61,6 +61,8 @@ int file_open_unlinked(uint64_t reserve_bytes, int *ret_fd, struct err *err) MUS
 int file_make_dirs(const char *path, struct err *err) MUST_USE;
 /* Opens a folder below `dir_fd`, making it (0700) if `create`. */
 int file_open_dir(int dir_fd, const char *path, bool create, int *ret_fd, struct err *err) MUST_USE;
+/* Two spellings of one folder that is there. */
+bool file_same_folder(const char *a, const char *b);
 /* Exclusive lock of the whole file for as long as `fd` (open for writing) lives; held by
  * another: ERR_BUSY.  An open file description lock: asking does not take it. */
 int file_lock(int fd, const char *path, struct err *err) MUST_USE;

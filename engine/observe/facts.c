@@ -89,22 +89,56 @@ void *facts_add(void *array, size_t *n, size_t size)
 
 /* ---- collecting ---- */
 
+/* What the archives have of the databases that are known by now. */
+static int read_archives(struct collecting *work, const struct config *config,
+                         struct health_facts *f, struct err *err)
+{
+	int rc = facts_read_histories(work, config, f, err);
+
+	rc = rc ? rc : facts_read_archives(work, config, f, err);
+	return rc ? rc : facts_read_journal(work, config, f, err);
+}
+
 static int collect(struct collector *c, const struct config *config,
                    const struct health_facts *former, struct health_facts *f, struct err *err)
 {
 	int64_t began_us = clock_mono_us();
 
 	int rc = facts_ask_daemon(c->socket, config, former, f, err);
-	if (rc == 0)
-		rc = facts_read_histories(&c->work, config, f, err);
-	if (rc == 0)
-		rc = facts_read_archives(&c->work, config, f, err);
-	if (rc == 0)
-		rc = facts_read_journal(&c->work, config, f, err);
+	rc = rc ? rc : read_archives(&c->work, config, f, err);
 	f->took_us = clock_mono_us() - began_us;
 	f->at_us = clock_now_us();
 	f->boot_us = clock_boot_us();
 	health_watch_clock(former, f);
+	return rc;
+}
+
+int facts_collect_once(const struct facts_once *once, struct facts **ret, struct err *err)
+{
+	static const struct config none = {0};
+	static const struct health_facts nothing = {0};
+	const struct config *config = once->config ? once->config : &none;
+	struct collecting work = {0};
+	struct facts *f = facts_new();
+
+	if (!f)
+		return err_set(err, ERR_NOMEM, 0, "no memory");
+	int rc = archives_new(&work.archives, err);
+	rc = rc ? rc
+	        : facts_take_daemon(once->status, once->jobs, once->problem, config, &nothing,
+	                            &f->f, err);
+	if (rc == 0 && once->archive)
+		rc = facts_add_archive(once->archive, work.archives, &f->f, err);
+	rc = rc ? rc : read_archives(&work, config, &f->f, err);
+	f->f.at_us = clock_now_us();
+	facts_close_histories(&work);
+	free(work.tracked);
+	facts_release_cached(&work);
+	archives_free(work.archives);
+	if (rc < 0)
+		facts_put(f);
+	else
+		*ret = f;
 	return rc;
 }
 

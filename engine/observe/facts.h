@@ -16,6 +16,7 @@
 #include "engine/monitor/health.h"
 #include "engine/observe/archives.h"
 
+#include <jansson.h>
 #include <stdatomic.h>
 
 /* A configuration that is read until the last who goes by it is done. */
@@ -59,6 +60,19 @@ void collector_free(struct collector *c);
 void collector_set_config(struct collector *c, struct config_ref *config);
 /* What is wrong with the addresses that were configured; "" nothing. */
 void collector_set_listen_problem(struct collector *c, const char *text);
+
+/*
+ * The same for a program that looks once (asof status, asof doctor): in this thread, as of now.
+ * `status` and `jobs` are the daemon's answers to these orders; NULL: there are none, because of
+ * `problem`, and databases are those of the configuration.
+ */
+struct facts_once {
+	const json_t *status, *jobs;
+	const char *problem;
+	const struct config *config; /* NULL: there is none */
+	const char *archive;         /* its histories are looked at, too; NULL: none */
+};
+int facts_collect_once(const struct facts_once *once, struct facts **ret, struct err *err) MUST_USE;
 
 #define FACTS_MAX_AGE_US (1 * US_PER_SECOND)
 #define FACTS_PATIENCE_US (5 * US_PER_SECOND)

@@ -2,6 +2,7 @@
 #include "engine/observe/facts_i.h"
 
 #include "engine/base/clock.h"
+#include "engine/base/file.h"
 #include "engine/daemon/control.h"
 
 #include <limits.h>
@@ -168,27 +169,64 @@ static int remember_databases(const struct config *c, const struct health_facts 
 	return rc;
 }
 
+int facts_take_daemon(const json_t *status, const json_t *jobs, const char *problem,
+                      const struct config *config, const struct health_facts *former,
+                      struct health_facts *f, struct err *err)
+{
+	json_t *rows = json_object_get(jobs, "jobs"), *row;
+	size_t i;
+
+	if (!status) {
+		snprintf(f->daemon_problem, sizeof(f->daemon_problem), "%.239s", problem);
+		return remember_databases(config, former, f, err);
+	}
+	int rc = take_status(status, f, err);
+	json_array_foreach(rows, i, row)
+	{
+		rc = rc ? rc : take_job(row, f, err);
+	}
+	return rc;
+}
+
 int facts_ask_daemon(const char *socket, const struct config *config,
                      const struct health_facts *former, struct health_facts *f, struct err *err)
 {
-	json_t *status = NULL, *jobs = NULL, *row;
+	json_t *status = NULL, *jobs = NULL;
 	struct err why = ERR_INIT;
-	size_t i;
 
 	int rc = ask(socket, "status", &status, &why);
 	if (rc == 0)
 		rc = ask(socket, "jobs", &jobs, &why);
-	if (rc < 0) {
-		snprintf(f->daemon_problem, sizeof(f->daemon_problem), "%.239s", why.msg);
-		rc = remember_databases(config, former, f, err);
-	} else {
-		rc = take_status(status, f, err);
-		json_array_foreach(json_object_get(jobs, "jobs"), i, row)
-		{
-			rc = rc ? rc : take_job(row, f, err);
-		}
-	}
+	rc = facts_take_daemon(rc ? NULL : status, jobs, why.msg, config, former, f, err);
 	json_decref(status);
 	json_decref(jobs);
+	return rc;
+}
+
+int facts_add_archive(const char *root, struct archives *archives, struct health_facts *f,
+                      struct err *err)
+{
+	cleanup_free char **names = NULL;
+	struct err ignored = ERR_INIT;
+	struct archive *a = NULL;
+	size_t n = 0;
+	int rc = 0;
+
+	if (archives_get(archives, root, &a, &ignored) < 0)
+		return 0;
+	if (archive_list(a, &names, &n, &ignored) < 0)
+		n = 0;
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		cleanup_history struct history *h = NULL;
+		struct history_status s;
+		bool there = false;
+		for (size_t k = 0; k < f->n_databases && !there; k++)
+			there = strcmp(f->databases[k].name, names[i]) == 0 &&
+			        file_same_folder(f->databases[k].archive, root);
+		if (!there && history_get(a, names[i], &h, &ignored) == 0 &&
+		    history_get_status(h, &s, &ignored) == 0)
+			rc = add_named(f, names[i], s.source_path, root, err);
+	}
+	archives_put(archives, a);
 	return rc;
 }

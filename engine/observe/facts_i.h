@@ -58,6 +58,13 @@ struct collecting {
 int facts_ask_daemon(const char *socket, const struct config *config,
                      const struct health_facts *former, struct health_facts *f,
                      struct err *err) MUST_USE;
+/* From answers that are there: NULL, with `problem` why, where it gave none. */
+int facts_take_daemon(const json_t *status, const json_t *jobs, const char *problem,
+                      const struct config *config, const struct health_facts *former,
+                      struct health_facts *f, struct err *err) MUST_USE;
+/* The histories of an archive that are not among the databases yet. */
+int facts_add_archive(const char *root, struct archives *archives, struct health_facts *f,
+                      struct err *err) MUST_USE;
 /* The configuration's entry of a database; NULL: it was added by hand. */
 const struct config_database *facts_config_of(const struct config *c, const char *path);
 

@@ -124,6 +124,37 @@ class Health(Case):
         self.assertEqual(line["status"], "warning")
         self.assertEqual(d.ask("/health").status, 200)
 
+    def test_status_says_the_same(self):
+        """asof status judges as /health does: well, paused, of one that never came, of a destination."""
+        d = self.run_daemon(f"    destinations: [{{name: second, path: {self.path('second')}}}]\n"
+                            f"  - path: {self.path('later.db')}\n")
+        os.mkdir(self.path("second"))
+        d.wait_health()
+
+        def checks(health):
+            return sorted((c["subject"], c["name"], c["status"], c["code"]) for c in health["checks"])
+
+        def the_same():
+            health = d.ask("/health").json
+            status = harness.asof_json("status", "--archive", self.archive)["health"]
+            if checks(health) != checks(status) or health["healthy"] != status["healthy"]:
+                self.told = f"{health}\n{status}"
+                return None
+            return health
+        for prepare, code in ((lambda: None, "waiting"),
+                              (lambda: self.order("pause", "trades.db"), "not-capturing"),
+                              (lambda: os.rename(self.path("second"), self.path("gone")), "unreadable")):
+            prepare()
+            wait_for(code, lambda code=code: code in d.ask("/health").text)
+            health = wait_for("the same of both", the_same)
+            text = harness.asof("status", "--archive", self.archive).stdout
+            self.assertIn(f"\nhealth: {health['status']}\n", text)
+            for line in health["checks"]:
+                if line["reason"]:
+                    self.assertRegex(text, rf"(?m)^  {line['status']} .*{line['name']}: .*\({line['code']}\)$")
+        found = json.loads(harness.asof("doctor", "--config", d.config, "--json").stdout)["findings"]
+        self.assertLessEqual({"not-captured", "destination"}, {f["check"] for f in found if f["severity"] == "serious"})
+
     def test_observer_is_killed(self):
         """It is started again, and capture has not noticed."""
         d = self.run_daemon()

@@ -266,7 +266,7 @@ static void end_transfer(struct notifier *n, int which, CURLcode code)
 	struct err why = ERR_INIT;
 	int rc = send_result(&p->transfer, code, &why);
 
-	curl_multi_remove_handle(n->multi, p->transfer.easy);
+	curl()->multi_remove_handle(n->multi, p->transfer.easy);
 	transfer_release(&p->transfer);
 	LOCK_SCOPE(&n->lock);
 	p->under_way = false;
@@ -281,7 +281,7 @@ static void end_transfers(struct notifier *n)
 	CURLMsg *m;
 	int left;
 
-	while ((m = curl_multi_info_read(n->multi, &left))) {
+	while ((m = curl()->multi_info_read(n->multi, &left))) {
 		CURLcode code = m->data.result;
 		if (m->msg != CURLMSG_DONE)
 			continue;
@@ -334,7 +334,7 @@ static void start_transfers(struct notifier *n)
 		if (make_message(&n->options, i, p->tellings, p->n_tellings, &p->transfer, &why) <
 		    0)
 			failed(n, i, p, &why, mono_us);
-		else if (curl_multi_add_handle(n->multi, p->transfer.easy) == CURLM_OK)
+		else if (curl()->multi_add_handle(n->multi, p->transfer.easy) == CURLM_OK)
 			p->under_way = true;
 		else
 			transfer_release(&p->transfer);
@@ -443,10 +443,10 @@ static void *notifier_main(void *ctx)
 			break;
 		if (!end_us)
 			start_transfers(n);
-		curl_multi_perform(n->multi, &running);
+		curl()->multi_perform(n->multi, &running);
 		end_transfers(n);
 		save(n, false);
-		curl_multi_poll(n->multi, NULL, 0, end_us ? 100 : TICK_MS, NULL);
+		curl()->multi_poll(n->multi, NULL, 0, end_us ? 100 : TICK_MS, NULL);
 	}
 	save(n, true);
 	return NULL;
@@ -474,7 +474,7 @@ void notifier_look(struct notifier *n, const struct condition *conditions, size_
 	}
 	pthread_mutex_unlock(&n->lock);
 	if (due)
-		curl_multi_wakeup(n->multi);
+		curl()->multi_wakeup(n->multi);
 }
 
 void notifier_get_status(struct notifier *n, struct notifier_status *ret)
@@ -529,11 +529,12 @@ static void release(struct notifier *n)
 {
 	for (int i = 0; i < N_NOTIFIER_PLACES; i++) {
 		if (n->places[i].under_way)
-			curl_multi_remove_handle(n->multi, n->places[i].transfer.easy);
+			curl()->multi_remove_handle(n->multi, n->places[i].transfer.easy);
 		transfer_release(&n->places[i].transfer);
 		free(n->places[i].tellings);
 	}
-	curl_multi_cleanup(n->multi);
+	if (n->multi)
+		curl()->multi_cleanup(n->multi);
 	incidents_free(n->incidents);
 	pthread_mutex_destroy(&n->lock);
 	free_texts(&n->options);
@@ -559,7 +560,10 @@ static int set_up(struct notifier *n, struct err *err)
 		if (!n->places[i].tellings)
 			return err_set(err, ERR_NOMEM, 0, "no memory for alerts");
 	}
-	n->multi = curl_multi_init();
+	int rc = curl_load(err);
+	if (rc < 0)
+		return rc;
+	n->multi = curl()->multi_init();
 	if (!n->multi || !o->host)
 		return err_set(err, ERR_NOMEM, 0, "no memory for alerts");
 	return incidents_new(&incidents, &n->incidents, err);
@@ -648,7 +652,7 @@ void notifier_stop(struct notifier *n)
 	n->stop = true;
 	n->ready = false;
 	pthread_mutex_unlock(&n->lock);
-	curl_multi_wakeup(n->multi);
+	curl()->multi_wakeup(n->multi);
 	pthread_join(n->thread, NULL);
 	stop_keeper(n);
 	n->keeper = NULL;

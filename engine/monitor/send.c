@@ -44,20 +44,22 @@ static int on_seek(void *ctx, curl_off_t offset, int origin)
 void transfer_release(struct transfer *t)
 {
 	if (t->easy)
-		curl_easy_cleanup(t->easy);
-	curl_slist_free_all(t->headers);
-	curl_slist_free_all(t->recipients);
+		curl()->easy_cleanup(t->easy);
+	if (t->headers)
+		curl()->slist_free_all(t->headers);
+	if (t->recipients)
+		curl()->slist_free_all(t->recipients);
 	buf_release(&t->body);
 	*t = (struct transfer)TRANSFER_INIT;
 }
 
-#define SET(t, option, value) (curl_easy_setopt((t)->easy, option, value) == CURLE_OK)
+#define SET(t, option, value) (curl()->easy_setopt((t)->easy, option, value) == CURLE_OK)
 
 static bool set_common(struct transfer *t, const char *url, const char *protocols)
 {
 	const char *roots = getenv("SSL_CERT_FILE");
 
-	t->easy = curl_easy_init();
+	t->easy = curl()->easy_init();
 	return t->easy && SET(t, CURLOPT_URL, url) && SET(t, CURLOPT_PROTOCOLS_STR, protocols) &&
 	       SET(t, CURLOPT_PRIVATE, t) && SET(t, CURLOPT_NOSIGNAL, 1L) &&
 	       SET(t, CURLOPT_CONNECTTIMEOUT_MS, SEND_CONNECT_MS) &&
@@ -81,7 +83,7 @@ static bool set_tls(struct transfer *t, enum send_tls tls)
 
 static bool add(struct curl_slist **list, const char *text)
 {
-	struct curl_slist *more = curl_slist_append(*list, text);
+	struct curl_slist *more = curl()->slist_append(*list, text);
 
 	if (more)
 		*list = more;
@@ -124,6 +126,11 @@ int send_make_email(struct transfer *t, const struct send_email *e, struct buf *
 
 	*t = (struct transfer)TRANSFER_INIT;
 	t->smtp = true;
+	int rc = curl_load(err);
+	if (rc < 0) {
+		buf_release(body);
+		return rc;
+	}
 	snprintf(url, sizeof(url), "%s://%s%.300s%s:%u", at_once ? "smtps" : "smtp",
 	         colon ? "[" : "", e->server, colon ? "]" : "", e->port);
 	bool good = set_body(t, body) && set_common(t, url, at_once ? "smtps" : "smtp") &&
@@ -140,6 +147,9 @@ static int make_http(struct transfer *t, const char *url, struct err *err)
 {
 	char host[SEND_HOST_MAX];
 
+	int rc = curl_load(err);
+	if (rc < 0)
+		return rc;
 	if (!send_host_of(url, host))
 		return err_set(err, ERR_USAGE, 0, "this is no URL of http or https");
 	return made(t, set_common(t, url, "http,https"), err);
@@ -174,35 +184,39 @@ int send_result(const struct transfer *t, CURLcode code, struct err *err)
 {
 	long status = 0;
 
-	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl()->easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	/* Taken is taken, whatever becomes of the rest of the answer. */
 	if (t->smtp ? code == CURLE_OK : status >= 200 && status < 300)
 		return 0;
 	if (code == CURLE_OK || (t->smtp && status >= 400))
 		return err_set(err, ERR_UNAVAILABLE, 0, "the server answered %ld%s", status,
 		               code == CURLE_LOGIN_DENIED ? " (username or password)" : "");
-	return err_set(err, ERR_UNAVAILABLE, 0, "%s", curl_easy_strerror(code));
+	return err_set(err, ERR_UNAVAILABLE, 0, "%s", curl()->easy_strerror(code));
 }
 
 int send_now(struct transfer *t, struct err *err)
 {
-	return send_result(t, curl_easy_perform(t->easy), err);
+	return send_result(t, curl()->easy_perform(t->easy), err);
 }
 
 /* ---- */
 
 bool send_host_of(const char *url, char out[SEND_HOST_MAX])
 {
-	CURLU *u = curl_url();
 	char *scheme = NULL, *host = NULL;
-	bool good = u && !curl_url_set(u, CURLUPART_URL, url, 0) &&
-	            !curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
-	            !curl_url_get(u, CURLUPART_HOST, &host, 0) && *host &&
+
+	*out = '\0';
+	if (curl_load(NULL) < 0)
+		return false;
+	CURLU *u = curl()->url();
+	bool good = u && !curl()->url_set(u, CURLUPART_URL, url, 0) &&
+	            !curl()->url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
+	            !curl()->url_get(u, CURLUPART_HOST, &host, 0) && *host &&
 	            (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
 
 	snprintf(out, SEND_HOST_MAX, "%s", good ? host : "");
-	curl_free(scheme);
-	curl_free(host);
-	curl_url_cleanup(u);
+	curl()->free(scheme);
+	curl()->free(host);
+	curl()->url_cleanup(u);
 	return good;
 }

@@ -17,9 +17,9 @@
 #define ASOF_MONITOR_SEND_H
 
 #include "engine/base/buf.h"
+#include "engine/base/curl.h"
 #include "engine/base/err.h"
 
-#include <curl/curl.h>
 #include <stdbool.h>
 
 #define SEND_CONNECT_MS 10000L

@@ -25,12 +25,12 @@ struct request {
 
 const char *http_query(const struct http_request *q, const char *name)
 {
-	return MHD_lookup_connection_value(q->connection, MHD_GET_ARGUMENT_KIND, name);
+	return mhd()->lookup_connection_value(q->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
 const char *http_header(const struct http_request *q, const char *name)
 {
-	return MHD_lookup_connection_value(q->connection, MHD_HEADER_KIND, name);
+	return mhd()->lookup_connection_value(q->connection, MHD_HEADER_KIND, name);
 }
 
 int http_query_uint(const struct http_request *q, const char *name, uint64_t min, uint64_t max,
@@ -156,8 +156,8 @@ static struct MHD_Response *stream_response(struct http_server *server,
 
 	if (s) {
 		*s = (struct stream){server, r->read, r->close, r->ctx};
-		m = MHD_create_response_from_callback(bytes, STREAM_BLOCK_BYTES, read_stream, s,
-		                                      close_stream);
+		m = mhd()->create_response_from_callback(bytes, STREAM_BLOCK_BYTES, read_stream, s,
+		                                         close_stream);
 	}
 	if (!m) {
 		server->streams--;
@@ -169,7 +169,7 @@ static struct MHD_Response *stream_response(struct http_server *server,
 
 static struct MHD_Response *text_response(const struct http_response *r)
 {
-	struct MHD_Response *m = MHD_create_response_from_buffer(
+	struct MHD_Response *m = mhd()->create_response_from_buffer(
 	        r->len, (void *)(uintptr_t)r->text,
 	        r->text_is_static ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
 
@@ -183,16 +183,16 @@ static void add_headers(struct MHD_Response *m, const struct http_response *r)
 	bool cached = false;
 
 	if (r->content_type)
-		MHD_add_response_header(m, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
+		mhd()->add_response_header(m, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
 	for (size_t i = 0; i < r->n_headers; i++) {
-		MHD_add_response_header(m, r->headers[i].name, r->headers[i].value);
+		mhd()->add_response_header(m, r->headers[i].name, r->headers[i].value);
 		cached = cached || strcmp(r->headers[i].name, "Cache-Control") == 0;
 	}
 	if (!cached)
-		MHD_add_response_header(m, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-	MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
-	MHD_add_response_header(m, "X-Frame-Options", "DENY");
-	MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
+		mhd()->add_response_header(m, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	mhd()->add_response_header(m, "X-Content-Type-Options", "nosniff");
+	mhd()->add_response_header(m, "X-Frame-Options", "DENY");
+	mhd()->add_response_header(m, "Referrer-Policy", "no-referrer");
 }
 
 static enum MHD_Result send_response(struct request *q, struct MHD_Connection *c,
@@ -205,8 +205,8 @@ static enum MHD_Result send_response(struct request *q, struct MHD_Connection *c
 	add_headers(m, r);
 	q->answered = true;
 	reaper_on_answering(q->server, c, r->read != NULL);
-	enum MHD_Result ok = MHD_queue_response(c, r->status ? r->status : MHD_HTTP_OK, m);
-	MHD_destroy_response(m);
+	enum MHD_Result ok = mhd()->queue_response(c, r->status ? r->status : MHD_HTTP_OK, m);
+	mhd()->destroy_response(m);
 	return ok;
 }
 
@@ -292,7 +292,7 @@ static bool check(struct request *q, struct MHD_Connection *c, const char *url, 
 	} else if (!q->route) {
 		*ret = refuse(q, c, MHD_HTTP_NOT_FOUND, ERR_NOT_FOUND, "there is nothing here");
 	} else if (strcmp(q->route->method, "POST") == 0 &&
-	           !MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Asof")) {
+	           !mhd()->lookup_connection_value(c, MHD_HEADER_KIND, "X-Asof")) {
 		*ret = refuse(q, c, MHD_HTTP_FORBIDDEN, ERR_REFUSED,
 		              "this needs the header X-Asof: 1");
 	} else {

@@ -22,7 +22,7 @@ static bool has_token(const struct http_server *s, struct MHD_Connection *c)
 {
 	static const char scheme[] = "Bearer ";
 	const char *given =
-	        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+	        mhd()->lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
 
 	if (!s->token || !given || strncasecmp(given, scheme, sizeof(scheme) - 1) != 0)
 		return false;
@@ -36,13 +36,13 @@ static bool has_password(const struct http_server *s, struct MHD_Connection *c)
 
 	if (!s->password)
 		return false;
-	char *user = MHD_basic_auth_get_username_password(c, &password);
+	char *user = mhd()->basic_auth_get_username_password(c, &password);
 	if (user && password) {
 		bool right_user = same_secret(user, s->username);
 		right = same_secret(password, s->password) && right_user;
 	}
-	MHD_free(user);
-	MHD_free(password);
+	mhd()->free(user);
+	mhd()->free(password);
 	return right;
 }
 
@@ -75,7 +75,7 @@ static bool has_cookie(const struct http_server *s, struct MHD_Connection *c)
 {
 	if (!s->cookie_name[0])
 		return false;
-	const char *given = MHD_lookup_connection_value(c, MHD_COOKIE_KIND, s->cookie_name);
+	const char *given = mhd()->lookup_connection_value(c, MHD_COOKIE_KIND, s->cookie_name);
 	return given && same_secret(given, s->cookie_value);
 }
 
@@ -126,7 +126,7 @@ enum guard_verdict guard_check(const struct http_server *s, struct MHD_Connectio
 {
 	if (s->checks_host) {
 		const char *host =
-		        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+		        mhd()->lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
 		if (host && !names_loopback(host))
 			return GUARD_WRONG_HOST;
 	}

@@ -5,8 +5,8 @@
 
 #include "engine/observe/http.h"
 #include "engine/observe/listen.h"
+#include "engine/observe/mhd.h"
 
-#include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 

@@ -76,7 +76,7 @@ static void forget(struct http_server *s, struct connection *gone)
 		}
 }
 
-void reaper_on_connection(void *ctx, struct MHD_Connection *mhd, void **socket_context,
+void reaper_on_connection(void *ctx, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode code)
 {
 	struct http_server *s = ctx;
@@ -89,7 +89,7 @@ void reaper_on_connection(void *ctx, struct MHD_Connection *mhd, void **socket_c
 		return;
 	}
 	const union MHD_ConnectionInfo *info =
-	        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	        mhd()->get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	c = info ? malloc(sizeof(*c)) : NULL;
 	*socket_context = c;
 	if (!c)
@@ -103,10 +103,11 @@ void reaper_on_connection(void *ctx, struct MHD_Connection *mhd, void **socket_c
 		pthread_cond_signal(&s->changed);
 }
 
-static void set(struct http_server *s, struct MHD_Connection *mhd, bool answering, bool streaming)
+static void set(struct http_server *s, struct MHD_Connection *connection, bool answering,
+                bool streaming)
 {
 	const union MHD_ConnectionInfo *info =
-	        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	        mhd()->get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	struct connection *c = info ? info->socket_context : NULL;
 	LOCK_SCOPE(&s->lock);
 

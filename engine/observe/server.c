@@ -79,7 +79,7 @@ static int start_daemon(struct http_server *s, struct err *err)
 		flags |= MHD_USE_TLS;
 	else
 		options[0] = options[3];
-	s->daemon = MHD_start_daemon(
+	s->daemon = mhd()->start_daemon(
 	        flags, 0, NULL, NULL, dispatch, s, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
 	        MHD_OPTION_LISTEN_SOCKET, s->listener.fd, MHD_OPTION_CONNECTION_LIMIT,
 	        (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
@@ -119,7 +119,9 @@ int http_server_new(const struct http_server_options *options, struct http_serve
 	s->listener.fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
-	int rc = take_options(s, options, err);
+	int rc = mhd_load(err);
+	if (rc == 0)
+		rc = take_options(s, options, err);
 	if (rc == 0)
 		rc = listener_open(options->listen, &s->listener, err);
 	if (rc == 0)
@@ -145,7 +147,7 @@ void http_server_free(struct http_server *s)
 	if (!s)
 		return;
 	listener_unlink(&s->listener);
-	MHD_stop_daemon(s->daemon); /* closes the socket that it was given */
+	mhd()->stop_daemon(s->daemon); /* closes the socket that it was given */
 	s->listener.fd = -1;
 	reaper_stop(s);
 	release(s);

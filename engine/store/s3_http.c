@@ -2,7 +2,7 @@
 #include "engine/store/s3_http.h"
 
 #include "engine/base/clock.h"
-#include "engine/store/s3_curl.h"
+#include "engine/base/curl.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -18,7 +18,6 @@
 #define AT_LEAST_S 60
 
 struct http {
-	const struct curl_api *curl;
 	char *ca_file, *proxy;
 	bool skip_verify;
 	const _Atomic bool *stop;
@@ -86,7 +85,7 @@ static void parse_retry_after(struct exchange *x, const char *value)
 		x->a->retry_after_ms = (int64_t)s * 1000;
 		return;
 	}
-	time_t t = x->h->curl->getdate(value, NULL);
+	time_t t = curl()->getdate(value, NULL);
 	time_t now = time(NULL);
 	if (t > now && t - now <= 3600)
 		x->a->retry_after_ms = (int64_t)(t - now) * 1000;
@@ -107,7 +106,7 @@ static void parse_header(struct exchange *x, const char *name, const char *value
 	} else if (IS("etag")) {
 		copy_text(a->etag, sizeof(a->etag), value, len);
 	} else if (IS("date")) {
-		time_t t = x->h->curl->getdate(value, NULL);
+		time_t t = curl()->getdate(value, NULL);
 		a->date_us = t > 0 ? (int64_t)t * US_PER_SECOND : 0;
 	} else if (IS("retry-after")) {
 		parse_retry_after(x, value);
@@ -256,58 +255,56 @@ static long deadline_s(const struct http_request *r)
 static void set_up_body(struct http *h, CURL *c, struct exchange *x)
 {
 	const struct http_request *r = x->r;
-	const struct curl_api *api = h->curl;
 
 	if (strcmp(r->method, "HEAD") == 0) {
-		api->easy_setopt(c, CURLOPT_NOBODY, 1L);
+		curl()->easy_setopt(c, CURLOPT_NOBODY, 1L);
 		return;
 	}
 	if (strcmp(r->method, "PUT") == 0 || strcmp(r->method, "POST") == 0) {
-		api->easy_setopt(c, CURLOPT_UPLOAD, 1L);
-		api->easy_setopt(c, CURLOPT_INFILESIZE_LARGE, (curl_off_t)r->body_bytes);
-		api->easy_setopt(c, CURLOPT_READFUNCTION, on_read);
-		api->easy_setopt(c, CURLOPT_READDATA, x);
-		api->easy_setopt(c, CURLOPT_SEEKFUNCTION, on_seek);
-		api->easy_setopt(c, CURLOPT_SEEKDATA, x);
-		api->easy_setopt(c, CURLOPT_UPLOAD_BUFFERSIZE, CURL_BUFFER_BYTES);
-		api->easy_setopt(c, CURLOPT_EXPECT_100_TIMEOUT_MS, EXPECT_WAIT_MS);
+		curl()->easy_setopt(c, CURLOPT_UPLOAD, 1L);
+		curl()->easy_setopt(c, CURLOPT_INFILESIZE_LARGE, (curl_off_t)r->body_bytes);
+		curl()->easy_setopt(c, CURLOPT_READFUNCTION, on_read);
+		curl()->easy_setopt(c, CURLOPT_READDATA, x);
+		curl()->easy_setopt(c, CURLOPT_SEEKFUNCTION, on_seek);
+		curl()->easy_setopt(c, CURLOPT_SEEKDATA, x);
+		curl()->easy_setopt(c, CURLOPT_UPLOAD_BUFFERSIZE, CURL_BUFFER_BYTES);
+		curl()->easy_setopt(c, CURLOPT_EXPECT_100_TIMEOUT_MS, EXPECT_WAIT_MS);
 	}
-	api->easy_setopt(c, CURLOPT_CUSTOMREQUEST, r->method);
+	curl()->easy_setopt(c, CURLOPT_CUSTOMREQUEST, r->method);
 }
 
 static void set_up(struct http *h, CURL *c, struct exchange *x, struct curl_slist *headers)
 {
 	const struct http_request *r = x->r;
-	const struct curl_api *api = h->curl;
 
-	api->easy_setopt(c, CURLOPT_ERRORBUFFER, x->curl_text);
-	api->easy_setopt(c, CURLOPT_URL, r->url);
-	api->easy_setopt(c, CURLOPT_PATH_AS_IS, 1L);
-	api->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-	api->easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	api->easy_setopt(c, CURLOPT_HTTPHEADER, headers);
-	api->easy_setopt(c, CURLOPT_USERAGENT, "asof/" ASOF_VERSION);
-	api->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-	api->easy_setopt(c, CURLOPT_TCP_KEEPALIVE, 1L);
-	api->easy_setopt(c, CURLOPT_BUFFERSIZE, CURL_BUFFER_BYTES);
-	api->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)r->connect_s);
-	api->easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)HTTP_LEAST_RATE);
-	api->easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)r->stall_s);
-	api->easy_setopt(c, CURLOPT_TIMEOUT, deadline_s(r));
-	api->easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
-	api->easy_setopt(c, CURLOPT_HEADERDATA, x);
-	api->easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-	api->easy_setopt(c, CURLOPT_WRITEDATA, x);
-	api->easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
-	api->easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
-	api->easy_setopt(c, CURLOPT_XFERINFODATA, x);
+	curl()->easy_setopt(c, CURLOPT_ERRORBUFFER, x->curl_text);
+	curl()->easy_setopt(c, CURLOPT_URL, r->url);
+	curl()->easy_setopt(c, CURLOPT_PATH_AS_IS, 1L);
+	curl()->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl()->easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl()->easy_setopt(c, CURLOPT_HTTPHEADER, headers);
+	curl()->easy_setopt(c, CURLOPT_USERAGENT, "asof/" ASOF_VERSION);
+	curl()->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl()->easy_setopt(c, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl()->easy_setopt(c, CURLOPT_BUFFERSIZE, CURL_BUFFER_BYTES);
+	curl()->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)r->connect_s);
+	curl()->easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)HTTP_LEAST_RATE);
+	curl()->easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)r->stall_s);
+	curl()->easy_setopt(c, CURLOPT_TIMEOUT, deadline_s(r));
+	curl()->easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
+	curl()->easy_setopt(c, CURLOPT_HEADERDATA, x);
+	curl()->easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
+	curl()->easy_setopt(c, CURLOPT_WRITEDATA, x);
+	curl()->easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+	curl()->easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl()->easy_setopt(c, CURLOPT_XFERINFODATA, x);
 	if (h->ca_file)
-		api->easy_setopt(c, CURLOPT_CAINFO, h->ca_file);
+		curl()->easy_setopt(c, CURLOPT_CAINFO, h->ca_file);
 	if (h->proxy)
-		api->easy_setopt(c, CURLOPT_PROXY, h->proxy);
+		curl()->easy_setopt(c, CURLOPT_PROXY, h->proxy);
 	if (h->skip_verify) {
-		api->easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 0L);
-		api->easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
+		curl()->easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 0L);
+		curl()->easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
 	set_up_body(h, c, x);
 }
@@ -317,20 +314,20 @@ static CURL *take_handle(struct http *h)
 	LOCK_SCOPE(&h->lock);
 	if (h->n_kept)
 		return h->kept[--h->n_kept];
-	return h->curl->easy_init();
+	return curl()->easy_init();
 }
 
 /* (a reset keeps connections, sessions and names looked up) */
 static void keep_handle(struct http *h, CURL *c)
 {
-	h->curl->easy_reset(c);
+	curl()->easy_reset(c);
 	pthread_mutex_lock(&h->lock);
 	bool kept = h->n_kept < KEPT_MAX;
 	if (kept)
 		h->kept[h->n_kept++] = c;
 	pthread_mutex_unlock(&h->lock);
 	if (!kept)
-		h->curl->easy_cleanup(c);
+		curl()->easy_cleanup(c);
 }
 
 static int make_headers(struct http *h, const struct http_request *r, struct curl_slist **ret,
@@ -343,9 +340,9 @@ static int make_headers(struct http *h, const struct http_request *r, struct cur
 		const char *line = i < r->n_headers                    ? r->headers[i]
 		                   : r->body_bytes < EXPECT_FROM_BYTES ? "Expect:"
 		                                                       : "Expect: 100-continue";
-		struct curl_slist *more = h->curl->slist_append(list, line);
+		struct curl_slist *more = curl()->slist_append(list, line);
 		if (!more) {
-			h->curl->slist_free_all(list);
+			curl()->slist_free_all(list);
 			return err_set(err, ERR_NOMEM, 0, "no memory for a request");
 		}
 		list = more;
@@ -356,7 +353,7 @@ static int make_headers(struct http *h, const struct http_request *r, struct cur
 
 /* A connection that the other side closed must not end the process: OpenSSL writes with write(2),
  * and libcurl leaves the signal alone when it is told to use none. */
-static CURLcode perform(const struct curl_api *api, CURL *c)
+static CURLcode perform(CURL *c)
 {
 	static const struct timespec at_once = {0, 0};
 	sigset_t pipe, before, pending;
@@ -365,7 +362,7 @@ static CURLcode perform(const struct curl_api *api, CURL *c)
 	sigaddset(&pipe, SIGPIPE);
 	sigpending(&pending);
 	pthread_sigmask(SIG_BLOCK, &pipe, &before);
-	CURLcode code = api->easy_perform(c);
+	CURLcode code = curl()->easy_perform(c);
 	if (!sigismember(&pending, SIGPIPE))
 		while (sigtimedwait(&pipe, NULL, &at_once) < 0 && errno == EINTR)
 			;
@@ -375,7 +372,7 @@ static CURLcode perform(const struct curl_api *api, CURL *c)
 
 static int explain(const struct exchange *x, CURLcode code, struct err *err)
 {
-	const char *text = x->curl_text[0] ? x->curl_text : x->h->curl->easy_strerror(code);
+	const char *text = x->curl_text[0] ? x->curl_text : curl()->easy_strerror(code);
 
 	switch (code) {
 	case CURLE_ABORTED_BY_CALLBACK:
@@ -423,13 +420,13 @@ int http_exchange(struct http *h, const struct http_request *r, struct http_answ
 	a->body.data[0] = '\0';
 	CURL *c = take_handle(h);
 	if (!c) {
-		h->curl->slist_free_all(headers);
+		curl()->slist_free_all(headers);
 		return err_set(err, ERR_NOMEM, 0, "no memory for a connection");
 	}
 	set_up(h, c, &x, headers);
-	rc = judge(&x, perform(h->curl, c), err);
+	rc = judge(&x, perform(c), err);
 	keep_handle(h, c);
-	h->curl->slist_free_all(headers);
+	curl()->slist_free_all(headers);
 	return rc;
 }
 
@@ -449,7 +446,7 @@ int http_new(const struct http_options *options, struct http **ret, struct err *
 	h->stop = options->stop;
 	h->ca_file = options->ca_file ? strdup(options->ca_file) : NULL;
 	h->proxy = options->proxy ? strdup(options->proxy) : NULL;
-	int rc = curl_api_get(&h->curl, err);
+	int rc = curl_load(err);
 	if (rc == 0 && ((options->ca_file && !h->ca_file) || (options->proxy && !h->proxy)))
 		rc = err_set(err, ERR_NOMEM, 0, "no memory for connections");
 	if (rc < 0) {
@@ -463,7 +460,7 @@ int http_new(const struct http_options *options, struct http **ret, struct err *
 void http_free(struct http *h)
 {
 	for (size_t i = 0; i < h->n_kept; i++)
-		h->curl->easy_cleanup(h->kept[i]);
+		curl()->easy_cleanup(h->kept[i]);
 	pthread_mutex_destroy(&h->lock);
 	free(h->ca_file);
 	free(h->proxy);

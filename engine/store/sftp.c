@@ -172,19 +172,19 @@ static void beside(const struct sftp_store *s, const char *key, const char *pref
 static LIBSSH2_SFTP_HANDLE *open_path(struct sftp_conn *c, const char *path, unsigned long flags,
                                       long mode, int type)
 {
-	return libssh2_sftp_open_ex(c->sftp, path, (unsigned)strlen(path), flags, mode, type);
+	return ssh2()->sftp_open_ex(c->sftp, path, (unsigned)strlen(path), flags, mode, type);
 }
 
 static int unlink_path(struct sftp_conn *c, const char *path)
 {
-	return libssh2_sftp_unlink_ex(c->sftp, path, (unsigned)strlen(path));
+	return ssh2()->sftp_unlink_ex(c->sftp, path, (unsigned)strlen(path));
 }
 
 static bool exists(struct sftp_conn *c, const char *path)
 {
 	LIBSSH2_SFTP_ATTRIBUTES a;
 
-	return libssh2_sftp_stat_ex(c->sftp, path, (unsigned)strlen(path), LIBSSH2_SFTP_STAT, &a) ==
+	return ssh2()->sftp_stat_ex(c->sftp, path, (unsigned)strlen(path), LIBSSH2_SFTP_STAT, &a) ==
 	       0;
 }
 
@@ -197,7 +197,7 @@ static int make_folders(struct sftp_conn *c, const char *path, struct err *err)
 		snprintf(part, sizeof(part), "%.*s", (int)(p - path), path);
 		if (exists(c, part))
 			continue;
-		if (libssh2_sftp_mkdir_ex(c->sftp, part, (unsigned)strlen(part), 0700) != 0 &&
+		if (ssh2()->sftp_mkdir_ex(c->sftp, part, (unsigned)strlen(part), 0700) != 0 &&
 		    !exists(c, part))
 			return sftp_error(c, "make folder", part, err);
 	}
@@ -235,7 +235,7 @@ static int read_exactly(struct sftp_store *s, struct sftp_conn *c, LIBSSH2_SFTP_
 	char *p = to;
 
 	while (len) {
-		ssize_t n = libssh2_sftp_read(h, p, len);
+		ssize_t n = ssh2()->sftp_read(h, p, len);
 		if (n < 0)
 			return sftp_error(c, "read", key, err);
 		if (n == 0)
@@ -254,7 +254,7 @@ static int handle_size(struct sftp_conn *c, LIBSSH2_SFTP_HANDLE *h, const char *
 {
 	LIBSSH2_SFTP_ATTRIBUTES a = {0};
 
-	if (libssh2_sftp_fstat(h, &a) != 0)
+	if (ssh2()->sftp_fstat_ex(h, &a, 0) != 0)
 		return sftp_error(c, "look at", key, err);
 	*ret = a.filesize;
 	return 0;
@@ -279,7 +279,7 @@ static int get_once(struct sftp_store *s, struct sftp_conn *c, struct request *r
 		rc = read_exactly(s, c, h, r->buf->data + before, (size_t)size, r->key, err);
 	if (rc == 0)
 		r->buf->len = before + (size_t)size;
-	libssh2_sftp_close(h);
+	ssh2()->sftp_close_handle(h);
 	return rc;
 }
 
@@ -290,9 +290,9 @@ static int pread_once(struct sftp_store *s, struct sftp_conn *c, struct request 
 	int rc = open_object(s, c, r->key, &h, err);
 	if (rc < 0)
 		return rc;
-	libssh2_sftp_seek64(h, r->offset);
+	ssh2()->sftp_seek64(h, r->offset);
 	rc = read_exactly(s, c, h, r->to, r->len, r->key, err);
-	libssh2_sftp_close(h);
+	ssh2()->sftp_close_handle(h);
 	return rc;
 }
 
@@ -304,7 +304,7 @@ static int size_once(struct sftp_store *s, struct sftp_conn *c, struct request *
 	if (rc < 0)
 		return rc;
 	rc = handle_size(c, h, r->key, r->to, err);
-	libssh2_sftp_close(h);
+	ssh2()->sftp_close_handle(h);
 	return rc;
 }
 
@@ -394,7 +394,7 @@ static int write_body(struct sftp_store *s, struct sftp_conn *c, LIBSSH2_SFTP_HA
 			return rc;
 		}
 		for (size_t done = 0; done < n;) {
-			ssize_t w = libssh2_sftp_write(h, piece + done, n - done);
+			ssize_t w = ssh2()->sftp_write(h, piece + done, n - done);
 			if (w < 0)
 				return sftp_error(c, "write", r->key, err);
 			if (stopped(s))
@@ -404,11 +404,11 @@ static int write_body(struct sftp_store *s, struct sftp_conn *c, LIBSSH2_SFTP_HA
 		at += n;
 		s->tally.sent_bytes += n;
 	}
-	if (libssh2_sftp_fsync(h) != 0) {
+	if (ssh2()->sftp_fsync(h) != 0) {
 		struct err why = ERR_INIT;
 		sftp_error(c, "fsync", r->key, &why);
-		if (libssh2_session_last_errno(c->ssh) != LIBSSH2_ERROR_SFTP_PROTOCOL ||
-		    libssh2_sftp_last_error(c->sftp) != LIBSSH2_FX_OP_UNSUPPORTED)
+		if (ssh2()->session_last_errno(c->ssh) != LIBSSH2_ERROR_SFTP_PROTOCOL ||
+		    ssh2()->sftp_last_error(c->sftp) != LIBSSH2_FX_OP_UNSUPPORTED)
 			return err_copy(err, &why);
 	}
 	return 0;
@@ -420,7 +420,7 @@ static int explain_full(struct sftp_conn *c, const char *path, int rc, struct er
 	LIBSSH2_SFTP_STATVFS st;
 
 	if (err_kind_of(rc) != ERR_IO ||
-	    libssh2_sftp_statvfs(c->sftp, path, strlen(path), &st) != 0 || st.f_bavail > 16)
+	    ssh2()->sftp_statvfs(c->sftp, path, strlen(path), &st) != 0 || st.f_bavail > 16)
 		return rc;
 	return err_set(err, ERR_NO_SPACE, ENOSPC, "write '%s'", path);
 }
@@ -446,7 +446,7 @@ static int write_new(struct sftp_store *s, struct sftp_conn *c, struct request *
 			return rc;
 	}
 	int rc = write_body(s, c, h, r, err);
-	if (libssh2_sftp_close(h) != 0 && rc == 0)
+	if (ssh2()->sftp_close_handle(h) != 0 && rc == 0)
 		rc = sftp_error(c, "close", path, err);
 	return rc < 0 ? explain_full(c, s->place.path, rc, err) : 0;
 }
@@ -474,7 +474,7 @@ static int compare_once(struct sftp_store *s, struct sftp_conn *c, struct reques
 		same = rc == 0 && memcmp(p, p + PIECE_BYTES, n) == 0;
 		at += n;
 	}
-	libssh2_sftp_close(h);
+	ssh2()->sftp_close_handle(h);
 	if (rc == 0 && !same)
 		rc = err_set(err, ERR_EXISTS, 0, "'%s' is there already", r->key);
 	return rc;
@@ -484,7 +484,7 @@ static int rename_new(struct sftp_conn *c, const char *from, const char *to, str
 {
 	struct err why = ERR_INIT;
 
-	if (libssh2_sftp_rename_ex(c->sftp, from, (unsigned)strlen(from), to, (unsigned)strlen(to),
+	if (ssh2()->sftp_rename_ex(c->sftp, from, (unsigned)strlen(from), to, (unsigned)strlen(to),
 	                           0) == 0)
 		return 0;
 	sftp_error(c, "rename to", to, &why);
@@ -619,7 +619,7 @@ static int list_once(struct sftp_store *s, struct sftp_conn *c, struct request *
 		               : err_copy(err, &why);
 	while (rc == 0) {
 		LIBSSH2_SFTP_ATTRIBUTES a = {0};
-		int n = libssh2_sftp_readdir(h, name, sizeof(name) - 1, &a);
+		int n = ssh2()->sftp_readdir_ex(h, name, sizeof(name) - 1, NULL, 0, &a);
 		if (n < 0)
 			rc = sftp_error(c, "list", path, err);
 		if (n <= 0)
@@ -631,7 +631,7 @@ static int list_once(struct sftp_store *s, struct sftp_conn *c, struct request *
 		if (!has_name(r->items, newer.e[i].name))
 			rc = store_items_add(r->items, newer.e[i].name, false, newer.e[i].bytes,
 			                     newer.e[i].modified_us, err);
-	libssh2_sftp_closedir(h);
+	ssh2()->sftp_close_handle(h);
 	return rc;
 }
 
@@ -692,8 +692,8 @@ int store_open_sftp(const char *archive, const struct store_options *options, st
 	s->patience_us = (options->patience_ms ? options->patience_ms : PATIENCE_MS) * 1000;
 	s->stop = options->stop;
 	s->salt = (uint64_t)clock_now_us() * 2654435761u ^ (uint64_t)getpid() << 40;
-	int rc = libssh2_init(0) ? err_set(err, ERR_IO, 0, "libssh2 does not start")
-	                         : sftp_place_parse(archive, options, &s->place, err);
+	int rc = ssh2_load(err);
+	rc = rc ? rc : sftp_place_parse(archive, options, &s->place, err);
 	if (rc == 0 &&
 	    (strlen(s->place.path) > 1024 ||
 	     asprintf(&s->base.label, "sftp://%s@%s:%u%s%s", s->place.user, s->place.host,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/base/curl.h"
 #include "engine/store/sftp_i.h"
 
-#include <curl/curl.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -57,9 +57,9 @@ static int take_parameters(const char *url, char *query, struct sftp_place *ret,
 			               url, p);
 		free(*to);
 		int len = 0;
-		char *text = curl_easy_unescape(NULL, value + 1, 0, &len);
+		char *text = curl()->easy_unescape(NULL, value + 1, 0, &len);
 		*to = text ? strdup(text) : NULL;
-		curl_free(text);
+		curl()->free(text);
 		if (!*to)
 			return err_set(err, ERR_NOMEM, 0, "no memory for a URL");
 	}
@@ -70,10 +70,10 @@ static char *part_of(CURLU *u, CURLUPart part, unsigned flags)
 {
 	char *text = NULL, *copy;
 
-	if (curl_url_get(u, part, &text, flags) != CURLUE_OK)
+	if (curl()->url_get(u, part, &text, flags) != CURLUE_OK)
 		return NULL;
 	copy = strdup(text);
-	curl_free(text);
+	curl()->free(text);
 	return copy;
 }
 
@@ -108,17 +108,19 @@ static int parse_parts(CURLU *u, const char *url, struct sftp_place *ret, struct
 int sftp_place_parse(const char *url, const struct store_options *options, struct sftp_place *ret,
                      struct err *err)
 {
-	CURLU *u = curl_url();
-	int rc;
+	int rc = curl_load(err);
+	CURLU *u = rc == 0 ? curl()->url() : NULL;
 
+	if (rc < 0)
+		return rc;
 	if (!u)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a URL");
-	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
+	if (curl()->url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
 		rc = err_set(err, ERR_USAGE, 0,
 		             "archive 'sftp://…' is no URL (sftp://user@host/path)");
 	else
 		rc = parse_parts(u, url, ret, err);
-	curl_url_cleanup(u);
+	curl()->url_cleanup(u);
 	if (rc == 0 && options->sftp_key_file && !ret->identity)
 		ret->identity = strdup(options->sftp_key_file);
 	if (rc == 0 && options->sftp_host_key)
@@ -133,9 +135,9 @@ int sftp_place_parse(const char *url, const struct store_options *options, struc
 int sftp_error(const struct sftp_conn *c, const char *what, const char *path, struct err *err)
 {
 	char *text = NULL;
-	int code = libssh2_session_last_error(c->ssh, &text, NULL, 0);
+	int code = ssh2()->session_last_error(c->ssh, &text, NULL, 0);
 	unsigned long fx =
-	        code == LIBSSH2_ERROR_SFTP_PROTOCOL ? libssh2_sftp_last_error(c->sftp) : 0;
+	        code == LIBSSH2_ERROR_SFTP_PROTOCOL ? ssh2()->sftp_last_error(c->sftp) : 0;
 
 	if (code != LIBSSH2_ERROR_SFTP_PROTOCOL)
 		return err_set(err, ERR_UNAVAILABLE, 0, "%s '%s': %s", what, path,
@@ -228,20 +230,20 @@ static bool is_host_key(const char *text, const char *key, size_t len)
 /* Host keys are only read: who the server is, is for ssh and its user to settle. */
 static int check_host(const struct sftp_place *p, LIBSSH2_SESSION *ssh, struct err *err)
 {
-	LIBSSH2_KNOWNHOSTS *known = libssh2_knownhost_init(ssh);
+	LIBSSH2_KNOWNHOSTS *known = ssh2()->knownhost_init(ssh);
 	struct libssh2_knownhost *which = NULL;
 	char file[4096];
 	size_t len;
 	int type;
 
-	const char *key = libssh2_session_hostkey(ssh, &len, &type);
+	const char *key = ssh2()->session_hostkey(ssh, &len, &type);
 	if (!known || !key) {
 		if (known)
-			libssh2_knownhost_free(known);
+			ssh2()->knownhost_free(known);
 		return err_set(err, ERR_UNAVAILABLE, 0, "%s shows no host key", p->host);
 	}
 	if (p->host_key) {
-		libssh2_knownhost_free(known);
+		ssh2()->knownhost_free(known);
 		return is_host_key(p->host_key, key, len)
 		               ? 0
 		               : err_set(err, ERR_REFUSED, 0,
@@ -251,15 +253,15 @@ static int check_host(const struct sftp_place *p, LIBSSH2_SESSION *ssh, struct e
 		                         p->host);
 	}
 	home_file("known_hosts", file, sizeof(file));
-	libssh2_knownhost_readfile(known, p->known_hosts ? p->known_hosts : file,
+	ssh2()->knownhost_readfile(known, p->known_hosts ? p->known_hosts : file,
 	                           LIBSSH2_KNOWNHOST_FILE_OPENSSH);
 	if (!p->known_hosts)
-		libssh2_knownhost_readfile(known, "/etc/ssh/ssh_known_hosts",
+		ssh2()->knownhost_readfile(known, "/etc/ssh/ssh_known_hosts",
 		                           LIBSSH2_KNOWNHOST_FILE_OPENSSH);
-	int found = libssh2_knownhost_checkp(
+	int found = ssh2()->knownhost_checkp(
 	        known, p->host, (int)p->port, key, len,
 	        LIBSSH2_KNOWNHOST_TYPE_PLAIN | LIBSSH2_KNOWNHOST_KEYENC_RAW, &which);
-	libssh2_knownhost_free(known);
+	ssh2()->knownhost_free(known);
 	if (found == LIBSSH2_KNOWNHOST_CHECK_MATCH)
 		return 0;
 	if (found == LIBSSH2_KNOWNHOST_CHECK_MISMATCH)
@@ -275,28 +277,29 @@ static int check_host(const struct sftp_place *p, LIBSSH2_SESSION *ssh, struct e
 /* The kinds of host key that are known decide which one is asked for. */
 static bool try_agent(LIBSSH2_SESSION *ssh, const char *user)
 {
-	LIBSSH2_AGENT *agent = getenv("SSH_AUTH_SOCK") ? libssh2_agent_init(ssh) : NULL;
+	LIBSSH2_AGENT *agent = getenv("SSH_AUTH_SOCK") ? ssh2()->agent_init(ssh) : NULL;
 	struct libssh2_agent_publickey *id = NULL, *previous = NULL;
 	bool done = false;
 
 	if (!agent)
 		return false;
-	if (libssh2_agent_connect(agent) == 0) {
-		if (libssh2_agent_list_identities(agent) == 0)
-			while (!done && libssh2_agent_get_identity(agent, &id, previous) == 0) {
-				done = libssh2_agent_userauth(agent, user, id) == 0;
+	if (ssh2()->agent_connect(agent) == 0) {
+		if (ssh2()->agent_list_identities(agent) == 0)
+			while (!done && ssh2()->agent_get_identity(agent, &id, previous) == 0) {
+				done = ssh2()->agent_userauth(agent, user, id) == 0;
 				previous = id;
 			}
-		libssh2_agent_disconnect(agent);
+		ssh2()->agent_disconnect(agent);
 	}
-	libssh2_agent_free(agent);
+	ssh2()->agent_free(agent);
 	return done;
 }
 
 static bool try_file(LIBSSH2_SESSION *ssh, const char *user, const char *file)
 {
 	return access(file, R_OK) == 0 &&
-	       libssh2_userauth_publickey_fromfile(ssh, user, NULL, file, NULL) == 0;
+	       ssh2()->userauth_publickey_fromfile_ex(ssh, user, (unsigned)strlen(user), NULL, file,
+	                                              NULL) == 0;
 }
 
 static int log_in(const struct sftp_place *p, LIBSSH2_SESSION *ssh, struct err *err)
@@ -330,14 +333,14 @@ static int log_in(const struct sftp_place *p, LIBSSH2_SESSION *ssh, struct err *
 
 static int set_up(const struct sftp_place *p, struct sftp_conn *c, struct err *err)
 {
-	c->ssh = libssh2_session_init();
+	c->ssh = ssh2()->session_init_ex(NULL, NULL, NULL, NULL);
 	if (!c->ssh)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a session");
-	libssh2_session_set_blocking(c->ssh, 1);
-	libssh2_session_set_timeout(c->ssh, ANSWER_MS);
-	if (libssh2_session_handshake(c->ssh, c->fd) != 0) {
+	ssh2()->session_set_blocking(c->ssh, 1);
+	ssh2()->session_set_timeout(c->ssh, ANSWER_MS);
+	if (ssh2()->session_handshake(c->ssh, c->fd) != 0) {
 		char *text = NULL;
-		libssh2_session_last_error(c->ssh, &text, NULL, 0);
+		ssh2()->session_last_error(c->ssh, &text, NULL, 0);
 		return err_set(err, ERR_UNAVAILABLE, 0, "%s: %s", p->host,
 		               text ? text : "no handshake");
 	}
@@ -346,7 +349,7 @@ static int set_up(const struct sftp_place *p, struct sftp_conn *c, struct err *e
 		rc = log_in(p, c->ssh, err);
 	if (rc < 0)
 		return rc;
-	c->sftp = libssh2_sftp_init(c->ssh);
+	c->sftp = ssh2()->sftp_init(c->ssh);
 	return c->sftp ? 0 : err_set(err, ERR_UNAVAILABLE, 0, "%s offers no SFTP", p->host);
 }
 
@@ -372,12 +375,12 @@ void sftp_conn_free(struct sftp_conn *c)
 	if (!c)
 		return;
 	if (c->ssh)
-		libssh2_session_set_timeout(c->ssh, 1000);
+		ssh2()->session_set_timeout(c->ssh, 1000);
 	if (c->sftp)
-		libssh2_sftp_shutdown(c->sftp);
+		ssh2()->sftp_shutdown(c->sftp);
 	if (c->ssh) {
-		libssh2_session_disconnect(c->ssh, "done");
-		libssh2_session_free(c->ssh);
+		ssh2()->session_disconnect_ex(c->ssh, SSH_DISCONNECT_BY_APPLICATION, "done", "");
+		ssh2()->session_free(c->ssh);
 	}
 	if (c->fd >= 0)
 		close(c->fd);

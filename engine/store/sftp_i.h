@@ -3,10 +3,9 @@
 #ifndef ASOF_STORE_SFTP_I_H
 #define ASOF_STORE_SFTP_I_H
 
+#include "engine/store/ssh2.h"
 #include "engine/store/store_i.h"
 
-#include <libssh2.h>
-#include <libssh2_sftp.h>
 #include <pthread.h>
 
 struct sftp_place {

@@ -197,7 +197,8 @@ class Package(harness.Case):
                               check=False, timeout=300)
         self.assertEqual((tags.returncode, tags.stdout), (0, ""))
         depends = run("dpkg-deb", "-f", package, "Depends")
-        for library in ("libfuse3-3", "libsqlite3-0", "libc6", "zlib1g"):
+        for library in ("libfuse3-3", "libsqlite3-0", "libc6", "zlib1g", "libcurl4", "libssh2-1",
+                        "libmicrohttpd12"):
             self.assertIn(library, depends)
         folder = self.path("unpacked")
         run("dpkg-deb", "-x", package, folder)

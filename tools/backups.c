@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/backups.h"
 
-#include "engine/store/store.h"
+#include "engine/backup/send.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -13,14 +13,6 @@ _Static_assert((int)BACKUP_MANUAL == (int)CONFIG_BACKUP_MANUAL &&
                        (int)BACKUP_COMPRESSED == (int)CONFIG_BACKUP_COMPRESSED &&
                        (int)BACKUP_N_TYPES == (int)CONFIG_N_BACKUP_TYPES,
                "types of backups are numbered alike");
-
-void backups_remark(const char *root)
-{
-	if (store_is_url(root))
-		fprintf(stderr,
-		        "asof: backups in '%s' are not looked at: the continuous history is\n",
-		        root);
-}
 
 int backups_root(struct cli *c, const char *given, const char **ret, struct err *err)
 {
@@ -179,4 +171,52 @@ int backups_print(const struct backup_list *list, int only, int64_t now_us, stru
 	if (!rc && n)
 		table_print(t, stdout);
 	return rc;
+}
+
+static int add_sent(void *ctx, const struct backup_sent *s)
+{
+	json_array_append_new(
+	        ctx, json_pack("{so so so so so so so so}", "url", json_text(s->url), "there",
+	                       cli_json_uint(s->n_there), "waiting", cli_json_uint(s->n_waiting),
+	                       "bytes", cli_json_uint(s->bytes_there), "newest",
+	                       cli_json_time(s->newest_us), "at", cli_json_time(s->at_us),
+	                       "failing_since", cli_json_time(s->trouble_us), "error",
+	                       json_text(s->trouble)));
+	return 0;
+}
+
+json_t *backups_sent_json(const char *root)
+{
+	json_t *list = json_array();
+
+	backup_sent_each(root, add_sent, list);
+	return list;
+}
+
+static int print_sent(void *ctx, const struct backup_sent *s)
+{
+	const int64_t *now_us = ctx;
+	char age[AGE_STR_MAX], text[sizeof(s->trouble)];
+
+	printf("backups sent to %.*s\n  %" PRIu64 " there", (int)strcspn(s->url, "?"), s->url,
+	       s->n_there);
+	if (s->newest_us) {
+		cli_format_age(s->newest_us, *now_us, age);
+		printf(", the newest of %s", age);
+	}
+	if (s->n_waiting)
+		printf("; %" PRIu64 " waiting", s->n_waiting);
+	putchar('\n');
+	if (s->trouble_us) {
+		snprintf(text, sizeof(text), "%s", s->trouble);
+		cli_one_line(text);
+		cli_format_age(s->trouble_us, *now_us, age);
+		printf("  failing since %s: %s\n", age, text);
+	}
+	return 0;
+}
+
+void backups_sent_print(const char *root, int64_t now_us)
+{
+	backup_sent_each(root, print_sent, &now_us);
 }

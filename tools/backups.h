@@ -10,8 +10,6 @@
 /* The folder that backups go to and lie in: `given`, else $ASOF_ARCHIVE, else the configuration's
  * backup-dir, else its archive. */
 int backups_root(struct cli *c, const char *given, const char **ret, struct err *err) MUST_USE;
-/* Says, where `root` is no directory, that nobody looked for backups there. */
-void backups_remark(const char *root);
 
 /* How backups are made, as configured; what is not configured stays as it is in *options. */
 int backups_configured_options(struct cli *c, struct backup_options *options,
@@ -30,5 +28,10 @@ json_t *backups_list_json(const struct backup_list *list, int only, int64_t now_
 /* A table of them; prints nothing when there are none. */
 int backups_print(const struct backup_list *list, int only, int64_t now_us,
                   struct err *err) MUST_USE;
+
+/* Where backups of `root` go besides, as of the last time that something was sent there (backup/send.h):
+ * an array for --json; lines for people, none where they go nowhere. */
+json_t *backups_sent_json(const char *root);
+void backups_sent_print(const char *root, int64_t now_us);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/store/store.h"
 #include "tools/backups.h"
 #include "tools/cleanup_history.h"
 #include "tools/progress.h"
@@ -134,7 +135,14 @@ static int parse(struct cli *c, struct cleanup_request *q, struct err *err)
 			types[t] = (struct backup_keep){0};
 	if (q->type >= 0) /* of that type alone */
 		q->history.off = true;
-	return backups_root(c, q->archive, &q->archive, err);
+	rc = backups_root(c, q->archive, &q->archive, err);
+	if (rc == 0 && store_is_url(q->archive))
+		return err_set(
+		        err, ERR_USAGE, 0,
+		        "cleanup: '%.200s' is no directory (asof run keeps to the retention of "
+		        "its destinations)",
+		        q->archive);
+	return rc;
 }
 
 /* ---- output ---- */

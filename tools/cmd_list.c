@@ -150,7 +150,6 @@ static int run_list(struct cli *c, struct err *err)
 	for (size_t i = 0; i < n; i++)
 		if ((rc = read_row(a, names[i], &rows[i], err)))
 			return err_wrap(err, rc, "%s", names[i]);
-	backups_remark(archive_root(a));
 	if (q.json)
 		return print_json(&q, archive_root(a), rows, n, &backups, err);
 	return print_text(&q, archive_root(a), rows, n, &backups, err);

@@ -161,22 +161,25 @@ static int show(struct cli *c, const char *root, bool json, struct err *err)
 	    (rc = backup_list_read(root, &list, err)) ||
 	    (rc = backup_stats_compute(root, &list, now_us, &s, err)))
 		return rc;
-	backups_remark(root);
 	if (!(status = calloc(n + 1, sizeof(*status))))
 		return err_set(err, ERR_NOMEM, 0, "out of memory");
 	json_t *databases = json_array();
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = add_database(c, a, names[i], databases, &status[i], err);
 	if (!rc && json)
-		return cli_print_json(json_pack("{so so so}", "archive", json_text(root), "backups",
-		                                backups_json(&s, now_us), "databases", databases),
+		return cli_print_json(json_pack("{so so so so}", "archive", json_text(root),
+		                                "backups", backups_json(&s, now_us), "databases",
+		                                databases, "backups_sent", backups_sent_json(root)),
 		                      err);
 	json_decref(databases);
 	if (rc || (rc = print_types(&s, err)))
 		return rc;
 	print_totals(&s, now_us);
 	rc = print_databases(names, status, n, err);
-	return rc ? rc : destinations_table(c, root, names, n, now_us, err);
+	rc = rc ? rc : destinations_table(c, root, names, n, now_us, err);
+	if (!rc)
+		backups_sent_print(root, now_us);
+	return rc;
 }
 
 static int run_stats(struct cli *c, struct err *err)

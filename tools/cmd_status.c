@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/backups.h"
 #include "tools/cli.h"
 #include "tools/destinations.h"
 #include "tools/judged.h"
@@ -16,7 +17,7 @@ struct status_request {
 	const char *archive, *db;
 	bool json;
 	int64_t now_us;
-	const char *root;
+	const char *root, *backups; /* where histories lie, and where backups do */
 	struct status_daemon daemon;
 };
 
@@ -224,11 +225,12 @@ static int show_all(struct archive *a, const struct status_request *q, json_t *d
 static int print_all_json(struct status_request *q, json_t *databases, json_t *pending,
                           const struct judged *judged, struct err *err)
 {
-	return cli_print_json(json_pack("{so so so so so so so}", "archive", json_text(q->root),
+	return cli_print_json(json_pack("{so so so so so so so so}", "archive", json_text(q->root),
 	                                "now", cli_json_time(q->now_us), "databases", databases,
 	                                "pending", pending ? pending : json_array(), "daemon",
 	                                status_daemon_json(&q->daemon), "health",
-	                                judged_json(judged), "runs", status_runs_json(&q->daemon)),
+	                                judged_json(judged), "runs", status_runs_json(&q->daemon),
+	                                "backups_sent", backups_sent_json(q->backups)),
 	                      err);
 }
 
@@ -238,6 +240,7 @@ static int run_status(struct cli *c, struct err *err)
 	cleanup_history struct history *h = NULL;
 	cleanup_judged struct judged judged = {0};
 	struct status_request q = {.cli = c, .now_us = clock_now_us()};
+	struct err why = ERR_INIT;
 	int id, rc;
 
 	while ((id = cli_option(c, err)) > 0) {
@@ -252,6 +255,8 @@ static int run_status(struct cli *c, struct err *err)
 	    (rc = cli_open_archive_of(c, q.archive, c->n_args ? c->args[0] : NULL, &a, err)))
 		return rc;
 	q.root = archive_root(a);
+	if (backups_root(c, q.archive, &q.backups, &why) < 0)
+		q.backups = q.root;
 	status_daemon_get(c, q.root, &q.daemon);
 	json_t *databases = q.json ? json_array() : NULL, *pending = NULL;
 	if (c->n_args) {
@@ -268,6 +273,8 @@ static int run_status(struct cli *c, struct err *err)
 	} else if (q.json) {
 		rc = print_all_json(&q, databases, pending, &judged, err);
 	} else {
+		if (!h)
+			backups_sent_print(q.backups, q.now_us);
 		judged_print(&judged, h ? history_name(h) : NULL);
 	}
 	status_daemon_release(&q.daemon);

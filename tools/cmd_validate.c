@@ -55,15 +55,20 @@ static void print_detail(const struct backup_entry *e, const struct backup_check
 
 /* ---- */
 
-static int validate_one(struct validation *v, const struct backup_entry *e, struct err *err)
+static int validate_one(struct validation *v, const struct backup_list *list,
+                        const struct backup_entry *e, struct err *err)
 {
+	cleanup_backup_fetched struct backup_fetched here = {0};
 	struct backup_check check;
 	struct err why = ERR_INIT;
 
 	progress_what(&v->histories.progress, e->name);
-	int rc = backup_check(e, progress_tell, &v->histories.progress, &check, &why);
+	int rc = backup_fetch(list, e, progress_tell, &v->histories.progress, &here, &why);
+	rc = rc ? rc
+	        : backup_check(&here.entry, progress_tell, &v->histories.progress, &check, &why);
 	progress_clear(&v->histories.progress);
-	if (err_kind_of(rc) == ERR_CANCELLED || err_kind_of(rc) == ERR_NOMEM)
+	if (err_kind_of(rc) == ERR_CANCELLED || err_kind_of(rc) == ERR_NOMEM ||
+	    err_kind_of(rc) == ERR_UNAVAILABLE)
 		return err_wrap(err, err_copy(err, &why), "validate '%.200s'", e->path);
 	if (rc) { /* it cannot be read: the others can, perhaps */
 		check = (struct backup_check){0};
@@ -90,7 +95,7 @@ static int validate_named(struct validation *v, struct cli *c, const struct back
 			return err_set(err, ERR_NOT_FOUND, 0,
 			               "validate: no backup '%.200s' (asof list shows them)",
 			               c->args[i]);
-		int rc = validate_one(v, e, err);
+		int rc = validate_one(v, list, e, err);
 		if (rc)
 			return rc;
 	}
@@ -106,7 +111,7 @@ static int validate_backups(struct validation *v, struct cli *c, const struct ba
 		return validate_named(v, c, list, err);
 	for (size_t i = 0; i < list->n && !rc; i++)
 		if (v->type < 0 || (int)list->entries[i].type == v->type)
-			rc = validate_one(v, &list->entries[i], err);
+			rc = validate_one(v, list, &list->entries[i], err);
 	return rc;
 }
 
@@ -198,7 +203,6 @@ static int validate(struct validation *v, struct cli *c, const char *root, bool 
 
 	if (rc)
 		return rc;
-	backups_remark(root);
 	progress_begin(&v->histories.progress);
 	if (!v->history_alone)
 		rc = validate_backups(v, c, &list, err);

@@ -30,10 +30,12 @@ struct restore_request {
 	char chosen_file[PATH_MAX], chosen_db[256]; /* in a conversation: `from`, `db` are these */
 	struct archive *archive;                    /* NULL: none is named, and none is needed */
 	const char *backups;                        /* where backups lie; NULL as above */
-	const char *data_dir;                       /* DATA_DIR; NULL: not given */
-	struct history *history;                    /* a moment of it, or */
+	const char *far_backups; /* where they lie that is no directory, else NULL */
+	const char *data_dir;    /* DATA_DIR; NULL: not given */
+	struct history *history; /* a moment of it, or */
 	struct moment moment;
-	struct restore_file *file; /* what this file holds */
+	struct restore_file *file;     /* what this file holds */
+	struct backup_fetched fetched; /* a file that was brought from a store */
 	char target[PATH_MAX];
 	char target_note[PATH_MAX +
 	                 200];    /* why the target is another one than the archive says; "" */

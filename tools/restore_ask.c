@@ -261,6 +261,7 @@ static int choose_moment(struct cli *c, struct restore_request *q, bool *ret_cho
 static void forget_choice(struct restore_request *q)
 {
 	restore_file_free(take_ptr(q->file));
+	backup_fetched_release(&q->fetched);
 	if (q->history)
 		history_put(take_ptr(q->history));
 	q->moment = (struct moment){0};
@@ -318,10 +319,12 @@ int restore_choose(struct cli *c, struct restore_request *q, bool *ret_done, str
 	cleanup_free char **histories = NULL;
 	struct names names = {0};
 	size_t n = 0;
-	int rc;
+	int rc = restore_open_archive(c, q, err);
 
-	if ((rc = restore_open_archive(c, q, err)) ||
-	    (q->backups && (rc = backup_list_read(q->backups, &list, err))) ||
+	if (rc)
+		return rc;
+	const char *backups = q->far_backups ? q->far_backups : q->backups;
+	if ((backups && (rc = backup_list_read(backups, &list, err))) ||
 	    (rc = archive_list(q->archive, &histories, &n, err)))
 		return rc;
 	for (size_t i = 0; i < n && !rc; i++)

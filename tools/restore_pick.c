@@ -14,6 +14,7 @@
 void restore_request_release(struct restore_request *q)
 {
 	restore_file_free(q->file);
+	backup_fetched_release(&q->fetched);
 	if (q->history)
 		history_put(q->history);
 	archive_free(q->archive);
@@ -21,21 +22,44 @@ void restore_request_release(struct restore_request *q)
 
 /* ---- what ---- */
 
-/* A bare name may be one of the archive's backups. */
+static bool tell_fetching(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct restore_request *q = ctx;
+
+	return progress_tell(&q->progress, done_bytes, total_bytes);
+}
+
+/* A bare name may be one of the archive's backups, and so is what lies in a store; that is brought
+ * here first. */
 static int find_backup(struct restore_request *q, char out[PATH_MAX], struct err *err)
 {
 	cleanup_backup_list struct backup_list list = {0};
+	const char *root = q->far_backups ? q->far_backups : q->backups;
+	const struct backup_entry *e = NULL;
 	struct stat st;
 
 	snprintf(out, PATH_MAX, "%s", q->from);
-	if (stat(q->from, &st) == 0 || strchr(q->from, '/') || !q->backups)
+	bool far = store_is_url(q->from);
+	if (!root || (!far && (stat(q->from, &st) == 0 || strchr(q->from, '/'))))
 		return 0;
-	int rc = backup_list_read(q->backups, &list, err);
-	for (size_t i = 0; i < list.n && !rc; i++)
-		if (strcmp(list.entries[i].name, q->from) == 0) {
-			snprintf(out, PATH_MAX, "%s", list.entries[i].path);
-			return 0;
-		}
+	int rc = backup_list_read(root, &list, err);
+	for (size_t i = 0; i < list.n && !rc && !e; i++)
+		if (strcmp(list.entries[i].name, q->from) == 0 ||
+		    strcmp(list.entries[i].path, q->from) == 0)
+			e = &list.entries[i];
+	if (rc || !e)
+		return rc || !(far || q->far_backups)
+		               ? rc
+		               : err_set(err, ERR_NOT_FOUND, 0,
+		                         "restore: no backup '%.200s' in '%.200s' (asof list "
+		                         "--archive shows them)",
+		                         q->from, root);
+	progress_begin(&q->progress);
+	progress_what(&q->progress, e->name);
+	rc = backup_fetch(&list, e, tell_fetching, q, &q->fetched, err);
+	progress_clear(&q->progress);
+	if (!rc)
+		snprintf(out, PATH_MAX, "%s", q->fetched.entry.path);
 	return rc;
 }
 
@@ -82,8 +106,10 @@ int restore_open_archive(struct cli *c, struct restore_request *q, struct err *e
 	rc = cli_open_archive_of(c, q->archive_name, q->db, &q->archive, &why);
 	if (!rc)
 		rc = backups_root(c, q->archive_name, &q->backups, &why);
-	if (!rc && store_is_url(q->backups)) /* the old file is kept beside the new one instead */
+	if (!rc && store_is_url(q->backups)) { /* the old file is kept beside the new one instead */
+		q->far_backups = q->backups;
 		q->backups = NULL;
+	}
 	/* A file needs none: then there is no place for a safety backup. */
 	if (rc && q->from && !q->archive_name && err_kind_of(rc) == ERR_USAGE)
 		return 0;

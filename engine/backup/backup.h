@@ -182,6 +182,8 @@ struct backup_entry {
 	int64_t state_us;
 };
 
+struct store;
+
 struct backup_list {
 	struct backup_entry *entries; /* by type, then newest first, then by name */
 	size_t n;
@@ -189,10 +191,13 @@ struct backup_list {
 	size_t n_orphans;
 	char **leftovers; /* paths: temporary files of processes that died */
 	size_t n_leftovers;
+	struct store *store; /* where they lie, of an archive that is no directory; else NULL */
 };
 
-/* Folders that are missing are empty; of an archive that is no directory nothing is looked at.  Files that are no backups are passed over, and so are
- * manifests that cannot be read: they are somebody's, but not ours to judge. */
+/* Folders that are missing are empty.  Files that are no backups are passed over, and so are
+ * manifests that cannot be read: they are somebody's, but not ours to judge.  Of a store every
+ * manifest takes a request; paths are URLs there, ARCHIVE/TYPE/NAME without what the archive's URL
+ * says behind a '?'. */
 int backup_list_read(const char *archive_root, struct backup_list *ret, struct err *err) MUST_USE;
 void backup_list_release(struct backup_list *list);
 #define cleanup_backup_list CLEANUP(backup_list_release)
@@ -212,6 +217,22 @@ int backup_manifest_read(const struct backup_entry *e, struct backup_manifest *r
 /* "2024-01-15T14:30:00.250000", local and without a zone, as Python's isoformat(): the fraction is
  * left out when it is zero. */
 void backup_time_iso_local(int64_t time_us, char out[BACKUP_TIME_MAX]);
+
+/*
+ * One that lies in a store, brought here: whole files in a folder of their own in $TMPDIR or
+ * /var/tmp, under the names that they have there, and an entry of that.  One that lies here already
+ * stays as it is.  `progress` may be NULL.
+ */
+struct backup_fetched {
+	char dir[PATH_MAX]; /* "": nothing was brought */
+	struct backup_entry entry;
+};
+int backup_fetch(const struct backup_list *list, const struct backup_entry *e,
+                 bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes), void *ctx,
+                 struct backup_fetched *ret, struct err *err) MUST_USE;
+/* Removes what was brought. */
+void backup_fetched_release(struct backup_fetched *f);
+#define cleanup_backup_fetched CLEANUP(backup_fetched_release)
 
 /* ---- are they good? ---- */
 

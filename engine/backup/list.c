@@ -30,13 +30,24 @@ struct read_manifest {
 struct folder {
 	enum backup_type type;
 	const char *root;
-	int fd;
+	int fd;              /* -1: in a store */
+	struct store *store; /* NULL: a folder of this machine */
 	struct backup_list *list;
 	size_t first; /* entry of this folder in the list */
 	struct read_manifest *manifests;
 	size_t n_manifests;
-	char **companions; /* names */
+	struct companion {
+		char *name;
+		uint64_t bytes;
+	} * companions;
 	size_t n_companions;
+};
+
+/* A file of it, as a folder or a store lists it. */
+struct listed {
+	const char *name;
+	uint64_t bytes;
+	int64_t modified_us;
 };
 
 /* ---- growing things ---- */
@@ -85,7 +96,7 @@ static void release_folder(struct folder *f)
 	}
 	free(f->manifests);
 	for (size_t i = 0; i < f->n_companions; i++)
-		free(f->companions[i]);
+		free(f->companions[i].name);
 	free(f->companions);
 	if (f->fd >= 0)
 		close(f->fd);
@@ -112,6 +123,7 @@ void backup_list_release(struct backup_list *list)
 	free(list->entries);
 	free(list->orphans);
 	free(list->leftovers);
+	store_free(list->store);
 	*list = (struct backup_list){0};
 }
 
@@ -122,17 +134,17 @@ static int64_t mtime_us(const struct stat *st)
 	return (int64_t)st->st_mtim.tv_sec * US_PER_SECOND + st->st_mtim.tv_nsec / 1000;
 }
 
-static int64_t entry_time(const struct backup_name *n, const struct stat *st)
+static int64_t entry_time(const struct backup_name *n, const struct listed *l)
 {
-	int64_t m = mtime_us(st);
+	int64_t m = l->modified_us;
 
 	if (!n->has_time || (m < n->time_us && m > MTIME_SENSIBLE_US))
 		return m;
 	return n->time_us;
 }
 
-static int add_entry(struct folder *f, const char *file, const struct backup_name *n,
-                     const struct stat *st, struct err *err)
+static int add_entry(struct folder *f, const struct listed *l, const struct backup_name *n,
+                     struct err *err)
 {
 	struct backup_list *list = f->list;
 	void *more = grow(list->entries, list->n, sizeof(*list->entries));
@@ -143,11 +155,11 @@ static int add_entry(struct folder *f, const char *file, const struct backup_nam
 	struct backup_entry *e = &list->entries[list->n];
 	*e = (struct backup_entry){
 	        .type = f->type,
-	        .path = path_of(f, file),
+	        .path = path_of(f, l->name),
 	        .db = strdup(n->stem),
 	        .label = strdup(n->label),
-	        .time_us = entry_time(n, st),
-	        .size_bytes = (uint64_t)st->st_size,
+	        .time_us = entry_time(n, l),
+	        .size_bytes = l->bytes,
 	        .compressed = n->compressed,
 	        .encrypted = n->encrypted,
 	        .foreign = !n->has_time,
@@ -159,21 +171,42 @@ static int add_entry(struct folder *f, const char *file, const struct backup_nam
 	return 0;
 }
 
+static int get_manifest(const struct folder *f, const char *file, struct buf *text, struct err *err)
+{
+	cleanup_free char *p = NULL;
+	char key[BACKUP_FILE_MAX + 32];
+	size_t len;
+
+	if (f->store) {
+		snprintf(key, sizeof(key), "%s/%s", backup_type_names[f->type], file);
+		return store_get(f->store, key, BACKUP_MANIFEST_BYTES_MAX, text, err);
+	}
+	int rc = file_get(f->fd, file, BACKUP_MANIFEST_BYTES_MAX, &p, &len, err);
+	return rc ? rc : buf_append(text, p, len, err);
+}
+
+/* What a store says for as long as it does not answer is not said of one manifest. */
+static bool ends_all(const struct err *why)
+{
+	return why->kind == ERR_NOMEM || why->kind == ERR_UNAVAILABLE ||
+	       why->kind == ERR_CANCELLED || why->kind == ERR_REFUSED || why->kind == ERR_DENIED;
+}
+
 static int add_manifest(struct folder *f, const char *file, struct err *err)
 {
 	struct read_manifest m = {.m = calloc(1, sizeof(*m.m))};
-	cleanup_free char *text = NULL;
+	cleanup_buf struct buf text = BUF_INIT(BACKUP_MANIFEST_BYTES_MAX);
 	struct err why = ERR_INIT;
-	size_t len;
 
 	if (!m.m)
 		return out_of_memory(err);
-	int rc = file_get(f->fd, file, BACKUP_MANIFEST_BYTES_MAX, &text, &len, &why);
+	int rc = get_manifest(f, file, &text, &why);
 	if (!rc)
-		rc = backup_manifest_parse(text, len, NULL, m.m, &m.files, &why);
+		rc = backup_manifest_parse((const char *)text.data, text.len, NULL, m.m, &m.files,
+		                           &why);
 	if (rc) {
 		free(m.m);
-		if (err_kind_of(rc) == ERR_NOMEM)
+		if (ends_all(&why))
 			return err_copy(err, &why);
 		log_warn("backup",
 		         "manifest passed over, its backup is not held against it type=%s "
@@ -199,22 +232,45 @@ static bool is_leftover(const char *file)
 	return strncmp(file, BACKUP_TMP_PREFIX, strlen(BACKUP_TMP_PREFIX)) == 0;
 }
 
-static int add_file(struct folder *f, const char *file, struct err *err)
+static int add_companion(struct folder *f, const struct listed *l, struct err *err)
+{
+	struct companion *more = grow(f->companions, f->n_companions, sizeof(*more));
+	char *name = strdup(l->name);
+
+	if (more)
+		f->companions = more;
+	if (!more || !name) {
+		free(name);
+		return out_of_memory(err);
+	}
+	more[f->n_companions++] = (struct companion){name, l->bytes};
+	return 0;
+}
+
+static int add_listed(struct folder *f, const struct listed *l, struct err *err)
 {
 	struct backup_name n;
+
+	if (!backup_name_parse(l->name, &n))
+		return 0;
+	if (n.kind == BACKUP_FILE_MANIFEST)
+		return add_manifest(f, l->name, err);
+	if (n.kind == BACKUP_FILE_COMPANION)
+		return add_companion(f, l, err);
+	return add_entry(f, l, &n, err);
+}
+
+static int add_file(struct folder *f, const char *file, struct err *err)
+{
 	struct stat st;
 
 	if (is_leftover(file))
 		return add_string(&f->list->leftovers, &f->list->n_leftovers, path_of(f, file),
 		                  err);
-	if (!backup_name_parse(file, &n) || fstatat(f->fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    !S_ISREG(st.st_mode))
+	if (fstatat(f->fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
 		return 0;
-	if (n.kind == BACKUP_FILE_MANIFEST)
-		return add_manifest(f, file, err);
-	if (n.kind == BACKUP_FILE_COMPANION)
-		return add_string(&f->companions, &f->n_companions, strdup(file), err);
-	return add_entry(f, file, &n, &st, err);
+	const struct listed l = {file, (uint64_t)st.st_size, mtime_us(&st)};
+	return add_listed(f, &l, err);
 }
 
 /* ---- what belongs together ---- */
@@ -327,15 +383,13 @@ static int join_manifests(struct folder *f, struct err *err)
 /* x_20240115_143000.db-wal.gz belongs to x_20240115_143000.db.gz. */
 static int join_companions(struct folder *f, struct err *err)
 {
-	struct stat st;
-
 	for (size_t i = 0; i < f->n_companions; i++) {
 		struct backup_name n;
 		char owner[BACKUP_FILE_MAX + 16];
-		char *path = path_of(f, f->companions[i]);
+		char *path = path_of(f, f->companions[i].name);
 		if (!path)
 			return out_of_memory(err);
-		if (!backup_name_parse(f->companions[i], &n))
+		if (!backup_name_parse(f->companions[i].name, &n))
 			n = (struct backup_name){0};
 		snprintf(owner, sizeof(owner), "%s.db", n.base);
 		struct backup_entry *e = find_loosely(f, owner);
@@ -346,13 +400,21 @@ static int join_companions(struct folder *f, struct err *err)
 			continue;
 		}
 		e->companions[e->n_companions++] = path;
-		if (fstatat(f->fd, f->companions[i], &st, AT_SYMLINK_NOFOLLOW) == 0)
-			e->companion_bytes += (uint64_t)st.st_size;
+		e->companion_bytes += f->companions[i].bytes;
 	}
 	return 0;
 }
 
 /* ---- all of them ---- */
+
+static int join(struct folder *f, struct err *err)
+{
+	if (f->list->n > f->first)
+		qsort(f->list->entries + f->first, f->list->n - f->first, sizeof(*f->list->entries),
+		      by_name);
+	int rc = join_manifests(f, err);
+	return rc ? rc : join_companions(f, err);
+}
 
 static int read_folder(struct folder *f, struct err *err)
 {
@@ -371,13 +433,7 @@ static int read_folder(struct folder *f, struct err *err)
 	if (!rc && errno)
 		rc = err_set(err, ERR_IO, errno, "list '%s/%s'", f->root,
 		             backup_type_names[f->type]);
-	if (rc)
-		return rc;
-	if (f->list->n > f->first)
-		qsort(f->list->entries + f->first, f->list->n - f->first, sizeof(*f->list->entries),
-		      by_name);
-	rc = join_manifests(f, err);
-	return rc ? rc : join_companions(f, err);
+	return rc ? rc : join(f, err);
 }
 
 static int read_type(const char *root, int root_fd, enum backup_type type, struct backup_list *list,
@@ -393,6 +449,32 @@ static int read_type(const char *root, int root_fd, enum backup_type type, struc
 	return rc ? err_copy(err, &why) : read_folder(&f, err);
 }
 
+static int add_stored(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct folder *f = ctx;
+	const char *slash = strrchr(e->key, '/');
+	const struct listed l = {slash ? slash + 1 : e->key, e->bytes, e->modified_us};
+
+	return *l.name ? add_listed(f, &l, err) : 0;
+}
+
+static int read_stored(const char *root, enum backup_type type, struct backup_list *list,
+                       struct err *err)
+{
+	CLEANUP(release_folder)
+	struct folder f = {.type = type,
+	                   .root = root,
+	                   .fd = -1,
+	                   .store = list->store,
+	                   .list = list,
+	                   .first = list->n};
+	char prefix[32];
+
+	snprintf(prefix, sizeof(prefix), "%s/", backup_type_names[type]);
+	int rc = store_list(list->store, prefix, NULL, false, add_stored, &f, err);
+	return rc ? rc : join(&f, err);
+}
+
 static int newest_first(const void *a, const void *b)
 {
 	const struct backup_entry *x = a, *y = b;
@@ -404,20 +486,39 @@ static int newest_first(const void *a, const void *b)
 	return -strcmp(x->name, y->name); /* _2 came after the one without */
 }
 
+/* Paths are as in a folder: what a URL says besides is left out. */
+static int read_store(const char *url, struct backup_list *list, struct err *err)
+{
+	cleanup_free char *root = strdup(url);
+	int rc = root ? store_open(url, NULL, &list->store, err) : out_of_memory(err);
+
+	if (rc)
+		return rc;
+	root[strcspn(root, "?")] = '\0';
+	for (size_t n = strlen(root); n > 0 && root[n - 1] == '/';)
+		root[--n] = '\0';
+	for (int type = 0; type < BACKUP_N_TYPES && !rc; type++)
+		rc = read_stored(root, (enum backup_type)type, list, err);
+	return rc;
+}
+
+static int read_directory(const char *root, struct backup_list *list, struct err *err)
+{
+	cleanup_fd int root_fd = -1;
+	int rc = file_open(AT_FDCWD, root, O_RDONLY | O_DIRECTORY, 0, &root_fd, err);
+
+	for (int type = 0; type < BACKUP_N_TYPES && !rc; type++)
+		rc = read_type(root, root_fd, (enum backup_type)type, list, err);
+	return rc;
+}
+
 int backup_list_read(const char *archive_root, struct backup_list *ret, struct err *err)
 {
 	cleanup_backup_list struct backup_list list = {0};
-	cleanup_fd int root_fd = -1;
-
-	if (store_is_url(archive_root)) {
-		*ret = list;
-		return 0;
-	}
-	int rc = file_open(AT_FDCWD, archive_root, O_RDONLY | O_DIRECTORY, 0, &root_fd, err);
 
 	*ret = list;
-	for (int type = 0; type < BACKUP_N_TYPES && !rc; type++)
-		rc = read_type(archive_root, root_fd, (enum backup_type)type, &list, err);
+	int rc = store_is_url(archive_root) ? read_store(archive_root, &list, err)
+	                                    : read_directory(archive_root, &list, err);
 	if (rc)
 		return rc;
 	if (list.n)
@@ -454,6 +555,8 @@ int backup_manifest_read(const struct backup_entry *e, struct backup_manifest *r
 	*ret = (struct backup_manifest){0};
 	if (!e->manifest_path)
 		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no manifest", e->path);
+	if (store_is_url(e->manifest_path))
+		return err_set(err, ERR_USAGE, 0, "'%s' lies in a store", e->manifest_path);
 	int rc = file_get(AT_FDCWD, e->manifest_path, BACKUP_MANIFEST_BYTES_MAX, &text, &len, err);
 	if (!rc && (rc = backup_manifest_parse(text, len, e->name, ret, NULL, err)))
 		err_wrap(err, rc, "'%s'", e->manifest_path);

@@ -211,10 +211,75 @@ class Server(SendCase):
             pass
         self.backup()
         wait_for("the failure", self.waiting, 60)
+        for command in ("status", "stats"):
+            run = self.asof(command)
+            self.assertRegex(run.stdout, r"backups sent to sftp:.*\n.*waiting\n  failing since")
+            sent, = json.loads(self.asof(command, "--json").stdout)["backups_sent"]
+            self.assertEqual(sent["there"] + sent["waiting"], 2)
+            self.assertIn("make folder", sent["error"])
         os.unlink(self.there)
         os.rename(away, self.there)
         wait_for("the other there", lambda: len(self.names(self.there)) == 2, 60)
         self.assert_same(self.there)
+
+        def told():
+            return "2 there, the newest of" in self.asof("stats").stdout
+        wait_for("that to be told", told)
+
+    def read_there(self, url, env=None):
+        """list, validate and restore, from the URL alone, on a machine that has lost the rest."""
+        for _ in range(3):
+            commit(self.db)
+        name = os.path.basename(self.backup("--label", "before")["backup_path"])
+        self.db.close()
+        os.unlink(self.db_path)
+        shutil.rmtree(self.archive)
+
+        def far(*args):
+            return asof(*args, "--archive", url, env={**self.env, **(env or {})})
+        rows = json.loads(far("list", "--json").stdout)["backups"]["manual"]
+        self.assertEqual([(r["filename"], r["database"]) for r in rows], [(name, "trades")])
+        run = far("list")
+        self.assertIn(name, run.stdout)
+        self.assertEqual(run.stderr, "")
+        run = far("validate", "--backups")
+        self.assertEqual((run.returncode, run.stderr), (0, ""), run.stdout)
+        self.assertIn("1 backups, 1 valid", run.stdout)
+        for which in (name, rows[0]["path"]):
+            out = self.path("restored.db")
+            run = far("restore", "--from", which, "-o", out, "--force")
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(counter_of(out), 3)
+        self.assert_fails(far("restore", "--from", "other.db.gz", "-o", out, "--force"), 3, "no backup")
+        self.assert_fails(far("cleanup"), 2, "is no directory")
+        return name, far
+
+    def test_read_there(self):
+        url = self.server.url(self.there)
+        self.configure(f"'{url}'")
+        scratch = self.path("scratch")
+        os.mkdir(scratch)
+        self.env = {"TMPDIR": scratch}
+        name, far = self.read_there(url)
+        path = os.path.join(self.there, "manual", name)
+        with open(path, "r+b") as f:
+            f.seek(os.path.getsize(path) // 2)
+            byte = f.read(1)[0]
+            f.seek(-1, os.SEEK_CUR)
+            f.write(bytes([byte ^ 1]))
+        run = far("validate", "--backups")
+        self.assertEqual(run.returncode, 4, run.stdout)
+        self.assertIn(f"DAMAGED  manual/{name}", run.stdout)
+        self.assertEqual(far("restore", "--from", name, "-o", self.path("x.db")).returncode, 4)
+        self.assertFalse(os.path.exists(self.path("x.db")))
+        self.assertEqual(os.listdir(scratch), [])
+
+    def test_read_there_encrypted(self):
+        key, url = self.path("key"), self.server.url(self.there)
+        self.assertEqual(asof("key", "generate", key).returncode, 0)
+        self.configure(f"{{url: '{url}', key-file: {key}}}")
+        self.read_there(url, {"ASOF_KEY_FILE": key})
+        self.assertEqual(asof("list", "--archive", url).returncode, 1)
 
     def waiting(self):
         for path in glob.glob(os.path.join(self.archive, ".sent-*")):
@@ -283,6 +348,11 @@ class Bucket(SendCase):
         with open(manifest, encoding="utf-8") as f:
             self.assertEqual(os.path.basename(json.load(f)["backup_file"]),
                              os.path.basename(backup))
+
+    def test_read_there(self):
+        url = self.server.url("your-bucket", "/far")
+        self.configure(f"'{url}'")
+        Server.read_there(self, url)
 
     def test_daemon_and_outage(self):
         """A destination of type s3; the server goes away, and comes back."""

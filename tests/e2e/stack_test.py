@@ -19,6 +19,7 @@ import urllib.request
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
 import radosgw  # noqa: E402
+import receivers  # noqa: E402
 
 DEPLOY = os.path.join(harness.ROOT, "tools", "deploy")
 COMPOSE = "docker-compose.production.yml"
@@ -132,6 +133,70 @@ class Compose(harness.Case):
         self.assertEqual(old - new, gone)
 
 
+class Image(harness.Case):
+    """The Dockerfile, as far as it can be held to account where nothing builds images."""
+
+    def setUp(self):
+        super().setUp()
+        with open(os.path.join(DEPLOY, "Dockerfile"), encoding="utf-8") as f:
+            text = re.sub(r"^#.*\n", "", f.read(), flags=re.M).replace("\\\n", " ")
+        self.steps = [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
+
+    def stages(self):
+        """Their steps, by name ("" the last)."""
+        out = {}
+        for word, rest in self.steps:
+            if word == "FROM":
+                _, _, name = rest.partition(" AS ")
+                out[name] = []
+            out[name].append((word, rest))
+        return out
+
+    def test_form(self):
+        known = {"FROM", "RUN", "COPY", "USER", "WORKDIR", "ENV", "EXPOSE", "HEALTHCHECK",
+                 "STOPSIGNAL", "ENTRYPOINT", "CMD"}
+        self.assertEqual({word for word, _ in self.steps} - known, set())
+        stages = self.stages()
+        self.assertEqual(list(stages), ["build", ""])
+        for word, rest in self.steps:
+            if word == "FROM":
+                self.assertRegex(rest, r"^[\w/.-]+:(?!latest)[\w.-]+( AS \w+)?$")
+            if word in ("ENTRYPOINT", "CMD"):
+                self.assertTrue(json.loads(rest))
+            if word == "COPY" and rest.startswith("--from="):
+                self.assertIn(re.match(r"--from=(\w+) ", rest)[1], stages)
+            if word == "RUN":  # a shell can read it
+                self.assertEqual(subprocess.run(["sh", "-n", "-c", rest], check=False).returncode, 0)
+        last = stages[""]
+        self.assertEqual([rest for word, rest in last if word == "USER"], ["asof"])
+        self.assertEqual(sum(word == "HEALTHCHECK" for word, _ in last), 1)
+        # Small: lists and the package itself do not stay.
+        installs = [rest for word, rest in last if word == "RUN" and "apt-get install" in rest]
+        for rest in installs:
+            self.assertIn("--no-install-recommends", rest)
+            self.assertIn("rm -rf /tmp/asof /var/lib/apt/lists/*", rest)
+
+    def test_has_what_the_build_needs(self):
+        """By pkg-config and dpkg of this machine, which has built it: the same for the package."""
+        if not shutil.which("dpkg"):
+            self.skipTest("no dpkg")
+        build = next(r for w, r in self.stages()["build"] if w == "RUN" and "install" in r)
+        with open(os.path.join(DEPLOY, "debian", "control"), encoding="utf-8") as f:
+            depends = re.search(r"^Build-Depends: (.*(?:\n .*)*)", f.read(), re.M)[1]
+        packages = set(re.split(r",\s*", depends))
+        self.assertEqual(packages - set(build.split()), set())
+        for folder in ("", "engine", "fs", "tools"):
+            with open(os.path.join(harness.ROOT, folder, "meson.build"), encoding="utf-8") as f:
+                names = set(re.findall(r"dependency\('([\w.+-]+)'", f.read())) - {"threads"}
+            for name in names:
+                at = subprocess.run(["pkg-config", "--variable=pcfiledir", name], check=True,
+                                    stdout=subprocess.PIPE, text=True).stdout.strip()
+                owner = subprocess.run(["dpkg", "-S", f"{at}/{name}.pc"], check=False,
+                                       stdout=subprocess.PIPE, text=True).stdout.split(":")[0]
+                if owner:
+                    self.assertIn(owner, packages, f"{name}: Build-Depends, Dockerfile")
+
+
 class Processes(harness.Case):
     """What docker compose would start, on loopback."""
 
@@ -243,6 +308,14 @@ class Processes(harness.Case):
         self.assertNotEqual(subprocess.run(words, timeout=20, check=False,
                                            stderr=subprocess.DEVNULL).returncode, 0)
 
+    def start_alertmanager(self, config):
+        self.start("am", "prometheus-alertmanager", "--config.file=" + config,
+                   "--storage.path=" + self.path("alertmanager", "data"),
+                   f"--web.listen-address=127.0.0.1:{self.ports['alertmanager']}",
+                   "--cluster.listen-address=")
+        url = f"http://127.0.0.1:{self.ports['alertmanager']}/-/ready"
+        self.until("alertmanager", "am", lambda: get(url)[0] == 200)
+
     def copy_of(self, service, name):
         """Its configuration folder, as the compose file mounts it, with other hosts in it."""
         source = os.path.join(DEPLOY, service)
@@ -261,6 +334,50 @@ class Processes(harness.Case):
             f.write(text)
         return path
 
+    def test_alertmanager_delivers(self):
+        """By its very file, but for hosts: a critical alert goes to the webhook and by mail, with a
+        password and TLS; a warning by mail alone."""
+        if not shutil.which("prometheus-alertmanager"):
+            self.skipTest("prometheus-alertmanager is missing")
+        certificate = receivers.make_certificate(self.dir)
+        mail = receivers.MailServer(certificate, user="alertmanager@example.com", password="s3cret")
+        self.addCleanup(mail.close)
+        hooks = receivers.HookServer()
+        self.addCleanup(hooks.close)
+        path = self.copy_of("alertmanager", "alertmanager.yml")
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        for old, new in (("smtp.example.com:587", f"127.0.0.1:{mail.port}"),
+                         ("http://localhost:9095/", f"http://127.0.0.1:{hooks.port}/"),
+                         ("group_wait: 30s", "group_wait: 1s"), ("group_wait: 10s", "group_wait: 1s")):
+            self.assertEqual(text.count(old), 1, old)
+            text = text.replace(old, new)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        with open(os.path.join(os.path.dirname(path), "smtp.password"), "w", encoding="utf-8") as f:
+            f.write("s3cret")
+        os.environ["SSL_CERT_FILE"] = certificate[0]
+        self.addCleanup(os.environ.pop, "SSL_CERT_FILE")
+        self.start_alertmanager(path)
+        labels = {"job": "asof", "instance": "host:8080"}
+        alerts = [{"labels": {**labels, "alertname": name, "severity": severity},
+                   "annotations": {"summary": f"{name} it is"}}
+                  for name, severity in (("AsofDamaged", "critical"), ("AsofGap", "warning"))]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['alertmanager']}/api/v2/alerts",
+            json.dumps(alerts).encode(), {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=60).close()
+        self.until("two mails", "am", lambda: len(mail.got()) >= 2)
+        self.until("the webhook", "am", hooks.got)
+        letters = {name: m for m in mail.got() for name in ("AsofDamaged", "AsofGap")
+                   if name in m.as_string()}
+        self.assertEqual(set(letters), {"AsofDamaged", "AsofGap"})
+        for letter in letters.values():
+            self.assertEqual(letter.envelope, ("alertmanager@example.com", ("ops@example.com",)))
+            self.assertTrue(letter.encrypted)
+        told = [a["labels"]["alertname"] for _, _, _, body, _ in hooks.got() for a in body["alerts"]]
+        self.assertEqual(told, ["AsofDamaged"])
+
     def test_all_of_it(self):
         harness.need_fuse()
         for program in ("prometheus", "prometheus-alertmanager"):
@@ -278,14 +395,10 @@ class Processes(harness.Case):
             f.write("secret")
         self.start_asof()
         of = {n: f"http://127.0.0.1:{p}" for n, p in self.ports.items()}
-        self.start("am", "prometheus-alertmanager", "--config.file=" + alertmanager,
-                   "--storage.path=" + self.path("alertmanager", "data"),
-                   f"--web.listen-address=127.0.0.1:{self.ports['alertmanager']}",
-                   "--cluster.listen-address=")
+        self.start_alertmanager(alertmanager)
         self.start("prom", "prometheus", "--config.file=" + prometheus,
                    "--storage.tsdb.path=" + self.path("prometheus", "data"),
                    f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}")
-        self.until("alertmanager", "am", lambda: get(of["alertmanager"] + "/-/ready")[0] == 200)
         self.until("prometheus", "prom", lambda: get(of["prometheus"] + "/-/ready")[0] == 200)
 
         def up():

@@ -144,7 +144,7 @@ void verified_print(const struct verify_report *r)
 		time_format(r->verified_us, when);
 		printf("verified through txid %" PRIu64 " (%s), ", r->verified_txid, when);
 	} else {
-		printf("no state of it verified yet, ");
+		printf("no state of it is verified, ");
 	}
 	printf("%s read", size);
 	if (r->integrity_done && strcmp(r->integrity, "ok") != 0) {

@@ -219,8 +219,7 @@ static int search_one(struct run *r, struct verify_damage *d, const struct objec
 
 /* ---- what is near ---- */
 
-/* The range of any damage that `txid` is in. */
-static const struct verify_range *range_with(const struct verify_report *rep, uint64_t txid)
+const struct verify_range *verify_range_with(const struct verify_report *rep, uint64_t txid)
 {
 	for (size_t i = 0; i < rep->n_damages; i++)
 		for (size_t k = 0; k < rep->damages[i].n_affected; k++) {
@@ -244,7 +243,7 @@ static void fill_before(struct run *r, struct verify_damage *d)
 		                    : history_tx(r->h, before, &m, &why);
 		if (err_kind_of(rc) == ERR_NOT_FOUND && g.first_us)
 			return;
-		const struct verify_range *in = range_with(r->report, rc ? before : m.txid);
+		const struct verify_range *in = verify_range_with(r->report, rc ? before : m.txid);
 		if (!rc && !in) {
 			d->good_before = m.txid;
 			d->good_before_us = m.time_us;
@@ -265,7 +264,7 @@ static void fill_good(struct run *r, struct verify_damage *d)
 		return;
 	uint64_t txid = d->affected[d->n_affected - 1].last_txid + 1;
 	while (history_next(r->h, txid, &m, &why) == 0) {
-		if (!(g = range_with(rep, m.txid))) {
+		if (!(g = verify_range_with(rep, m.txid))) {
 			d->good_after = m.txid;
 			d->good_after_us = m.time_us;
 			break;
@@ -277,11 +276,14 @@ static void fill_good(struct run *r, struct verify_damage *d)
 
 int find_affected(struct run *r, struct err *err)
 {
-	for (size_t i = 0; i < r->report->n_damages; i++) {
-		int rc = search_one(r, &r->report->damages[i], &r->checks[i], err);
-		if (rc < 0)
-			return rc;
-	}
+	int rc = 0;
+
+	history_log_damage(r->h, false); /* the report has it */
+	for (size_t i = 0; i < r->report->n_damages && rc == 0; i++)
+		rc = search_one(r, &r->report->damages[i], &r->checks[i], err);
+	history_log_damage(r->h, true);
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < r->report->n_damages; i++)
 		fill_good(r, &r->report->damages[i]);
 	return 0;

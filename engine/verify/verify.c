@@ -290,6 +290,19 @@ static int check_all(struct run *r, const struct moment *newest, struct err *err
 	return 0;
 }
 
+/* Damage that came after it was verified: nothing stands for it any more, and the next run begins anew. */
+static void forget_lost(struct run *r)
+{
+	if (r->note.through_txid && verify_range_with(r->report, r->note.through_txid)) {
+		r->note.through_txid = 0;
+		r->note.through_us = r->note.at_us = 0;
+	}
+	if (r->note.full_txid && verify_range_with(r->report, r->note.full_txid)) {
+		r->note.full_txid = 0;
+		r->note.full_at_us = 0;
+	}
+}
+
 /* What readers will be told until the next run. */
 static void take_down_damage(struct run *r)
 {
@@ -335,6 +348,7 @@ static int run(struct run *r, struct err *err)
 	}
 	if (rc == 0 && r->report->n_damages)
 		rc = find_affected(r, err);
+	forget_lost(r);
 	take_down_damage(r);
 	struct err kept = ERR_INIT;
 	int keep_rc = run_keep(r, true, &kept);

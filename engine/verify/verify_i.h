@@ -39,6 +39,8 @@ int verify_state_since(struct run *r, const struct moment *m, bool *ret_ok,
 
 /* affected.c: fills `affected`, `good_before` and `good_after` of every damage. */
 int find_affected(struct run *r, struct err *err) MUST_USE;
+/* The range of any damage that `txid` is in; NULL: none. */
+const struct verify_range *verify_range_with(const struct verify_report *rep, uint64_t txid);
 
 /* integrity.c: the checks of SQLite itself on the image of `m`. */
 int verify_integrity(struct run *r, const struct moment *m, struct err *err) MUST_USE;

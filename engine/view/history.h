@@ -175,6 +175,9 @@ int history_get_verified(struct history *h, struct verified_note *ret, struct er
 
 /* ---- views ---- */
 
+/* Whether views that cannot be opened or read are logged; off for who looks for just that, in very
+ * many.  Not while others use the history. */
+void history_log_damage(struct history *h, bool on);
 /* Plans and opens: reads indexes only, no page. */
 int view_open(struct history *h, uint64_t txid, struct view **ret, struct err *err) MUST_USE;
 void view_free(struct view *v);

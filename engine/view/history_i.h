@@ -51,6 +51,7 @@ struct history {
 	struct history *next;
 	unsigned refs; /* under archive->lock */
 	char *name;
+	bool quiet;     /* history_log_damage() */
 	bool in_bucket; /* bucket.c tells what there is, and there is no folder: */
 	int dir_fd;
 	int snapshot_fd, segment_fd, coalesced_fd, head_fd;

@@ -286,7 +286,7 @@ static int opened(struct history *h, uint64_t txid, int rc, const struct err *wh
 		h->refs++;
 		return 0;
 	}
-	if (why->kind == ERR_DAMAGED)
+	if (why->kind == ERR_DAMAGED && !h->quiet)
 		log_error("view", "damaged db=%s txid=%" PRIu64 ": %s", h->name, txid, why->msg);
 	return err_copy(err, why);
 }
@@ -467,12 +467,15 @@ int view_page(struct view *v, uint32_t pgno, void *buf, struct err *err)
 		return err_set(err, ERR_NOT_FOUND, 0, "page %u lies behind the end", pgno);
 	int rc = v->may_change ? find_page_anyhow(v, pgno, buf, &why)
 	                       : find_page(v, pgno, buf, &asked, &why);
-	if (rc < 0) {
+	if (rc < 0 && !v->history->quiet)
 		log_error("view", "unreadable db=%s txid=%" PRIu64 " page=%u: %s", v->history->name,
 		          v->moment.txid, pgno, why.msg);
-		return err_copy(err, &why);
-	}
-	return 0;
+	return rc < 0 ? err_copy(err, &why) : 0;
+}
+
+void history_log_damage(struct history *h, bool on)
+{
+	h->quiet = !on;
 }
 
 static void patch(const struct view *v, uint64_t offset, uint8_t *buf, size_t len, struct err *err)

@@ -119,6 +119,28 @@ class Verify(harness.Case):
         self.assertEqual(self.validate()[0], 0)
         self.assertEqual(self.status()["damaged"], 0)
 
+    def test_what_was_verified_is_lost(self):
+        """It does not count as verified any more, and what is lost is said once, not for each commit."""
+        self.capture()
+        self.assertEqual(self.validate()[0], 0)
+        last = self.status()["last_txid"]
+        self.assertEqual(self.status()["verified_through"], last)
+        snapshot, = [path for path in self.objects() if path.endswith(".db.gz")]
+        with open(snapshot, "r+b") as f:
+            whole = f.read()
+            f.seek(0)
+            f.write(bytes(len(whole)))
+        code, history, run = self.validate()
+        self.assertEqual(code, 4)
+        self.assertIsNone(history[0]["verified_txid"])
+        self.assertIsNone(self.status()["verified_through"])
+        self.assertIn(last, [r["last_txid"] for d in history[0]["damage"] for r in d["affected"]])
+        self.assertLess(len(run.stderr.splitlines()), 10)
+        with open(snapshot, "r+b") as f:
+            f.write(whole)
+        self.assertEqual(self.validate()[0], 0)
+        self.assertEqual(self.status()["verified_through"], last)
+
     def check_damage(self, name, whole):
         code, history, run = self.validate()
         self.assertEqual(code, 4, run.stdout)

@@ -160,6 +160,8 @@ cmd_cleanup() {
         log ERROR "Backup cleanup failed: $problem"
         return 1
     fi
+    # Without those that it names because they stay.
+    output=$(printf '%s\n' "$output" | sed '/^ *"kept": \[/,$d')
     json_text file | while IFS= read -r file; do
         log INFO "Removed: $(basename "$file")"
     done

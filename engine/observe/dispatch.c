@@ -101,6 +101,14 @@ void http_stream(struct http_response *r, const char *content_type, uint64_t byt
 	r->stream_bytes = bytes;
 }
 
+/* A name from outside ends neither a header nor the one line of an error. */
+static void make_one_line(char *text)
+{
+	for (char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+}
+
 void http_set_header(struct http_response *r, const char *name, const char *fmt, ...)
 {
 	const size_t n_max = sizeof(r->headers) / sizeof(r->headers[0]);
@@ -113,10 +121,7 @@ void http_set_header(struct http_response *r, const char *name, const char *fmt,
 	va_start(args, fmt);
 	vsnprintf(h->value, sizeof(h->value), fmt, args);
 	va_end(args);
-	/* A name from outside does not end the header. */
-	for (char *p = h->value; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
+	make_one_line(h->value);
 }
 
 /* ---- answers ---- */
@@ -233,10 +238,13 @@ static enum MHD_Result send_error(struct request *q, struct MHD_Connection *c, u
                                   struct http_response *r, const struct err *why)
 {
 	struct err ignored = ERR_INIT;
+	char text[sizeof(why->msg)];
 
+	memcpy(text, why->msg, sizeof(text));
+	make_one_line(text);
 	r->status = status;
 	if (http_json(r,
-	              json_pack("{so ss}", "error", json_text(why->msg), "kind",
+	              json_pack("{so ss}", "error", json_text(text), "kind",
 	                        err_kind_name(why->kind)),
 	              &ignored) < 0)
 		return MHD_NO;

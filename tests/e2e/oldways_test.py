@@ -211,6 +211,7 @@ class Backup(Case):
         for path in gone:
             self.assertFalse(os.path.exists(path), path)
             self.assertIn(f"[INFO] Removed: {os.path.basename(path)}", run.stdout)
+        self.assertEqual(run.stdout.count("Removed: "), len(gone))
         for backup_type, n in (("manual", 2), ("automated", 2), ("compressed", 5), ("safety", 7)):
             self.assertEqual(len(self.files(backup_type, ".json")), n)
         self.assertIn("[SUCCESS] Backup cleanup completed", run.stdout)
@@ -219,8 +220,9 @@ class Backup(Case):
         folder = os.path.join(self.backups, "manual")
         os.makedirs(folder)
         path = old_backup(folder, "futures_trades", 1, 400)
-        self.ok(self.backup("cleanup"))
+        run = self.ok(self.backup("cleanup"))
         self.assertTrue(os.path.exists(path))
+        self.assertNotIn("Removed", run.stdout)
 
     def test_stats(self):
         run = self.ok(self.backup("stats"))

@@ -318,7 +318,7 @@ class Page(Served):
         """None of these is one that could be followed."""
         pid = self.daemon.observer_pid()
         rng = random.Random(6)
-        values = ["", "..", "../../etc/passwd", "/etc/passwd", "--help", "é", "%00", "x" * 4000, "<b>", "*"]
+        values = ["", "..", "../../etc/passwd", "/etc/passwd", "--help", "é", "%00", "x" * 4000, "<b>", "*", "a\nb"]
         for _ in range(60):
             args = {"db": rng.choice(values)}
             what = rng.choice(("backup", "validate"))
@@ -337,7 +337,7 @@ class Page(Served):
         pid = self.daemon.observer_pid()
         rng = random.Random(5)
         values = ["", "0", "-1", "1e9", "9" * 30, "NaN", "@", "@1e400", "../../etc", "%00", "é", "x" * 4000,
-                  "9999-12-31T23:59:59Z", "0001-01-01", "' OR 1=1", "<script>", "501"]
+                  "9999-12-31T23:59:59Z", "0001-01-01", "' OR 1=1", "<script>", "501", "a\nb"]
         n = 0
         for what in ("timeline", "moment", "download", "backups"):
             for _ in range(40):

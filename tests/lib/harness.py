@@ -27,7 +27,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ASOF = os.environ.get("ASOF") or os.path.join(ROOT, "build", "release", "tools", "asof")
 os.environ.setdefault("ASOF_HTTP", "none")  # many daemons at once, one port 8080
-PATIENCE = 30.0  # for what is expected to happen; a failing test waits so long, no other
+PATIENCE = 90.0  # for what is expected to happen; a failing test waits so long, no other
 
 
 def need_terminal():
@@ -39,7 +39,7 @@ def need_terminal():
         raise unittest.SkipTest(f"no pseudo-terminals: {e}") from None
 
 
-def asof(*args, env=None, timeout=60, **kw):
+def asof(*args, env=None, timeout=180, **kw):
     """Runs the program to its end; texts in .stdout and .stderr, status in .returncode."""
     whole_env = {k: v for k, v in os.environ.items() if k != "ASOF_ARCHIVE"}
     whole_env.update(env or {})

@@ -4,6 +4,7 @@
 #include "tools/check.h"
 #include "tools/check_place.h"
 #include "tools/check_sample.h"
+#include "tools/policy.h"
 
 #include "engine/observe/alerting.h"
 
@@ -560,13 +561,14 @@ static int check_places(const struct cli *c, bool json, struct err *err)
 	return rc ? rc : judge(&rows, err);
 }
 
-enum { OPT_NO_EXPAND = OPT_FIRST_OWN, OPT_SAMPLE, OPT_SEED, OPT_SEND_TEST };
+enum { OPT_NO_EXPAND = OPT_FIRST_OWN, OPT_SAMPLE, OPT_SEED, OPT_SEND_TEST, OPT_POLICY };
 
 static int run_check(struct cli *c, struct err *err)
 {
 	cleanup_config_report struct config_report report = CONFIG_REPORT_INIT;
 	struct config_options options = {0};
 	struct sample_request sample = {0};
+	const char *policy = NULL;
 	bool json = false, send_test = false;
 	int id, rc;
 
@@ -575,6 +577,8 @@ static int run_check(struct cli *c, struct err *err)
 			json = sample.json = true;
 		else if (id == OPT_SEND_TEST)
 			send_test = true;
+		else if (id == OPT_POLICY)
+			policy = c->arg;
 		else if (id == OPT_NO_EXPAND)
 			options.no_expand = true;
 		else if (id == OPT_SAMPLE)
@@ -597,6 +601,8 @@ static int run_check(struct cli *c, struct err *err)
 		return check_sample(c, &sample, err);
 	if (sample.archive || sample.seed)
 		return cli_usage(c, err, "--archive and --seed go with --sample");
+	if (policy && c->n_args)
+		return policy_print(policy, c->args, c->n_args, NULL, err);
 	if (c->n_args)
 		return check_places(c, json, err);
 	options.path = c->config_path ? c->config_path : config_default_path();
@@ -616,13 +622,16 @@ static int run_check(struct cli *c, struct err *err)
 		return cli_usage(c, err,
 		                 "no configuration: there is neither ./asof.yml nor "
 		                 "/etc/asof.yml (name one by --config)");
-	return check_loaded(c->config, &report, json, send_test, err);
+	return policy ? policy_print(policy, NULL, 0, c->config, err)
+	              : check_loaded(c->config, &report, json, send_test, err);
 }
 
 static const struct cli_option check_options[] = {
         {OPT_NO_EXPAND, "no-expand-env", NULL, "leave $VARIABLES in the configuration as they are"},
         {OPT_SEND_TEST, "send-test", NULL,
          "send a test message to everybody whom alerts would reach"},
+        {OPT_POLICY, "print-policy", "WHAT",
+         "instead: print a policy, or a setting, for the buckets as JSON"},
         {OPT_SAMPLE, "sample", "P%", "instead: verify P % of the histories, chosen by chance"},
         {OPT_SEED, "seed", "N", "the sample that seed N gives"},
         CLI_OPTION_ARCHIVE,
@@ -632,7 +641,8 @@ static const struct cli_option check_options[] = {
 
 const struct cli_command cmd_check = {
         .name = "check",
-        .usage = "[ARCHIVE…] [--send-test] [--sample P% [--seed N] [--archive ARCHIVE]] [--json]",
+        .usage = "[ARCHIVE…] [--send-test] [--print-policy WHAT] [--sample P% [--seed N] "
+                 "[--archive ARCHIVE]] [--json]",
         .summary = "Checks the configuration and tries out what it names; shows what runs when.",
         .details =
                 "Every error is printed, by line.  Nothing is started and nothing stays written: "
@@ -644,7 +654,9 @@ const struct cli_command cmd_check = {
                 "is tried out so without a configuration.  Exit status: 2 for errors of the\n"
                 "configuration, 1 for something that would not work, 5 where all that is wrong is "
                 "a\n"
-                "destination that does not answer.  --sample looks at\n"
+                "destination that does not answer.  --print-policy: write, no-delete or read, a\n"
+                "policy of IAM; encryption or lifecycle, what a bucket is set to.  --sample looks "
+                "at\n"
                 "what is in the archives instead: stored bytes against their checksums, and "
                 "moments\n"
                 "against what was committed; 4 for damage.  --send-test sends a message to each "

@@ -78,7 +78,7 @@ WANT_ERRORS = {
     3: "retention: '72'",
     6: "strict: 'perhaps'",
     8: "type: asof has no destinations of type gcs",
-    12: "age: asof does not encrypt",
+    12: "age: asof has no such encryption",
     13: "path: missing",
     14: "both called 'x.db'",
     16: "replcas: not known in dbs (did you mean replicas?)",

@@ -248,6 +248,84 @@ class Bucket(harness.Case):
         self.assertEqual(server.uploads("trades"), 0)
         self.assertEqual(self.tool("whole", self.LARGE).returncode, 0)
 
+    def policy(self, what, without=None):
+        """What asof prints, set for a user who may nothing else."""
+        run = asof("check", "--print-policy", what, self.url)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        policy = json.loads(run.stdout)
+        for statement in policy["Statement"]:
+            statement["Action"] = [a for a in statement["Action"] if a != without]
+        policy["Statement"] = [s for s in policy["Statement"] if s["Action"]]
+        server.grant("granted", policy, "app")
+
+    def test_policies(self):
+        """Those that asof prints are enough, and none of what they grant is too much."""
+        server.make_bucket("granted")
+        server.make_user("app", "appaccesskey", "appsecretkey1234")
+        self.url = server.url("granted", "/some where")
+        own = {"AWS_ACCESS_KEY_ID": "appaccesskey", "AWS_SECRET_ACCESS_KEY": "appsecretkey1234"}
+        self.env = {**os.environ, **own}
+        works = dict.fromkeys(("write", "read", "list", "conditional write", "delete", "clock"), "ok")
+        self.policy("write")
+        self.assertEqual(self.check_place(0)[0], works)
+        for action, lacks in (("s3:ListBucket", "list"), ("s3:PutObject", "write")):
+            self.policy("write", action)
+            self.assertEqual(self.check_place(1)[0][lacks], "failed", action)
+        self.policy("no-delete")
+        self.assertEqual(self.check_place(0)[0], {**works, "delete": "lacks"})
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        commit(db)
+        r = harness.Replicator(self.db_path, self.archive, self.url,
+                               prefix=["env", *(f"{k}={v}" for k, v in own.items())])
+        self.addCleanup(r.close)
+        r.wait_ready()
+        run = asof("wait", "--dest", self.url, "--archive", self.archive, "--timeout", "60")
+        self.assertEqual(run.returncode, 0, run.stderr + r.log())
+        self.assertEqual(r.stop(), 0, r.log())
+        self.policy("read")
+        self.assertEqual(self.check_place(1)[0]["write"], "failed")
+        run = asof("restore", "--latest", "-o", self.path("out.db"), "--archive", self.url,
+                   "--db", NAME, env=own)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(counter_of(self.path("out.db")), 1)
+        # Here a user reads what is the user's own without a grant: so of what another wrote.
+        self.url = server.url("granted", "/another")
+        self.env = {**os.environ, **server.credentials()}
+        self.assertEqual(self.tool("fill", "1", "10").returncode, 0)
+        self.env = {**os.environ, **own}
+        for without, status in ((None, 0), ("s3:GetObject", 1)):
+            self.policy("read", without)
+            run = self.tool("check", "1", "10")
+            self.assertEqual(run.returncode, status, run.stderr)
+
+    def test_settings_of_buckets(self):
+        url = "s3://trades/a?region=cn-north-1&sse=aws:kms&sse-kms-key-id=77-88"
+        def printed(what, *urls):
+            return json.loads(asof("check", "--print-policy", what, *urls).stdout)
+        rule, = printed("encryption", url)["Rules"]
+        self.assertEqual(rule["ApplyServerSideEncryptionByDefault"],
+                         {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "77-88"})
+        key = printed("write", url)["Statement"][-1]
+        self.assertEqual(key["Resource"], "arn:aws-cn:kms:*:*:key/77-88")
+        rules = printed("lifecycle", "s3://trades/a", "s3://trades/b")["Rules"]
+        self.assertEqual([r["Filter"]["Prefix"] for r in rules], ["a/", "b/"])
+        self.assertFalse([r for r in rules if "Expiration" in r])
+        run = asof("check", "--print-policy", "lifecycle", "s3://trades", "s3://other")
+        self.assert_fails(run, 2, "several", "s3://trades/")
+        self.assert_fails(asof("check", "--print-policy", "all", "s3://trades"), 2, "'all' is none of")
+        self.assert_fails(asof("check", "--print-policy", "read", self.dir), 2, "no bucket is named")
+        config = self.path("asof.yml")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"archive: {self.archive}\ndbs:\n- path: {self.db_path}\n  replicas:\n"
+                    "  - url: s3://trades/x\n  - path: " + self.path("folder") + "\n"
+                    f"- path: {self.db_path}2\n  replicas: [s3://trades/x, s3://elsewhere]\n")
+        statements = printed("write", "--config", config)["Statement"]
+        self.assertEqual([s["Resource"] for s in statements if "List" in s["Sid"]],
+                         ["arn:aws:s3:::trades", "arn:aws:s3:::elsewhere"])
+        self.assertNotIn("Condition", statements[3])
+        self.assertEqual(len({s["Sid"] for s in statements}), 6)
+
     def restored(self):
         out = self.path("out.db")
         run = asof("restore", "--latest", "-o", out, "--force", "--archive", self.url, "--db", NAME,

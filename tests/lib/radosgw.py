@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import hmac
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -182,14 +183,24 @@ rgw thread pool size = 64
         """How many uploads in parts are begun and not ended."""
         return self.request("GET", f"/{bucket}?uploads=").count(b"<UploadId>")
 
-    def request(self, method, path):
+    def make_user(self, name, key_id, secret):
+        self.run("radosgw-admin", "user", "create", f"--uid={name}", f"--display-name={name}",
+                 f"--access-key={key_id}", f"--secret-key={secret}")
+
+    def grant(self, bucket, policy, user):
+        """Sets the statements of a policy of IAM for that user."""
+        for statement in policy["Statement"]:
+            statement["Principal"] = {"AWS": [f"arn:aws:iam:::user/{user}"]}
+        self.request("PUT", f"/{bucket}?policy=", json.dumps(policy).encode())
+
+    def request(self, method, path, content=b""):
         """Signed here: the test does not lean on what it tests."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now,
-                   "x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
+                   "x-amz-content-sha256": hashlib.sha256(content).hexdigest()}
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(c):
-            c.request(method, path, headers={
+            c.request(method, path, content, headers={
                 **headers, "Authorization": authorization(method, path, headers)})
             answer = c.getresponse()
             body = answer.read()

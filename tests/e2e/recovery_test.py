@@ -17,6 +17,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
 import project  # noqa: E402
+import radosgw  # noqa: E402
 from project import add_rows, rows_in  # noqa: E402
 
 MOMENT = "2024-01-15T10:30:00"
@@ -130,12 +131,40 @@ class Readme(Case):
         self.run_ok(lost)
         self.assertEqual(rows_in(self.main_path), 133)  # of the first 100 all, of the others 33
 
-        other = self.path("other machine")
-        os.makedirs(other)
-        self.names["/mnt/old/"] = self.project + "/"
-        self.project = other
-        self.run_ok(new_machine)
-        self.assertEqual(rows_in(os.path.join(other, "data/db/futures_trades.db")), 150)
+        self.assertIn("asof mount", new_machine)  # run below
+
+    def test_new_machine(self):
+        """The first one is gone, all of it; the bucket has what was replicated."""
+        harness.need_fuse()
+        server = radosgw.RadosGateway(self.path("ceph"))
+        self.addCleanup(server.stop)
+        server.start()
+        server.make_bucket("trades")
+        url, keys = server.url("trades", "/archive"), server.credentials()
+        writers = [self.replicate(url, db=path, archive=self.backups,
+                                  prefix=["env", *(f"{k}={v}" for k, v in keys.items())])
+                   for path in (self.main_path, self.at("data/db/ohlc_cache.db"))]
+        for name in ("futures_trades.db", "ohlc_cache.db"):
+            harness.wait_for(f"{name} in the bucket", lambda name=name: harness.asof(
+                "wait", name, "--archive", self.backups, "--dest", url, "--timeout",
+                "10").returncode == 0, 100)
+        for writer in writers:
+            self.assertEqual(writer.stop(), 0, writer.log())
+        shutil.rmtree(self.project)
+        self.project, mounted = self.path("other machine"), self.path("mounted")
+        os.makedirs(self.project)
+        os.makedirs(mounted)
+        self.names["s3://trades/archive?region=eu-west-1"] = url
+        self.names["/mnt "] = mounted + " "
+        self.addCleanup(subprocess.run, ["fusermount3", "-u", "-q", "-z", mounted], check=False)
+        self.run_ok(readme_blocks("Recovery")[2], **keys, ASOF_CACHE_DIR=self.path("cache"))
+        self.assertEqual(rows_in(self.at("data/db/futures_trades.db")), 150)
+        before = os.path.join(mounted, "at", self.moment, "futures_trades.db")
+        self.assertEqual(rows_in(before), 100)
+        self.assertEqual(sorted(os.listdir(os.path.join(mounted, "latest"))),
+                         ["futures_trades.db", "ohlc_cache.db"])
+        run = harness.asof("umount", mounted)
+        self.assertEqual(run.returncode, 0, run.stderr)
 
 
 class OldDocument(Case):

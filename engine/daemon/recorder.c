@@ -354,6 +354,7 @@ static int64_t in_trouble(struct recorder *r, const struct err *why)
 		r->trouble_us = now_us;
 	}
 	set_trouble(r, why->msg);
+	r->retry_us = now_us + RETRY_US;
 	if (!gave_up(r))
 		return RETRY_US;
 	settle_cancel(r);
@@ -418,7 +419,10 @@ static bool is_work(const struct item *group)
 static int64_t with_group(struct recorder *r)
 {
 	struct err why = ERR_INIT;
+	int64_t early_us = r->trouble_us ? r->retry_us - clock_mono_us() : 0;
 
+	if (early_us > 0)
+		return early_us; /* woken by each new commit, which does not make room */
 	int rc = process_group(r, r->group_at, &r->group_at, &why);
 	if (is_work(r->group))
 		r->worked_us = clock_mono_us();

@@ -121,6 +121,7 @@ struct recorder {
 	_Atomic bool ended;
 	struct item *group, *group_at; /* taken from the queue; not yet covered from there on */
 	int64_t worked_us, trouble_us; /* monotonic: last group; since when it fails */
+	int64_t retry_us;              /* monotonic: while it fails, not tried before */
 	struct grow_writer *w;         /* NULL: made at the next frame */
 	bool resume_segment;           /* the growing segment is to be taken up again first */
 	int64_t segment_began_us;

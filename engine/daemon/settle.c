@@ -319,9 +319,12 @@ static void declare_gap(struct recorder *r)
 	         r->gap.before_txid, r->gap.reason);
 }
 
-/* Opens the gap: what is known ends with the last settled commit. */
+/* Opens the gap: what is known ends with the last settled commit.  A break that could not be
+ * written down comes here again with each new try: it is one gap, told of once. */
 static void open_gap(struct recorder *r, const struct item *it)
 {
+	bool told = r->epoch == it->epoch && !r->settled;
+
 	if (r->settled) {
 		r->gap = (struct gap_note){
 		        .before_txid = r->last.txid,
@@ -334,6 +337,8 @@ static void open_gap(struct recorder *r, const struct item *it)
 	/* Not to be taken back with what an error undoes later: the break stands. */
 	r->settled = r->durable_settled = false;
 	r->next_is_first = r->last.txid != 0;
+	if (told)
+		return;
 	if (r->gap_open && source_is_older(r, r->gap.before_us))
 		r->gap_doubtful = true;
 	else if (r->gap_open)

@@ -3,6 +3,7 @@
 # runner: timeout=400 asan
 """asof replicate: what it refuses, what it leaves alone, and how it starts, stops and recovers."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -416,6 +417,47 @@ class FullDisk(harness.Case):
         self.assertEqual(r.stop(), 0)
         n, = db.execute("SELECT n FROM counter").fetchone()
         self.assertEqual(counter_of(self.restore("--latest", archive=archive)), n)
+
+    def test_a_gap_is_declared_once(self):
+        """However often its lineage can not be written down."""
+        small = self.path("small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=60", "none", small],
+                       check=True)
+        db = self.open_db()
+        make_counter(db)
+        r = self.replicate(archive=os.path.join(small, "archive"))
+        r.wait_ready()
+        commit(db)
+        r.wait_known()
+        db.close()
+        ballast = []
+        with contextlib.suppress(OSError):
+            while True:
+                path = os.path.join(small, f"ballast{len(ballast)}")
+                os.mknod(path)
+                ballast.append(path)
+        # Another database takes its place, and goes on being written to.
+        other = self.open_db(self.path("other.db"))
+        make_counter(other)
+        other.close()
+        for end in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.db_path + end)
+        os.rename(self.path("other.db"), self.db_path)
+        db = self.open_db()
+        wait_for("trouble", lambda: "archive cannot be written" in r.log())
+        for _ in range(100):
+            commit(db)
+            time.sleep(0.005)  # each by itself is news for the recorder
+        for path in ballast:
+            os.unlink(path)
+        wait_for("the end of the gap", lambda: "gap healed" in r.log())
+        self.assertEqual(r.log().count("gap declared"), 1, r.log())
+        commit(db)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        self.assertEqual(counter_of(self.restore("--latest", archive=r.archive)), 101)
 
     def test_full_at_the_start(self):
         small = self.path("small")

@@ -10,6 +10,7 @@
 
 #define EARLY_US (300 * US_PER_SECOND) /* anew so long before they expire */
 #define MACHINE "the machine's metadata"
+#define PROFILES_MAX 4                /* that follow one another by source_profile */
 #define PAUSE_US (10 * US_PER_SECOND) /* between vain attempts, while the old ones are good */
 
 struct s3_provider {
@@ -91,32 +92,88 @@ static int from_web_identity(struct s3_provider *p, const char *role, const char
 	return s3_fetch_web_identity(&o, role, file, session, ret, err);
 }
 
-static int from_profile(struct s3_provider *p, struct s3_credentials *ret, struct err *err)
+static int from_named(struct s3_provider *p, const char *name, bool must_be_there, unsigned depth,
+                      struct s3_credentials *ret, struct err *err);
+
+/* Those that assume the role of a profile: of another profile, which may assume one itself, of this
+ * one's own keys, or of a place that `credential_source` names. */
+static int who_assumes(struct s3_provider *p, const char *name, const struct s3_profile *f,
+                       unsigned depth, struct s3_credentials *ret, struct err *err)
+{
+	const char *from = f->credential_source;
+
+	if (f->source_profile && strcmp(f->source_profile, name) == 0)
+		return fill(ret, f->access_key_id, f->secret_access_key, f->session_token, err);
+	if (f->source_profile && depth == 0)
+		return err_set(err, ERR_DENIED, 0, "more than %d profiles follow one another",
+		               PROFILES_MAX);
+	if (f->source_profile)
+		return from_named(p, f->source_profile, true, depth - 1, ret, err);
+	if (strcmp(from, "Environment") == 0)
+		return from_environment(ret, err);
+	if (strcmp(from, "EcsContainer") == 0)
+		return s3_fetch_container(p->stop, ret, err);
+	if (strcmp(from, "Ec2InstanceMetadata") == 0)
+		return s3_fetch_machine(p->stop, ret, err);
+	return err_set(err, ERR_DENIED, 0,
+	               "credential_source '%.40s' is none of Environment, EcsContainer, "
+	               "Ec2InstanceMetadata",
+	               from);
+}
+
+static int assume_role(struct s3_provider *p, const char *name, const struct s3_profile *f,
+                       unsigned depth, struct s3_credentials *ret, struct err *err)
+{
+	const struct s3_fetch_options o = {f->region ? f->region : p->region, p->ca_file, p->proxy,
+	                                   p->stop};
+	cleanup_s3_credentials struct s3_credentials who = {0};
+
+	int rc = who_assumes(p, name, f, depth, &who, err);
+	if (rc == 0 && !whole(&who))
+		rc = err_set(err, ERR_DENIED, 0, "there are no credentials that assume its role");
+	return rc < 0 ? rc
+	              : s3_fetch_role(&o, &who, f->role_arn, f->external_id, f->role_session_name,
+	                              ret, err);
+}
+
+static int of_profile(struct s3_provider *p, const char *name, const struct s3_profile *f,
+                      unsigned depth, struct s3_credentials *ret, struct err *err)
+{
+	if (f->role_arn && (f->source_profile || f->credential_source))
+		return assume_role(p, name, f, depth, ret, err);
+	if (f->access_key_id && f->secret_access_key)
+		return fill(ret, f->access_key_id, f->secret_access_key, f->session_token, err);
+	if (f->credential_process)
+		return s3_fetch_process(f->credential_process, p->stop, ret, err);
+	if (f->role_arn && f->web_identity_token_file)
+		return from_web_identity(p, f->role_arn, f->web_identity_token_file,
+		                         f->role_session_name, ret, err);
+	if (f->role_arn)
+		return err_set(err, ERR_DENIED, 0,
+		               "role_arn without source_profile, credential_source or "
+		               "web_identity_token_file");
+	return 0;
+}
+
+static int from_named(struct s3_provider *p, const char *name, bool must_be_there, unsigned depth,
+                      struct s3_credentials *ret, struct err *err)
 {
 	cleanup_s3_profile struct s3_profile f = {0};
-	const char *name = s3_profile_name(p->profile);
 
-	int rc = s3_profile_read(p->profile, &f, err);
+	int rc = s3_profile_read(name, &f, err);
 	if (rc < 0)
 		return rc;
-	if (!f.found && p->profile)
+	if (!f.found && must_be_there)
 		return err_set(err, ERR_DENIED, 0, "no profile '%.60s' in ~/.aws", name);
-	if (f.access_key_id && f.secret_access_key)
-		return fill(ret, f.access_key_id, f.secret_access_key, f.session_token, err);
-	if (f.credential_process)
-		rc = s3_fetch_process(f.credential_process, p->stop, ret, err);
-	else if (f.role_arn && f.web_identity_token_file)
-		rc = from_web_identity(p, f.role_arn, f.web_identity_token_file,
-		                       f.role_session_name, ret, err);
-	else if (f.role_arn)
-		return err_set(err, ERR_DENIED, 0,
-		               "profile '%.60s' assumes a role from another profile, which asof "
-		               "does not (use credential_process = aws configure "
-		               "export-credentials --profile %.60s)",
-		               name, name);
-	else if (p->profile)
-		return err_set(err, ERR_DENIED, 0, "profile '%.60s' has no credentials", name);
+	rc = of_profile(p, name, &f, depth, ret, err);
+	if (rc == 0 && !whole(ret) && must_be_there)
+		rc = err_set(err, ERR_DENIED, 0, "it has no credentials");
 	return rc < 0 ? err_wrap(err, rc, "profile '%.60s'", name) : 0;
+}
+
+static int from_profile(struct s3_provider *p, struct s3_credentials *ret, struct err *err)
+{
+	return from_named(p, s3_profile_name(p->profile), p->profile, PROFILES_MAX, ret, err);
 }
 
 static int from_variables_of_role(struct s3_provider *p, struct s3_credentials *ret,

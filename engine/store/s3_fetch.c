@@ -87,19 +87,18 @@ int s3_fetch_parse_json(const char *text, size_t len, struct s3_credentials *ret
 	return rc;
 }
 
-int s3_fetch_parse_sts(const char *text, size_t len, struct s3_credentials *ret, struct err *err)
+int s3_fetch_parse_sts(const char *action, const char *text, size_t len, struct s3_credentials *ret,
+                       struct err *err)
 {
 	static const char *const names[] = {"AccessKeyId", "SecretAccessKey", "SessionToken",
 	                                    "Expiration"};
-	char *found[4] = {NULL};
+	char *found[4] = {NULL}, root[64], path[128];
 	int rc = 0;
 
+	snprintf(root, sizeof(root), "%sResponse", action);
 	for (size_t i = 0; i < 4 && rc == 0; i++) {
-		char path[128];
-		snprintf(path, sizeof(path), "AssumeRoleWithWebIdentityResult/Credentials/%s",
-		         names[i]);
-		rc = s3_xml_text(text, len, "AssumeRoleWithWebIdentityResponse", path, &found[i],
-		                 err);
+		snprintf(path, sizeof(path), "%sResult/Credentials/%s", action, names[i]);
+		rc = s3_xml_text(text, len, root, path, &found[i], err);
 	}
 	if (rc == 0)
 		rc = take_all(found[0], found[1], found[2], found[3], ret, err);
@@ -161,7 +160,7 @@ int s3_fetch_process(const char *command, const _Atomic bool *stop, struct s3_cr
 
 struct ask {
 	const char *method, *url;
-	const char *headers[3];
+	const char *headers[4];
 	size_t n_headers;
 	struct source *body;
 	uint64_t body_bytes;
@@ -202,18 +201,6 @@ static int read_token_file(const char *path, char **ret, struct err *err)
 	return 0;
 }
 
-static int make_form(const char *role_arn, const char *token, const char *session_name,
-                     struct buf *ret, struct err *err)
-{
-	const struct s3_pair form[] = {{"Action", "AssumeRoleWithWebIdentity"},
-	                               {"Version", "2011-06-15"},
-	                               {"RoleArn", role_arn},
-	                               {"RoleSessionName", session_name},
-	                               {"WebIdentityToken", token}};
-
-	return s3_encode_query(form, 5, ret, err);
-}
-
 static int sts_url(const char *region, char *out, size_t size)
 {
 	const char *said = getenv("AWS_ENDPOINT_URL_STS");
@@ -224,12 +211,14 @@ static int sts_url(const char *region, char *out, size_t size)
 	                strncmp(region, "cn-", 3) == 0 ? ".cn" : "");
 }
 
-static int judge_sts(const struct http_answer *a, struct s3_credentials *ret, struct err *err)
+static int judge_sts(const char *action, const struct http_answer *a, struct s3_credentials *ret,
+                     struct err *err)
 {
 	char *code = NULL;
 
 	if (a->status == 200)
-		return s3_fetch_parse_sts((const char *)a->body.data, a->body.len, ret, err);
+		return s3_fetch_parse_sts(action, (const char *)a->body.data, a->body.len, ret,
+		                          err);
 	int rc = s3_xml_text(a->body.data, a->body.len, "ErrorResponse", "Error/Code", &code, NULL);
 	bool later = a->status >= 500 || a->status == 429;
 	rc = err_set(err, later ? ERR_UNAVAILABLE : ERR_DENIED, 0, "it answers %d %.60s", a->status,
@@ -238,36 +227,127 @@ static int judge_sts(const struct http_answer *a, struct s3_credentials *ret, st
 	return rc;
 }
 
-int s3_fetch_web_identity(const struct s3_fetch_options *o, const char *role_arn,
-                          const char *token_file, const char *session_name,
-                          struct s3_credentials *ret, struct err *err)
+/* What STS wants of who asks: four headers, and their signature. */
+struct signed_lines {
+	char date[S3_DATE_MAX + 16];
+	struct buf authorization, token;
+};
+
+static void signed_lines_release(struct signed_lines *l)
+{
+	wipe_buf(&l->authorization);
+	wipe_buf(&l->token);
+}
+
+static int sign_form(const char *url, const char *region, const struct buf *form,
+                     const struct s3_credentials *who, struct signed_lines *l, struct err *err)
+{
+	const char *host = strstr(url, "://") ? strstr(url, "://") + 3 : url;
+	const char *path = host + strcspn(host, "/");
+	cleanup_free char *name = strndup(host, (size_t)(path - host));
+	char date[S3_DATE_MAX], hash[S3_SHA256_HEX];
+
+	if (!name)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a request");
+	s3_format_date(clock_now_us(), date);
+	s3_sha256_hex(form->data, form->len, hash);
+	const struct s3_pair headers[] = {
+	        {"host", name}, {"x-amz-date", date}, {"x-amz-security-token", who->session_token}};
+	const struct s3_signing signing = {.method = "POST",
+	                                   .path = *path ? path : "/",
+	                                   .headers = headers,
+	                                   .n_headers = who->session_token ? 3 : 2,
+	                                   .body_sha256 = hash,
+	                                   .access_key_id = who->access_key_id,
+	                                   .secret_access_key = who->secret_access_key,
+	                                   .region = region,
+	                                   .service = "sts",
+	                                   .date = date};
+	snprintf(l->date, sizeof(l->date), "x-amz-date: %s", date);
+	int rc = buf_printf(&l->authorization, err, "authorization: ");
+	rc = rc ? rc : s3_sign(&signing, &l->authorization, err);
+	if (rc == 0 && who->session_token)
+		rc = buf_printf(&l->token, err, "x-amz-security-token: %s", who->session_token);
+	return rc;
+}
+
+/* `who` NULL: the form says it. */
+static int ask_sts(const struct s3_fetch_options *o, const struct s3_pair *form, size_t n,
+                   const struct s3_credentials *who, struct s3_credentials *ret, struct err *err)
 {
 	const struct http_options options = {
 	        .ca_file = o->ca_file, .proxy = o->proxy, .stop = o->stop};
+	const char *region = o->region ? o->region : "us-east-1";
 	cleanup_secret_answer struct http_answer a = HTTP_ANSWER_INIT(ANSWER_MAX_BYTES);
-	cleanup_secret struct buf form = BUF_INIT(4 * TOKEN_MAX_BYTES);
+	cleanup_secret struct buf text = BUF_INIT(4 * TOKEN_MAX_BYTES);
 	cleanup_source struct source *body = NULL;
-	cleanup_free char *token = NULL;
+	struct signed_lines CLEANUP(signed_lines_release)
+	        lines = {.authorization = BUF_INIT(4096), .token = BUF_INIT(TOKEN_MAX_BYTES + 64)};
 	char url[512];
 	int rc;
 
-	*ret = (struct s3_credentials){0};
-	sts_url(o->region ? o->region : "us-east-1", url, sizeof(url));
+	sts_url(region, url, sizeof(url));
 	struct ask q = {.method = "POST",
 	                .url = url,
 	                .headers = {"Content-Type: application/x-www-form-urlencoded"},
 	                .n_headers = 1,
 	                .connect_s = SERVICE_CONNECT_S,
 	                .stall_s = SERVICE_STALL_S};
-	if ((rc = read_token_file(token_file, &token, err)) == 0 &&
-	    (rc = make_form(role_arn, token, session_name && *session_name ? session_name : "asof",
-	                    &form, err)) == 0 &&
-	    (rc = source_open_bytes(form.data, form.len, "token", &body, err)) == 0) {
-		q.body = body;
-		q.body_bytes = form.len;
-		if ((rc = ask(&options, &q, &a, err)) == 0)
-			rc = judge_sts(&a, ret, err);
+	if ((rc = s3_encode_query(form, n, &text, err)) < 0 ||
+	    (who && (rc = sign_form(url, region, &text, who, &lines, err)) < 0) ||
+	    (rc = source_open_bytes(text.data, text.len, "form", &body, err)) < 0)
+		return rc;
+	if (who) {
+		q.headers[q.n_headers++] = lines.date;
+		q.headers[q.n_headers++] = (const char *)lines.authorization.data;
+		if (who->session_token)
+			q.headers[q.n_headers++] = (const char *)lines.token.data;
 	}
+	q.body = body;
+	q.body_bytes = text.len;
+	rc = ask(&options, &q, &a, err);
+	return rc < 0 ? rc : judge_sts(form[0].value, &a, ret, err);
+}
+
+static const char *session_or_default(const char *name)
+{
+	return name && *name ? name : "asof";
+}
+
+int s3_fetch_web_identity(const struct s3_fetch_options *o, const char *role_arn,
+                          const char *token_file, const char *session_name,
+                          struct s3_credentials *ret, struct err *err)
+{
+	char *token = NULL;
+
+	*ret = (struct s3_credentials){0};
+	int rc = read_token_file(token_file, &token, err);
+	if (rc == 0) {
+		const struct s3_pair form[] = {
+		        {"Action", "AssumeRoleWithWebIdentity"},
+		        {"Version", "2011-06-15"},
+		        {"RoleArn", role_arn},
+		        {"RoleSessionName", session_or_default(session_name)},
+		        {"WebIdentityToken", token}};
+		rc = ask_sts(o, form, 5, NULL, ret, err);
+		explicit_bzero(token, strlen(token));
+	}
+	free(token);
+	return rc < 0 ? err_wrap(err, rc, "token service") : 0;
+}
+
+int s3_fetch_role(const struct s3_fetch_options *o, const struct s3_credentials *who,
+                  const char *role_arn, const char *external_id, const char *session_name,
+                  struct s3_credentials *ret, struct err *err)
+{
+	const struct s3_pair form[] = {{"Action", "AssumeRole"},
+	                               {"Version", "2011-06-15"},
+	                               {"RoleArn", role_arn},
+	                               {"RoleSessionName", session_or_default(session_name)},
+	                               {"ExternalId", external_id}};
+
+	*ret = (struct s3_credentials){0};
+	int rc = ask_sts(o, form, external_id ? 5 : 4, who, ret, err);
 	return rc < 0 ? err_wrap(err, rc, "token service") : 0;
 }
 

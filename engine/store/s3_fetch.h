@@ -4,7 +4,7 @@
  * machine.  For s3_credentials.c.  Where nobody is there to ask, 0 and nothing in `ret`.
  *
  *   a program   {"Version":1,"AccessKeyId":…,"SecretAccessKey":…,"SessionToken":…,"Expiration":…}
- *   STS         POST Action=AssumeRoleWithWebIdentity; XML
+ *   STS         POST Action=AssumeRoleWithWebIdentity, or AssumeRole, signed; XML
  *   container   GET of the URI that the environment has, with the token that it has; JSON
  *   machine     PUT /latest/api/token, GET /latest/meta-data/iam/security-credentials/[ROLE]; JSON
  */
@@ -25,15 +25,19 @@ int s3_fetch_process(const char *command, const _Atomic bool *stop, struct s3_cr
 int s3_fetch_web_identity(const struct s3_fetch_options *o, const char *role_arn,
                           const char *token_file, const char *session_name,
                           struct s3_credentials *ret, struct err *err) MUST_USE;
+/* By `who`, whom the role trusts.  `external_id` may be NULL. */
+int s3_fetch_role(const struct s3_fetch_options *o, const struct s3_credentials *who,
+                  const char *role_arn, const char *external_id, const char *session_name,
+                  struct s3_credentials *ret, struct err *err) MUST_USE;
 int s3_fetch_container(const _Atomic bool *stop, struct s3_credentials *ret,
                        struct err *err) MUST_USE;
 int s3_fetch_machine(const _Atomic bool *stop, struct s3_credentials *ret,
                      struct err *err) MUST_USE;
 
-/* The answers, for tests.  Pure; `text` is bytes from outside. */
+/* The answers, for tests; `action` of STS is the one that was asked for.  Pure; `text` is bytes from outside. */
 int s3_fetch_parse_json(const char *text, size_t len, struct s3_credentials *ret,
                         struct err *err) MUST_USE;
-int s3_fetch_parse_sts(const char *text, size_t len, struct s3_credentials *ret,
+int s3_fetch_parse_sts(const char *action, const char *text, size_t len, struct s3_credentials *ret,
                        struct err *err) MUST_USE;
 
 #endif

@@ -58,6 +58,9 @@ static int take_setting(struct s3_profile *p, struct piece line, struct err *err
 	        {"role_arn", &p->role_arn},
 	        {"web_identity_token_file", &p->web_identity_token_file},
 	        {"role_session_name", &p->role_session_name},
+	        {"source_profile", &p->source_profile},
+	        {"credential_source", &p->credential_source},
+	        {"external_id", &p->external_id},
 	        {"region", &p->region},
 	};
 	const char *equals = memchr(line.p, '=', line.len);
@@ -196,6 +199,9 @@ void s3_profile_release(struct s3_profile *p)
 	wipe(&p->role_arn);
 	wipe(&p->web_identity_token_file);
 	wipe(&p->role_session_name);
+	wipe(&p->source_profile);
+	wipe(&p->credential_source);
+	wipe(&p->external_id);
 	wipe(&p->region);
 	*p = (struct s3_profile){0};
 }

@@ -22,6 +22,7 @@ struct s3_profile {
 	char *access_key_id, *secret_access_key, *session_token;
 	char *credential_process;
 	char *role_arn, *web_identity_token_file, *role_session_name;
+	char *source_profile, *credential_source, *external_id; /* who assumes the role */
 	char *region;
 	bool found;
 };

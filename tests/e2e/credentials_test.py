@@ -152,6 +152,55 @@ class Credentials(harness.Case):
                    f"web_identity_token_file={self.write('token', identity.WEB_TOKEN)}\n")
         self.works("ASIAISSUED", url=self.s3.url("/a", profile="w"))
 
+    def use_roles(self, text):
+        self.env["AWS_ENDPOINT_URL_STS"] = self.cloud.url + "/sts"
+        self.write(".aws/config", text.replace("ROLE", identity.ROLE))
+        self.write(".aws/credentials", "[base]\naws_access_key_id=AKIAFIXED\n"
+                   "aws_secret_access_key=fixed/secret\n")
+
+    def test_roles_of_profiles(self):
+        """A role that another profile assumes, which may have assumed one itself."""
+        self.use_roles("[profile a]\nrole_arn=ROLE\nsource_profile=base\nexternal_id=e\n"
+                       "[profile b]\nrole_arn=ROLE\nsource_profile=a\nrole_session_name=me\n"
+                       "[profile own]\nrole_arn=ROLE\nsource_profile=own\n"
+                       "aws_access_key_id=AKIAFIXED\naws_secret_access_key=fixed/secret\n")
+        self.works("ASIAISSUED", url=self.s3.url("/a", profile="a"))
+        self.assertEqual(set(self.cloud.assumed), {("AKIAFIXED", "e")})
+        self.cloud.assumed.clear()
+        self.s3.requests.clear()
+        self.works("ASIAISSUED", url=self.s3.url("/b", profile="b"))
+        (first, _), (second, external), *_ = self.cloud.assumed
+        self.assertEqual((first, external), ("AKIAFIXED", None))
+        self.assertTrue(second.startswith("ASIAISSUED"))
+        self.s3.requests.clear()
+        self.works("ASIAISSUED", url=self.s3.url("/c", profile="own"))
+
+    def test_roles_of_places(self):
+        self.use_roles("[profile e]\nrole_arn=ROLE\ncredential_source=Environment\n"
+                       "[profile m]\nrole_arn=ROLE\ncredential_source=Ec2InstanceMetadata\n"
+                       "[profile c]\nrole_arn=ROLE\ncredential_source=EcsContainer\n")
+        self.env |= {"AWS_ACCESS_KEY_ID": "AKIAFIXED", "AWS_SECRET_ACCESS_KEY": "fixed/secret",
+                     "AWS_CONTAINER_CREDENTIALS_FULL_URI": self.cloud.url + "/container",
+                     "AWS_CONTAINER_AUTHORIZATION_TOKEN": identity.CONTAINER}
+        self.use_machine()
+        for name, who in (("e", "AKIAFIXED"), ("m", "ASIAISSUED"), ("c", "ASIAISSUED")):
+            self.cloud.assumed.clear()
+            self.works("ASIAISSUED", url=self.s3.url("/" + name, profile=name))
+            self.assertTrue(self.cloud.assumed[0][0].startswith(who))
+
+    def test_roles_that_cannot_be(self):
+        self.use_roles("[profile x]\nrole_arn=ROLE\nsource_profile=y\n"
+                       "[profile y]\nrole_arn=ROLE\nsource_profile=x\n"
+                       "[profile z]\nrole_arn=ROLE\nsource_profile=gone\n"
+                       "[profile n]\nrole_arn=ROLE\n"
+                       "[profile s]\nrole_arn=ROLE\ncredential_source=Moon\n"
+                       "[profile d]\nrole_arn=another\nsource_profile=base\n")
+        for name, text in (("x", "follow one another"), ("z", "no profile 'gone'"),
+                           ("n", "role_arn without"), ("s", "'Moon' is none of"),
+                           ("d", "403 AccessDenied")):
+            self.fails(text, f"profile '{name}'", "(denied)", url=self.s3.url("/a", profile=name))
+        self.assertEqual(self.s3.seen(), [])
+
     def test_nobody(self):
         self.fails("no credentials in the configuration, the environment", "(denied)")
 

@@ -30,6 +30,7 @@ class Identity:
         self.numbers, self.seen, self.lock = itertools.count(1), [], threading.Lock()
         self.secrets = {SESSION, CONTAINER, WEB_TOKEN}
         self.asked = 0.0  # when last
+        self.assumed = []  # of signed roles: by which key, with which external id
         self.fail = lambda path: None  # a status instead of an answer
         identity = self
 
@@ -96,7 +97,7 @@ class Identity:
                 return (200, self.as_json("Token")) if headers.get("Authorization") == CONTAINER \
                     else (401,)
             if path == "/sts":
-                return self.sts(dict(urllib.parse.parse_qsl(body)))
+                return self.sts(path, headers, body)
             return (404,)
 
     def metadata(self, path, headers):
@@ -108,16 +109,22 @@ class Identity:
             return 200, self.as_json("Token", Code="Success", Type="AWS-HMAC")
         return (404,)
 
-    def sts(self, form):
-        if form.get("Action") != "AssumeRoleWithWebIdentity" or form.get("RoleArn") != ROLE or \
-                form.get("WebIdentityToken") != WEB_TOKEN or not form.get("RoleSessionName"):
+    def sts(self, path, headers, body):
+        form = dict(urllib.parse.parse_qsl(body))
+        action, lower = form.get("Action"), {k.lower(): v for k, v in headers.items()}
+        right = form.get("RoleArn") == ROLE and form.get("RoleSessionName")
+        if action == "AssumeRole":
+            key_id, error = s3_fake.judge(self.keys, "POST", path, "", lower, body.encode())
+            self.assumed.append((key_id, form.get("ExternalId")))
+            right = right and not error
+        else:
+            right = right and form.get("WebIdentityToken") == WEB_TOKEN
+        if not right or action not in ("AssumeRole", "AssumeRoleWithWebIdentity"):
             return 403, ("<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>"
                          "</Error></ErrorResponse>")
         key_id, secret, token, end = self.issue()
-        return 200, ('<AssumeRoleWithWebIdentityResponse '
-                     'xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
-                     "<AssumeRoleWithWebIdentityResult><SubjectFromWebIdentityToken>x"
-                     "</SubjectFromWebIdentityToken><Credentials>"
+        return 200, (f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+                     f"<{action}Result><AssumedRoleUser><Arn>x</Arn></AssumedRoleUser><Credentials>"
                      f"<SessionToken>{token}</SessionToken><SecretAccessKey>{secret}</SecretAccessKey>"
                      f"<Expiration>{end}</Expiration><AccessKeyId>{key_id}</AccessKeyId></Credentials>"
-                     "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>")
+                     f"</{action}Result></{action}Response>")

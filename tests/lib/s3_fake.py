@@ -49,6 +49,31 @@ def signature(secret, scope, when, canonical):
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
+def judge(keys, method, path, query, headers, body):
+    """The id of the access key that signed, and what is wrong with it."""
+    words = headers.get("authorization", "").replace(",", " ").split()
+    fields = dict(w.split("=", 1) for w in words[1:] if "=" in w)
+    key_id, _, scope = fields.get("Credential", "").partition("/")
+    key = keys.get(key_id)
+    if not key:
+        return key_id, "InvalidAccessKeyId"
+    names = fields["SignedHeaders"].split(";")
+    pairs = sorted((quote(k), quote(v)) for k, v in
+                   urllib.parse.parse_qsl(query, keep_blank_values=True))
+    content = hashlib.sha256(body).hexdigest()
+    canonical = "\n".join((
+        method, quote(urllib.parse.unquote(path), "/"), "&".join(f"{k}={v}" for k, v in pairs),
+        *(f"{n}:{' '.join(headers.get(n, '').split())}" for n in names), "", ";".join(names), content))
+    right = signature(key.secret, scope, headers["x-amz-date"], canonical)
+    if right != fields["Signature"] or headers.get("x-amz-content-sha256", content) != content:
+        return key_id, "SignatureDoesNotMatch"
+    if {n for n in headers if n.startswith("x-amz-")} - set(names):
+        return key_id, "AccessDenied"
+    if headers.get("x-amz-security-token") != key.token:
+        return key_id, "InvalidToken"
+    return key_id, "ExpiredToken" if key.expired else None
+
+
 class Fake:
     """`fail(request)` may name an error instead of an answer; `certificate` is (cert, key) of TLS."""
 
@@ -85,7 +110,7 @@ class Fake:
                 headers = {k.lower(): v for k, v in self.headers.items()}
                 path, _, query = self.path.partition("?")
                 pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
-                key_id, error = fake.judge(self.command, path, query, headers, body)
+                key_id, error = judge(fake.keys, self.command, path, query, headers, body)
                 r = Request(self.command, headers["host"], urllib.parse.unquote(path), dict(pairs),
                             headers, key_id, error)
                 error = error or fake.fail(r)
@@ -130,34 +155,6 @@ class Fake:
     def seen(self):
         with self.lock:
             return list(self.requests)
-
-    # ---- who ----
-
-    def judge(self, method, path, query, headers, body):
-        """The access key's id, and what is wrong with it."""
-        words = headers.get("authorization", "").replace(",", " ").split()
-        fields = dict(w.split("=", 1) for w in words[1:] if "=" in w)
-        key_id, _, scope = fields.get("Credential", "").partition("/")
-        key = self.keys.get(key_id)
-        if not key:
-            return key_id, "InvalidAccessKeyId"
-        names = fields["SignedHeaders"].split(";")
-        pairs = sorted((quote(k), quote(v)) for k, v in
-                       urllib.parse.parse_qsl(query, keep_blank_values=True))
-        canonical = "\n".join((
-            method, quote(urllib.parse.unquote(path), "/"), "&".join(f"{k}={v}" for k, v in pairs),
-            *(f"{n}:{' '.join(headers.get(n, '').split())}" for n in names), "", ";".join(names),
-            headers["x-amz-content-sha256"]))
-        right = signature(key.secret, scope, headers["x-amz-date"], canonical)
-        if right != fields["Signature"] or \
-                hashlib.sha256(body).hexdigest() != headers["x-amz-content-sha256"]:
-            return key_id, "SignatureDoesNotMatch"
-        unsigned = {n for n in headers if n.startswith("x-amz-")} - set(names)
-        if unsigned:
-            return key_id, "AccessDenied"
-        if headers.get("x-amz-security-token") != key.token:
-            return key_id, "InvalidToken"
-        return key_id, "ExpiredToken" if key.expired else None
 
     # ---- what ----
 

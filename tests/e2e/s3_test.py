@@ -373,6 +373,64 @@ class Bucket(harness.Case):
         self.assertNotIn("failing", status)
         self.assertEqual(r.stop(), 0, r.log())
 
+    def new_key(self, n):
+        key, secret = f"rotated{n}{os.getpid()}", f"rotatedsecret{n}"
+        server.run("radosgw-admin", "key", "create", "--uid=test", "--key-type=s3",
+                   f"--access-key={key}", f"--secret-key={secret}")
+        return key, secret
+
+    def drop_key(self, key, secret):
+        server.run("radosgw-admin", "key", "rm", "--uid=test", "--key-type=s3",
+                   f"--access-key={key}")
+        env = {**os.environ, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        wait_for("the end of a key", lambda: "(denied)" in self.tool("check", "1", "10", env=env)
+                 .stderr)
+
+    def test_new_keys(self):
+        """Keys are exchanged under a running daemon: of its configuration, and of a profile."""
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        first, second, third = (self.new_key(n) for n in range(3))
+        profile, config = self.path("credentials"), self.path("asof.yml")
+
+        def write_profile(key, secret):
+            with open(profile + ".new", "w", encoding="ascii") as f:
+                f.write(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+            os.rename(profile + ".new", profile)
+
+        def write_config(*keys):
+            with open(config, "w", encoding="utf-8") as f:
+                f.write(f"archive: {self.archive}\nsocket: {self.path('sock')}\n"
+                        f"http: {{listen: none}}\ndbs:\n- path: {self.db_path}\n  replicas:\n"
+                        f"  - url: {self.url}\n")
+                if keys:
+                    f.write(f"    access-key-id: {keys[0]}\n    secret-access-key: {keys[1]}\n")
+
+        def commit_and_see(n, what):
+            commit(db)
+            wait_for(f"commit {n} there, by {what}", lambda: self.restored() == n, 60)
+        write_config(*first)
+        write_profile(*second)
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
+        with open(self.path("log"), "w", encoding="utf-8") as log:
+            daemon = subprocess.Popen(
+                [harness.ASOF, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, env={**env, "AWS_SHARED_CREDENTIALS_FILE": profile})
+        self.addCleanup(daemon.wait)
+        self.addCleanup(daemon.kill)
+        commit_and_see(1, "the first key")
+        write_config()
+        run = asof("reload", "--config", config,
+                   env={**env, "AWS_SHARED_CREDENTIALS_FILE": profile})
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.drop_key(*first)
+        commit_and_see(2, "the profile")
+        write_profile(*third)
+        self.drop_key(*second)
+        commit_and_see(3, "the profile's new key")
+        daemon.terminate()
+        self.assertEqual(daemon.wait(60), 0)
+
     def test_an_outage(self):
         """The server goes away while the application writes: capture goes on, and catches up."""
         db = self.open_db(synchronous="OFF")

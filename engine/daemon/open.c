@@ -91,6 +91,10 @@ static int open_root(const char *root, int *ret_fd, struct err *err)
 	struct err why = ERR_INIT;
 
 	int rc = file_open_dir(AT_FDCWD, root, true, ret_fd, &why);
+	if (rc < 0 && why.sys_errno == ENOTDIR && faccessat(AT_FDCWD, root, F_OK, AT_EACCESS) == 0)
+		return err_set(err, ERR_USAGE, 0,
+		               "archive '%s' is not a directory (name one, or one to be made)",
+		               root);
 	if (rc < 0 && (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR))
 		return err_set(
 		        err, ERR_NOT_FOUND, 0,

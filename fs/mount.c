@@ -35,6 +35,7 @@
 
 struct mount {
 	struct fs_options options;
+	const struct fs_mount_options *given;
 	char *archive_path, *mountpoint; /* resolved */
 	struct fs_ops ops;
 	struct fuse_session *session;
@@ -294,12 +295,38 @@ static bool report(struct mount *m, const struct err *what)
 	return true;
 }
 
+static void open_place(struct mount *m, const char *url, const struct store_options *options,
+                       struct store **stores, size_t *n)
+{
+	struct err why = ERR_INIT;
+
+	if (*n < FS_ALSO_MAX && store_open(url, options, &stores[*n], &why) == 0)
+		++*n;
+	else
+		log_warn("fs", "cannot stand in for '%s': %s", m->archive_path, why.msg);
+}
+
+/* In this process: what talks to a place must not be forked. */
+static int open_archive(struct mount *m, struct archive **ret, struct err *err)
+{
+	struct store *stores[FS_ALSO_MAX];
+	const struct fs_options *o = &m->options;
+	struct archive_options ao = {.cache_bytes = o->cache_bytes,
+	                             .keep_dir = o->keep_dir[0] ? o->keep_dir : NULL,
+	                             .keep_bytes = o->keep_bytes,
+	                             .store = m->given->store,
+	                             .other_stores = stores};
+
+	for (size_t i = 0; i < o->n_also; i++)
+		open_place(m, o->also[i], NULL, stores, &ao.n_other_stores);
+	for (size_t i = 0; i < m->given->n_also; i++)
+		open_place(m, m->given->also[i].url, &m->given->also[i].options, stores,
+		           &ao.n_other_stores);
+	return archive_open(m->archive_path, &ao, ret, err);
+}
+
 static int run(struct mount *m, int log_fd, struct err *err)
 {
-	struct archive_options archive_options = {
-	        .cache_bytes = m->options.cache_bytes,
-	        .keep_dir = m->options.keep_dir[0] ? m->options.keep_dir : NULL,
-	        .keep_bytes = m->options.keep_bytes};
 	struct fs_tree_options tree_options = {.zone = m->options.zone,
 	                                       .list_all = m->options.list_all};
 	struct archive *archive cleanup_archive = NULL;
@@ -312,7 +339,7 @@ static int run(struct mount *m, int log_fd, struct err *err)
 		setenv("TZ", m->options.zone_name, 1);
 		tzset();
 	}
-	int rc = archive_open(m->archive_path, &archive_options, &archive, err);
+	int rc = open_archive(m, &archive, err);
 	if (rc == 0)
 		rc = fs_tree_new(archive, &tree_options, &tree, err);
 	if (rc < 0)
@@ -390,6 +417,7 @@ int fs_mount_main(const struct fs_mount_options *options, struct err *err)
 	if (!m)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a mount");
 	m->report_fd = -1;
+	m->given = options;
 	int rc = fs_options_parse(options->words, &m->options, err);
 	if (rc == 0)
 		rc = resolve(m, options, err);

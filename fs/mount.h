@@ -21,12 +21,21 @@
 #define ASOF_FS_MOUNT_H
 
 #include "engine/base/err.h"
+#include "engine/store/store.h"
 
 struct fs_mount_options {
 	const char *archive;    /* a directory */
 	const char *mountpoint; /* an existing directory */
 	const char *words;      /* of -o, joined by commas; may be NULL: fs/options.h */
 	bool foreground;
+	/* What the configuration says of the archive's store; NULL: nothing. */
+	const struct store_options *store;
+	/* Places that stand in for the archive (view/history.h), behind those of the words. */
+	const struct fs_mount_place {
+		const char *url;
+		struct store_options options;
+	} * also;
+	size_t n_also;
 };
 
 int fs_mount_main(const struct fs_mount_options *options, struct err *err) MUST_USE;

@@ -2,6 +2,7 @@
 #include "fs/options.h"
 
 #include "engine/store/kept.h"
+#include "engine/store/store.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -146,6 +147,16 @@ static const char *value_of(const char *word, const char *key)
 	return strncmp(word, key, n) == 0 && word[n] == '=' ? word + n + 1 : NULL;
 }
 
+static int add_also(const char *word, const char *value, struct fs_options *o, struct err *err)
+{
+	if (!store_is_url(value) && value[0] != '/')
+		return bad_value(word, "neither an absolute path nor a URL", err);
+	if (o->n_also == FS_ALSO_MAX || strlen(value) >= FS_ALSO_SIZE)
+		return bad_value(word, "too many, or too long", err);
+	snprintf(o->also[o->n_also++], FS_ALSO_SIZE, "%s", value);
+	return 0;
+}
+
 static int parse_word(const char *word, struct fs_options *o, struct err *err)
 {
 	const char *value;
@@ -188,6 +199,8 @@ static int parse_word(const char *word, struct fs_options *o, struct err *err)
 		snprintf(o->log_path, sizeof(o->log_path), "%s", value);
 		return 0;
 	}
+	if ((value = value_of(word, "also")))
+		return add_also(word, value, o, err);
 	if ((value = value_of(word, "list"))) {
 		if (strcmp(value, "all") != 0)
 			return bad_value(word, "only list=all is known", err);

@@ -10,6 +10,7 @@
  *   cache_size=N[K|M|G]    memory for decoded blocks
  *   cache=DIR              where stretches of a far archive are kept (store/kept.h); "cache=": nowhere
  *   cache_disk=N[K|M|G]    how much of it
+ *   also=ARCHIVE           another that has the same: in its place where it is damaged; may be repeated
  *   log=FILE               where a mount in the background logs (default: the system's log)
  *
  * What mount(8) and fstab say of every filesystem is taken and ignored: a mount is always
@@ -25,6 +26,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#define FS_ALSO_MAX 7
+#define FS_ALSO_SIZE 1024
+
 struct fs_options {
 	bool allow_other;
 	uid_t uid;
@@ -37,6 +41,8 @@ struct fs_options {
 	char keep_dir[PATH_MAX]; /* empty: nothing is kept */
 	uint64_t keep_bytes;
 	char log_path[PATH_MAX];
+	char also[FS_ALSO_MAX][FS_ALSO_SIZE];
+	size_t n_also;
 };
 
 /* `words` may be NULL. */

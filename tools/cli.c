@@ -156,8 +156,14 @@ int cli_option(struct cli *c, struct err *err)
 	make_getopt_tables(c->command->options, longs, letters);
 	opterr = 0;
 	int id = next_option(c, c->argv, letters, longs);
-	while (id == OPT_CONFIG_FILE || id == OPT_ENV_FILE) /* known already */
+	while (id == OPT_CONFIG_FILE || id == OPT_ENV_FILE || id == OPT_ALSO) {
+		if (id == OPT_ALSO && c->n_also == CLI_ALSO_MAX)
+			return cli_usage(c, err, "--also is given more than %d times",
+			                 CLI_ALSO_MAX);
+		if (id == OPT_ALSO) /* the other two are known already */
+			c->also[c->n_also++] = optarg;
 		id = next_option(c, c->argv, letters, longs);
+	}
 	c->arg = optarg;
 	switch (id) {
 	case -1:

@@ -13,6 +13,7 @@
 #include "engine/base/err.h"
 #include "engine/base/json.h"
 #include "engine/config/config.h"
+#include "engine/store/store.h"
 #include "engine/view/history.h"
 
 #include <limits.h>
@@ -27,6 +28,7 @@ enum {
 	OPT_JSON,
 	OPT_CONFIG_FILE, /* these two are every command's, cli_option() takes them itself */
 	OPT_ENV_FILE,
+	OPT_ALSO,      /* in tables of those that take it; likewise */
 	OPT_FIRST_OWN, /* a command's own begin here */
 };
 
@@ -42,6 +44,12 @@ struct cli_option {
 		OPT_ARCHIVE, "archive", "ARCHIVE",                                                 \
 		        "the archive (default: $ASOF_ARCHIVE, else as configured)"                 \
 	}
+/* Of commands that read: cli_read_archive() takes what is missing or damaged from there. */
+#define CLI_OPTION_ALSO                                                                            \
+	{                                                                                          \
+		OPT_ALSO, "also", "ARCHIVE",                                                       \
+		        "another that has the same: in its place where it is damaged; repeatable"  \
+	}
 #define CLI_OPTION_JSON                                                                            \
 	{                                                                                          \
 		OPT_JSON, "json", NULL, "print JSON"                                               \
@@ -50,6 +58,8 @@ struct cli_option {
 	{                                                                                          \
 		0, NULL, NULL, NULL                                                                \
 	}
+
+#define CLI_ALSO_MAX 7
 
 struct cli;
 
@@ -76,9 +86,11 @@ struct cli {
 	const char *arg; /* argument of the option that cli_option() returned */
 	int n_args;      /* positional ones, known once cli_option() returned 0 */
 	char **args;
-	const char *config_path; /* --config; NULL: not given */
-	const char *env_path;    /* --env-file; NULL: not given */
-	struct config *config;   /* see cli_config() */
+	const char *config_path;        /* --config; NULL: not given */
+	const char *env_path;           /* --env-file; NULL: not given */
+	const char *also[CLI_ALSO_MAX]; /* --also */
+	size_t n_also;
+	struct config *config; /* see cli_config() */
 	bool config_loaded;
 };
 
@@ -151,8 +163,23 @@ bool cli_path_on_host(const struct config *config, const char *path, char out[PA
  */
 int cli_archive_root(struct cli *c, const char *given, const char *db, const char **ret,
                      struct err *err) MUST_USE;
+/* Of a configured archive the folder that is there: a container's path that the host does not have
+ * stands for BACKUP_DIR. */
+const char *cli_of_this_host(const struct config *config, const char *archive);
+/* What the configuration, if one was read, says of a destination with this URL; zeros: nothing. */
+void cli_store_options(const struct cli *c, const char *url, struct store_options *ret);
+/* A place where what is missing or damaged in another is to be had. */
+struct cli_place {
+	const char *url; /* or a directory; lives as long as `c` */
+	struct store_options options;
+};
+/* The places besides `root` that have the history of its databases: those of --also, then those that
+ * the configuration names, if one was named or read.  At most CLI_ALSO_MAX. */
+int cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
+                     size_t *ret_n, struct err *err) MUST_USE;
 /* Opens an archive to be read: what is read of a far one is kept as kept_default() says, and what is
- * missing or damaged comes from the other places of its databases, where it is configured. */
+ * missing or damaged comes from its other places; those that do not open are told of and passed
+ * over. */
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret,
                      struct err *err) MUST_USE;
 /* Opens that. */

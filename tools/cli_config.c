@@ -2,8 +2,6 @@
 /* The configuration that a command goes by, and the archive that it means. */
 #include "tools/cli.h"
 
-#include "engine/store/kept.h"
-
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,8 +74,7 @@ bool cli_path_on_host(const struct config *config, const char *path, char out[PA
 	return access(out, F_OK) == 0;
 }
 
-/* A container's path that the host does not have, while BACKUP_DIR is there. */
-static const char *of_this_host(const struct config *config, const char *archive)
+const char *cli_of_this_host(const struct config *config, const char *archive)
 {
 	if (config->backup_dir && access(archive, F_OK) < 0 &&
 	    access(config->backup_dir, F_OK) == 0)
@@ -105,7 +102,7 @@ static int configured_root(struct cli *c, const struct config *config, const cha
 		                 "the configuration '%.200s' names no archive (give "
 		                 "--archive)",
 		                 config->path ? config->path : config->env_path);
-	*ret = of_this_host(config, root);
+	*ret = cli_of_this_host(config, root);
 	return 0;
 }
 
@@ -130,44 +127,6 @@ int cli_archive_root(struct cli *c, const char *given, const char *db, const cha
 		                 "no archive named: give --archive, set ASOF_ARCHIVE, or write "
 		                 "asof.yml");
 	return configured_root(c, config, db, ret, err);
-}
-
-/* Where else the databases of `root` are, if the configuration was read. */
-static size_t other_places(const struct config *config, const char *root, const char **out,
-                           size_t max)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; config && i < config->n_databases; i++) {
-		const struct config_database *d = &config->databases[i];
-		bool here = d->archive && strcmp(d->archive, root) == 0;
-		for (size_t j = 0; j < d->n_destinations && !here; j++)
-			here = strcmp(d->destinations[j].url, root) == 0;
-		if (here && n < max && d->archive && strcmp(d->archive, root) != 0 &&
-		    access(d->archive, F_OK) == 0)
-			out[n++] = d->archive;
-		for (size_t j = 0; j < d->n_destinations && here && n < max; j++)
-			if (!d->destinations[j].not_configured &&
-			    strcmp(d->destinations[j].url, root) != 0)
-				out[n++] = d->destinations[j].url;
-	}
-	return n;
-}
-
-int cli_read_archive(struct cli *c, const char *root, struct archive **ret, struct err *err)
-{
-	struct archive_options o = {.keep_bytes = 0};
-	const char *others[8] = {NULL};
-	char dir[PATH_MAX];
-	bool keep;
-
-	int rc = kept_default(dir, &o.keep_bytes, &keep, err);
-	if (rc)
-		return rc;
-	o.keep_dir = keep ? dir : NULL;
-	if (c->config_loaded && other_places(c->config, root, others, 7))
-		o.others = others;
-	return archive_open(root, &o, ret, err);
 }
 
 int cli_open_archive_of(struct cli *c, const char *given, const char *db, struct archive **ret,

@@ -177,6 +177,7 @@ static int run_bisect(struct cli *c, struct err *err)
 
 static const struct cli_option bisect_options[] = {
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         {OPT_SINCE, "since", "TIME", "from this moment (default: the first there is)"},
         {OPT_UNTIL, "until", "TIME", "to this one (default: latest)"},
         READING_OPTION_PARAM,

@@ -173,6 +173,7 @@ static int run_diff(struct cli *c, struct err *err)
 
 static const struct cli_option diff_options[] = {
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         {OPT_SUMMARY, "summary", NULL, "print how many rows differ in each table (the default)"},
         {OPT_SQL, "sql", NULL, "print SQL that turns the state at T1 into that at T2"},
         {OPT_TABLE, "table", "NAME", "only this table, its indexes and triggers"},

@@ -158,6 +158,7 @@ static int run_list(struct cli *c, struct err *err)
 static const struct cli_option list_options[] = {
         {OPT_TYPE, "type", "TYPE", "only manual, automated, safety or compressed backups"},
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         CLI_OPTION_JSON,
         CLI_OPTION_END,
 };

@@ -267,6 +267,7 @@ static int run_log(struct cli *c, struct err *err)
 
 static const struct cli_option log_options[] = {
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         {OPT_SINCE, "since", "TIME", "from this moment on"},
         {OPT_UNTIL, "until", "TIME", "up to and with this moment"},
         {'n', "limit", "N", "the last N commits of that span"},

@@ -43,6 +43,24 @@ static int find_places(struct cli *c, struct fs_mount_options *options, struct b
 	               : add_words(words, config->mount.options, err);
 }
 
+/* What the configuration tells of the archive, and of where else its databases are. */
+static int mount(struct cli *c, struct fs_mount_options *options, struct err *err)
+{
+	struct cli_place places[CLI_ALSO_MAX];
+	struct fs_mount_place also[CLI_ALSO_MAX];
+	struct store_options store;
+
+	int rc = cli_other_places(c, options->archive, places, &options->n_also, err);
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < options->n_also; i++)
+		also[i] = (struct fs_mount_place){places[i].url, places[i].options};
+	cli_store_options(c, options->archive, &store);
+	options->also = also;
+	options->store = &store;
+	return fs_mount_main(options, err);
+}
+
 static int run_mount(struct cli *c, struct err *err)
 {
 	cleanup_buf struct buf words = BUF_INIT(WORDS_MAX_BYTES);
@@ -68,7 +86,7 @@ static int run_mount(struct cli *c, struct err *err)
 	    (rc = find_places(c, &options, &words, err)) || (rc = buf_append(&words, "", 1, err)))
 		return rc;
 	options.words = (const char *)words.data;
-	return fs_mount_main(&options, err);
+	return mount(c, &options, err);
 }
 
 static const struct cli_option mount_options[] = {
@@ -91,6 +109,8 @@ const struct cli_command cmd_mount = {
                 "  cache_size=N[K|M|G]    memory for decoded blocks\n"
                 "  cache=DIR              where parts of a far archive are kept (cache=: nowhere)\n"
                 "  cache_disk=N[K|M|G]    how much of it (default 1G)\n"
+                "  also=ARCHIVE           another that has the same, in its place where it is "
+                "damaged\n"
                 "  log=FILE               where a mount in the background logs\n"
                 "Options of mount(8) and fstab are taken too; a mount is always read-only.\n"
                 "In fstab: ARCHIVE DIR fuse.asof ro,noauto,nofail 0 0\n",

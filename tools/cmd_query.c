@@ -169,6 +169,7 @@ static int run_query(struct cli *c, struct err *err)
 
 static const struct cli_option query_options[] = {
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         {OPT_DB, "db", "NAME", "the database, where the archive has several"},
         {OPT_AT, "at", "TIME", "the state as of TIME; also tx:N, mark:NAME"},
         {OPT_TX, "tx", "N", "the state after transaction N"},

@@ -275,6 +275,7 @@ static const struct cli_option options_table[] = {
         {OPT_IF_REPLICA_EXISTS, "if-replica-exists", NULL, "do nothing where there is no history"},
         {OPT_EXPECT_TXID, "expect-txid", "N", "fail if the history ends before commit N"},
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         CLI_OPTION_JSON,
         CLI_OPTION_END,
 };

@@ -71,9 +71,15 @@ int archive_open(const char *root, const struct archive_options *options, struct
 	const char *const *others = options ? options->others : NULL;
 	const struct store_options *so = options ? options->store : NULL;
 	struct store *stores[OTHERS_MAX + 1];
-	size_t n = 0;
+	size_t n = 0, n_more = options ? options->n_other_stores : 0;
 
 	int rc = store_open(root, so, &stores[n], err);
+	for (size_t i = 0; i < n_more; i++) {
+		if (rc == 0 && n < OTHERS_MAX)
+			stores[++n] = options->other_stores[i];
+		else
+			store_free(options->other_stores[i]);
+	}
 	if (rc < 0)
 		return rc;
 	n++;

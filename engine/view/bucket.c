@@ -394,6 +394,8 @@ static int relist(struct history *h, struct err *err)
 	for (int tries = 0; rc == 0 && !current && tries < 3; tries++) {
 		rc = list_all(h, err);
 		if (rc == 0)
+			rc = borrow_add(h, err);
+		if (rc == 0)
 			drop_joined(h);
 		if (rc == 0)
 			rc = settle(h, 0, &current, err);

@@ -75,6 +75,7 @@ void catalog_keep_open(struct entries *old, struct entry *e)
 		if (strcmp(o->file, e->file) != 0 || o->modified_us != e->modified_us)
 			continue;
 		e->place = o->place;
+		e->distrusted = o->distrusted;
 		if (o->open) {
 			e->open = take_ptr(o->open);
 			e->name = o->name;
@@ -375,6 +376,8 @@ int catalog_list(struct history *h, struct err *err)
 			rc = list_folder(h, h->segment_fd, OBJECT_SEALED, &h->segments, err);
 		if (rc == 0)
 			rc = list_folder(h, h->coalesced_fd, OBJECT_COALESCED, &h->coalesced, err);
+		if (rc == 0)
+			rc = borrow_add(h, err);
 		if (rc == 0) /* after what they tell of: what was thinned may go now */
 			rc = list_notes(h, err);
 		if (rc == 0)
@@ -440,6 +443,9 @@ void catalog_release(struct history *h)
 	entries_release(h, &h->segments);
 	entries_release(h, &h->coalesced);
 	entries_release(h, &h->fences);
+	entries_release(h, &h->lent.snapshots);
+	entries_release(h, &h->lent.segments);
+	entries_release(h, &h->shunned);
 	thinned_note_release(&h->thinned);
 	free(h->gaps);
 }
@@ -587,21 +593,43 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 	}
 	bool elsewhere = rc < 0 && ask_elsewhere(h, e, &first);
 	for (size_t i = 0; rc < 0 && elsewhere && i < h->archive->n_stores; i++) {
-		if (i == e->place)
+		if (i == e->place || (e->distrusted >> i & 1))
 			continue;
 		struct err why = ERR_INIT;
+		if (!borrow_same_database(h, i))
+			continue;
 		rc = open_at(h, in, e, i, &o, &why);
 		if (rc == 0)
 			log_warn("view", "read from '%s': %s", h->archive->stores[i]->label,
 			         first.msg);
 	}
-	if (rc < 0)
+	if (rc < 0) {
+		if (elsewhere && in == &h->segments)
+			borrow_shun(h, e);
 		return err_copy(err, &first);
+	}
+	if (e->lent)
+		borrow_tell(h, e, o->place);
 	e->open = o;
 	h->n_open++;
 	*ret = object_ref(e->open);
 	close_idle(h);
 	return 0;
+}
+
+/* Of an entry that was found damaged where it was read. */
+static bool next_place(struct history *h, const struct entries *in, struct entry *e)
+{
+	const struct err damaged = {.kind = ERR_DAMAGED};
+
+	for (size_t i = 0; i < h->archive->n_stores; i++)
+		if (!(e->distrusted >> i & 1) && borrow_same_database(h, i)) {
+			e->place = i;
+			return true;
+		}
+	if (in == &h->segments)
+		borrow_shun(h, e);
+	return borrow_more(h, &damaged);
 }
 
 bool catalog_distrust(struct history *h, struct object *o)
@@ -613,12 +641,10 @@ bool catalog_distrust(struct history *h, struct object *o)
 			struct entry *e = &all[i]->e[j];
 			if (e->open != o)
 				continue;
-			if (o->place + 1 >= h->archive->n_stores)
-				return false;
-			e->place = o->place + 1;
+			e->distrusted |= (uint16_t)(1u << o->place);
 			object_unref(take_ptr(e->open));
 			h->n_open--;
-			return true;
+			return next_place(h, all[i], e);
 		}
 	}
 	return true; /* it is not what would be opened now */

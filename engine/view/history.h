@@ -36,6 +36,9 @@ struct archive_options {
 	/* Archives that have copies of this one's objects, ended by NULL: what is missing or damaged
 	 * is taken from them.  May be NULL; those that cannot be opened are passed over. */
 	const char *const *others;
+	/* More of these, opened: they become the archive's, whatever happens. */
+	struct store *const *other_stores;
+	size_t n_other_stores;
 	/* Where stretches of far objects are kept (store/kept.h); NULL: nowhere. */
 	const char *keep_dir;
 	uint64_t keep_bytes;

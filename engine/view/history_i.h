@@ -38,6 +38,9 @@ struct entry {
 	struct object *open; /* NULL: not open */
 	uint64_t used;       /* when it was last asked for: a counter */
 	bool broken;         /* a growing segment that could not be read */
+	bool lent;           /* the archive has not got it; `place` has (borrow.c) */
+	bool told;           /* of a lent one: that it is read there */
+	uint16_t distrusted; /* a bit for each place where it was found damaged */
 };
 
 /* The objects of one folder, sorted by name.first_txid, then last_txid. */
@@ -45,6 +48,9 @@ struct entries {
 	struct entry *e;
 	size_t n, cap;
 };
+
+#define HISTORY_PLACES_MAX 16u
+enum place_state { PLACE_UNKNOWN, PLACE_SAME, PLACE_OTHER };
 
 struct history {
 	struct archive *archive;
@@ -67,6 +73,13 @@ struct history {
 	unsigned n_followed;           /* segments that came since all was listed */
 	struct entries snapshots, segments, coalesced;
 	struct entries fences; /* in a bucket: those that were read, and are fences */
+	struct {
+		struct entries snapshots, segments;
+	} lent;                 /* what other places have, and the archive had not (borrow.c) */
+	struct entries shunned; /* segments that no place has whole under their name */
+	bool shunned_more;      /* since the last borrow_more() */
+	int64_t borrowed_us;
+	uint8_t places[HISTORY_PLACES_MAX]; /* enum place_state */
 	struct gap_note *gaps;
 	size_t n_gaps;
 	struct thinned_note thinned; /* until_txid 0: nothing was thinned */
@@ -116,6 +129,20 @@ int bucket_take_extent(struct history *h, struct entry *e, struct object *o,
 /* A note, with a NUL behind it; free() it.  Without the lock, too. */
 int place_note(struct history *h, const char *file, char **ret, size_t *ret_len,
                struct err *err) MUST_USE;
+
+/* ---- borrow.c: under h->lock ---- */
+/* Whether a place has the history of this very database: then its objects can stand in. */
+bool borrow_same_database(struct history *h, size_t place);
+/* After an error, which may come of what is missing: whether other places have more than what is
+ * listed.  Then it is worth another try. */
+bool borrow_more(struct history *h, const struct err *why);
+/* A segment could not be had from any place: what others have of its transactions, cut otherwise,
+ * comes into its place. */
+void borrow_shun(struct history *h, const struct entry *e);
+/* Once, that a lent one is read from there. */
+void borrow_tell(struct history *h, const struct entry *e, size_t place);
+/* To a fresh listing, out of which goes what is shunned. */
+int borrow_add(struct history *h, struct err *err) MUST_USE;
 
 /* ---- resolve.c: under h->lock ---- */
 int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct entry **ret_entry,

@@ -550,7 +550,13 @@ struct ask {
 
 static bool ask_again(struct ask *a)
 {
-	if (a->rc == 0 || !resolve_vanished(&a->why))
+	if (a->rc == 0)
+		return false;
+	if (!resolve_vanished(&a->why) || a->tries + 1 == TRIES_MAX) {
+		if (borrow_more(a->h, &a->why))
+			return true;
+	}
+	if (!resolve_vanished(&a->why))
 		return false;
 	if (++a->tries == TRIES_MAX) {
 		a->why.kind = ERR_DAMAGED;

@@ -266,9 +266,14 @@ static int try_open(struct history *h, uint64_t txid, struct view **ret, struct 
  * listing.  What is still missing is damage. */
 static bool plan_again(struct history *h, struct err *why, unsigned tries)
 {
+	if (!resolve_vanished(why) || tries == 5) {
+		LOCK_SCOPE(&h->lock);
+		if (borrow_more(h, why))
+			return true;
+	}
 	if (!resolve_vanished(why))
 		return false;
-	if (tries == 5) {
+	if (tries >= 5) {
 		why->kind = ERR_DAMAGED;
 		return false;
 	}
@@ -399,6 +404,11 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct object 
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
+static int plan_of(struct view *v, struct view *fresh, struct err *err)
+{
+	return v->is_span ? plan_layers(fresh, v->after_txid, v->exact, err) : plan(fresh, err);
+}
+
 /* With the plan locked for writing: the same image out of what there is now.  `bad`: an object that
  * was found damaged.  False: there is nothing else. */
 static bool plan_anew(struct view *v, struct object *bad, struct err *err)
@@ -412,8 +422,13 @@ static bool plan_anew(struct view *v, struct object *bad, struct err *err)
 	h->listed = h->listed && bad;
 	int rc = catalog_refresh(h, !bad, err);
 	if (rc == 0)
-		rc = v->is_span ? plan_layers(&fresh, v->after_txid, v->exact, err)
-		                : plan(&fresh, err);
+		rc = plan_of(v, &fresh, err);
+	if (rc < 0 && borrow_more(h, err)) {
+		drop_plan(&fresh);
+		*err = (struct err)ERR_INIT;
+		rc = catalog_refresh(h, true, err);
+		rc = rc ? rc : plan_of(v, &fresh, err);
+	}
 	if (rc == 0) {
 		drop_plan(v);
 		v->base = fresh.base;

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Objects that the archive lost and one of its other places has.
+ *
+ * What is damaged is opened there under the same key (catalog.c).  That need not be there: segments
+ * of level 0 are cut as their destination was reached.  And what is missing shows in no listing: so when something cannot be had, the other places are listed, at most once in
+ * BORROW_US, and what they have beyond the archive's own is added to each listing from then on.
+ * To a directory, whose segments without a range in their names are those that are being written,
+ * none of level 0 are.
+ */
+#include "engine/view/history_i.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+
+#define BORROW_US (300 * US_PER_SECOND)
+#define NOTE_MAX 4096u
+
+/* Another database may have the same name. */
+bool borrow_same_database(struct history *h, size_t place)
+{
+	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX + 1);
+	struct store *s = h->archive->stores[place];
+	struct source_note note;
+	char key[STORE_KEY_MAX];
+	struct err why = ERR_INIT;
+
+	if (place == 0 || place >= HISTORY_PLACES_MAX || h->places[place] == PLACE_SAME)
+		return place < HISTORY_PLACES_MAX;
+	if (h->places[place] == PLACE_OTHER)
+		return false;
+	snprintf(key, sizeof(key), "local/%s/source", h->name);
+	int rc = store_get(s, key, NOTE_MAX, &b, &why);
+	rc = rc ? rc : buf_append(&b, "", 1, &why);
+	rc = rc ? rc : source_note_parse((char *)b.data, b.len - 1, &note, &why);
+	if (rc < 0) {
+		if (why.kind != ERR_NOT_FOUND) /* which many places may be */
+			log_warn("view", "cannot stand in db=%s place=%s: %s", h->name, s->label,
+			         why.msg);
+		return false;
+	}
+	h->places[place] = note.id == h->source.id ? PLACE_SAME : PLACE_OTHER;
+	if (h->places[place] == PLACE_OTHER)
+		log_warn("view", "cannot stand in db=%s place=%s: it is another database's history",
+		         h->name, s->label);
+	return h->places[place] == PLACE_SAME;
+}
+
+/* ---- listing ---- */
+
+struct borrowing {
+	struct history *h;
+	size_t place, prefix_len, n;
+};
+
+static bool has(const struct entries *es, const char *file)
+{
+	for (size_t i = 0; i < es->n; i++)
+		if (strcmp(es->e[i].file, file) == 0)
+			return true;
+	return false;
+}
+
+static int take(struct borrowing *b, struct entries *lent, enum object_type folder,
+                const char *file, const struct store_entry *s, struct err *err)
+{
+	struct entry e = {
+	        .bytes = s->bytes, .modified_us = s->modified_us, .place = b->place, .lent = true};
+
+	if (strlen(file) >= sizeof(e.file) || !object_name_parse(file, &e.name) ||
+	    !catalog_belongs(&e.name, folder))
+		return 0;
+	if (e.name.type == OBJECT_GROWING && (!b->h->in_bucket || s->bytes <= GROW_HEADER_SIZE))
+		return 0;
+	snprintf(e.file, sizeof(e.file), "%s", file);
+	b->n++;
+	return entries_add(lent, &e, err);
+}
+
+static int take_listed(void *ctx, const struct store_entry *s, struct err *err)
+{
+	struct borrowing *b = ctx;
+	struct history *h = b->h;
+	const char *rest = s->key + b->prefix_len, *slash = strchr(rest, '/');
+
+	if (!slash || strchr(slash + 1, '/'))
+		return 0;
+	if (strncmp(rest, "segment/", 8) == 0)
+		return take(b, &h->lent.segments, OBJECT_SEALED, slash + 1, s, err);
+	if (strncmp(rest, "snapshot/", 9) == 0)
+		return take(b, &h->lent.snapshots, OBJECT_SNAPSHOT, slash + 1, s, err);
+	return 0; /* coalesced ones only spare time */
+}
+
+static size_t list_place(struct history *h, size_t place)
+{
+	struct borrowing b = {.h = h, .place = place};
+	char prefix[STORE_KEY_MAX];
+	struct err why = ERR_INIT;
+
+	if (!borrow_same_database(h, place))
+		return 0;
+	b.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "local/%s/", h->name);
+	if (store_list(h->archive->stores[place], prefix, NULL, true, take_listed, &b, &why) < 0)
+		log_warn("view", "cannot stand in db=%s place=%s: %s", h->name,
+		         h->archive->stores[place]->label, why.msg);
+	return b.n;
+}
+
+/* No base, or one whose first transactions are not there. */
+static bool lacks_beginning(struct history *h)
+{
+	uint64_t first = UINT64_MAX;
+
+	if (h->thinned.until_txid)
+		return false;
+	for (size_t i = 0; i < h->snapshots.n; i++) {
+		const struct object_name *n = &h->snapshots.e[i].name;
+		if (n->first_txid <= n->last_txid && n->first_txid < first)
+			first = n->first_txid;
+	}
+	return h->snapshots.n == 0 ? h->segments.n > 0
+	                           : first != UINT64_MAX && !catalog_segment_of(h, first);
+}
+
+bool borrow_more(struct history *h, const struct err *why)
+{
+	size_t n = 0;
+	bool lost = why->kind == ERR_DAMAGED || resolve_vanished(why) ||
+	            (why->kind == ERR_NOT_FOUND && lacks_beginning(h));
+
+	bool more = h->shunned_more && h->lent.segments.n;
+
+	if (!lost || h->archive->n_stores < 2)
+		return false;
+	if (more)
+		h->listed = h->shunned_more = false;
+	if (more || (h->borrowed_us && clock_mono_us() - h->borrowed_us < BORROW_US))
+		return more;
+	for (size_t i = 1; i < h->archive->n_stores; i++)
+		n += list_place(h, i);
+	h->borrowed_us = clock_mono_us();
+	h->shunned_more = false;
+	if (n)
+		h->listed = false; /* then they are in the next listing */
+	return n > 0;
+}
+
+void borrow_shun(struct history *h, const struct entry *e)
+{
+	struct entry copy = *e;
+
+	copy.open = NULL;
+	if (h->archive->n_stores < 2 || has(&h->shunned, e->file) ||
+	    (e->name.type == OBJECT_GROWING && !h->in_bucket) ||
+	    entries_add(&h->shunned, &copy, NULL) < 0)
+		return;
+	h->shunned_more = true;
+	log_warn("view", "damaged db=%s: '%s' is read from what other places have of it", h->name,
+	         e->file);
+}
+
+/* ---- adding ---- */
+
+/* What is before one that goes may end sooner here than there, where the same key holds more. */
+static void replace_by_lent(struct history *h, struct entry *e)
+{
+	for (size_t i = 0; i < h->lent.segments.n; i++) {
+		const struct entry *l = &h->lent.segments.e[i];
+		if (strcmp(l->file, e->file) != 0)
+			continue;
+		h->n_open -= e->open != NULL;
+		object_unref(e->open);
+		*e = *l;
+		return;
+	}
+}
+
+/* They are sorted. */
+static void drop_shunned(struct history *h)
+{
+	struct entries *es = &h->segments;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < es->n; i++) {
+		if (has(&h->shunned, es->e[i].file)) {
+			h->n_open -= es->e[i].open != NULL;
+			object_unref(es->e[i].open);
+			if (kept && es->e[kept - 1].name.type == OBJECT_GROWING &&
+			    !es->e[kept - 1].lent)
+				replace_by_lent(h, &es->e[kept - 1]);
+		} else {
+			es->e[kept++] = es->e[i];
+		}
+	}
+	es->n = kept;
+}
+
+/* `own` is sorted. */
+static bool has_sorted(const struct entries *own, size_t n, const struct entry *e)
+{
+	size_t lo = 0, hi = n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (own->e[mid].name.first_txid < e->name.first_txid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < n && own->e[lo].name.first_txid == e->name.first_txid; lo++)
+		if (strcmp(own->e[lo].file, e->file) == 0)
+			return true;
+	return false;
+}
+
+/* Several places may have lent the same: the first of them does. */
+static int add(struct entries *own, const struct entries *lent, struct err *err)
+{
+	size_t n = own->n, kept = 0;
+	int rc = 0;
+
+	if (lent->n == 0)
+		return 0;
+	for (size_t i = 0; i < lent->n && rc == 0; i++)
+		if (!has_sorted(own, n, &lent->e[i]))
+			rc = entries_add(own, &lent->e[i], err);
+	entries_sort(own);
+	for (size_t i = 0; i < own->n; i++) {
+		if (kept && own->e[i].lent && strcmp(own->e[kept - 1].file, own->e[i].file) == 0)
+			continue;
+		own->e[kept++] = own->e[i];
+	}
+	own->n = kept;
+	return rc;
+}
+
+void borrow_tell(struct history *h, const struct entry *e, size_t place)
+{
+	struct entries *const lists[] = {&h->lent.snapshots, &h->lent.segments};
+	bool told = has(&h->shunned, e->file);
+
+	for (size_t i = 0; i < 2; i++)
+		for (size_t j = 0; j < lists[i]->n; j++)
+			if (strcmp(lists[i]->e[j].file, e->file) == 0) {
+				told = told || lists[i]->e[j].told;
+				lists[i]->e[j].told = true;
+			}
+	if (!told)
+		log_warn("view", "missing db=%s: '%s' is read from '%s'", h->name, e->file,
+		         h->archive->stores[place]->label);
+}
+
+int borrow_add(struct history *h, struct err *err)
+{
+	if (h->lent.segments.n) /* else its error tells more than a hole */
+		drop_shunned(h);
+	int rc = add(&h->snapshots, &h->lent.snapshots, err);
+	return rc ? rc : add(&h->segments, &h->lent.segments, err);
+}

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# runner: timeout=300 asan
+"""An archive in two places: what one of them lost, or has damaged, comes from the other."""
+
+import errno
+import os
+import shutil
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import harness  # noqa: E402
+import sshd  # noqa: E402
+from harness import asof, commit, counter_of, make_counter, wait_for  # noqa: E402
+
+NAME = "trades.db"
+
+
+def objects_of(place):
+    for folder in ("segment", "snapshot"):
+        below = os.path.join(place, "local", NAME, folder)
+        for file in sorted(os.listdir(below)):
+            if file.endswith(".wal.gz") or file.endswith(".db.gz"):
+                yield os.path.join(below, file)
+
+
+def flip(path, at=None):
+    """Every bit of a byte, in the middle if nothing else is said."""
+    with open(path, "r+b") as f:
+        at = os.path.getsize(path) // 2 if at is None else at
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 0xff]))
+
+
+class Places(harness.Case):
+    """Twelve commits, shipped to two places; their machine was lost."""
+
+    N = 12
+
+    def setUp(self):
+        super().setUp()
+        self.server = sshd.Sshd(self.path("ssh")).start()
+        self.addCleanup(self.server.stop)
+        self.places = [self.path("a"), self.path("b")]
+        self.urls = [self.server.url(p) for p in self.places]
+        self.env = {**os.environ, "ASOF_CACHE_DIR": ""}
+        self.db = self.open_db()
+        make_counter(self.db)
+        self.writer = self.replicate(*self.urls)
+        self.writer.wait_ready()
+        self.times = {}
+        for i in range(1, self.N + 1):
+            commit(self.db)
+            if i % 3 == 0:
+                for url in self.urls:
+                    self.wait_shipped(url, i)
+                self.times[i] = time.time()
+                time.sleep(0.05)
+        self.assertEqual(self.writer.stop(), 0, self.writer.log())
+        self.db.close()
+        shutil.rmtree(self.archive)
+
+    def run_asof(self, *args):
+        return asof(*args, env=self.env, timeout=100)
+
+    def wait_shipped(self, url, n):
+        def there():
+            run = self.run_asof("query", "--archive", url, NAME, "SELECT n FROM counter")
+            return run.returncode == 0 and str(n) in run.stdout.split()
+        wait_for(f"commit {n} at {url}", there, patience=100)
+
+    def query(self, i, *also):
+        return self.run_asof("query", "--archive", self.urls[0], *also, "--at",
+                             f"@{self.times[i]:.6f}", NAME, "SELECT n FROM counter")
+
+    def each_right(self, file, also):
+        """Whether a line named the object: at most one in each command did."""
+        told = 0
+        for i in self.times:
+            run = self.query(i, *also)
+            self.assertEqual(run.returncode, 0, (file, run.stderr))
+            self.assertIn(str(i), run.stdout.split(), file)
+            lines = [line for line in run.stderr.splitlines() if file in line]
+            self.assertLessEqual(len(lines), 1, run.stderr)
+            told += len(lines) or "lacks transaction" in run.stderr
+        return told > 0
+
+    def test_from_the_other(self):
+        also = ("--also", self.urls[1])
+        flipped, removed = 0, 0
+        newest = [p for p in objects_of(self.places[0]) if p.endswith(".wal.gz")][-1]
+        for path in list(objects_of(self.places[0])):
+            file = os.path.basename(path)
+            kept = self.path("kept")
+            shutil.copy2(path, kept)
+            flip(path, 100)  # in the first block
+            flipped += self.each_right(file, also)
+            if path == newest:  # of which one place alone cannot tell that it was there
+                shutil.copy2(kept, path)
+                continue
+            os.unlink(path)
+            removed += self.each_right(file, also)
+            shutil.copy2(kept, path)
+        self.assertGreaterEqual(flipped, 2)
+        self.assertGreaterEqual(removed, 1)
+
+    def test_restore_and_mount(self):
+        """Every object of the first place is damaged, and the others are there."""
+        harness.need_fuse()
+        paths = list(objects_of(self.places[0]))
+        for path in paths:
+            flip(path)
+        os.unlink(paths[1])
+        for i in self.times:
+            out = self.path(f"restored-{i}.db")
+            run = self.run_asof("restore", "--at", f"@{self.times[i]:.6f}", "--archive", self.urls[0],
+                                "--also", self.urls[1], "-o", out)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(counter_of(out), i)
+        mnt, log = self.path("mnt"), self.path("mount.log")
+        os.mkdir(mnt)
+        run = self.run_asof("mount", self.urls[0], mnt, "-o", f"also={self.urls[1]},log={log}")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.addCleanup(asof, "umount", mnt)
+        for i, when in self.times.items():
+            self.assertEqual(counter_of(os.path.join(mnt, "at", f"@{when:.6f}", NAME)), i)
+        with open(log, encoding="utf-8") as f:
+            text = f.read()
+        self.assertTrue(any(os.path.basename(p) in text for p in paths), text)
+        # Under its own name, or as what the object before it lacks: the places are cut otherwise.
+        self.assertTrue(os.path.basename(paths[1]) in text or "lacks transaction" in text, text)
+
+    def test_both_damaged(self):
+        harness.need_fuse()
+        newest = [p for p in objects_of(self.places[0]) if p.endswith(".wal.gz")][-1]
+        file = os.path.basename(newest)
+        mnt, log = self.path("mnt"), self.path("mount.log")
+        os.mkdir(mnt)
+        for place in self.places:
+            flip(os.path.join(place, "local", NAME, "segment", file))
+        run = self.query(self.N, "--also", self.urls[1])
+        self.assertEqual(run.returncode, 4, run.stderr)
+        self.assertIn(file, run.stderr)
+        run = self.run_asof("mount", self.urls[0], mnt, "-o", f"also={self.urls[1]},log={log}")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.addCleanup(asof, "umount", mnt)
+        with self.assertRaises(OSError) as caught:
+            with open(os.path.join(mnt, "at", f"@{self.times[self.N]:.6f}", NAME), "rb") as f:
+                f.read()
+        self.assertEqual(caught.exception.errno, errno.EIO)
+        with open(log, encoding="utf-8") as f:
+            self.assertIn(file, f.read())
+
+    def test_from_the_configuration(self):
+        """One of them is configured as the database's destination, and named by nobody."""
+        config = self.path("asof.yml")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"dbs:\n  - path: {self.db_path}\n    replicas:\n"
+                    + "".join(f"      - url: {u}\n" for u in self.urls))
+        path = next(p for p in objects_of(self.places[0]) if p.endswith(".db.gz"))
+        os.unlink(path)
+        run = self.query(6)
+        self.assertNotEqual(run.returncode, 0)
+        run = self.query(6, "--config", config)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("6", run.stdout.split())
+
+    def test_another_database(self):
+        """A place that has another database under the name stands in for nothing."""
+        other, other_url = self.path("other"), self.server.url(self.path("c"))
+        os.mkdir(other)
+        db = self.open_db(os.path.join(other, NAME))
+        make_counter(db)
+        writer = self.replicate(other_url, db=os.path.join(other, NAME),
+                                archive=self.path("other-archive"))
+        writer.wait_ready()
+        commit(db)
+        self.wait_shipped(other_url, 1)
+        self.assertEqual(writer.stop(), 0, writer.log())
+        db.close()
+        for path in objects_of(self.places[0]):
+            flip(path)
+        run = self.query(self.N, "--also", other_url)
+        self.assertEqual(run.returncode, 4, run.stderr)
+        self.assertIn("another database", run.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

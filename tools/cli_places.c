@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where an archive's databases lie besides, and archives that are read with what those have. */
+#include "tools/cli.h"
+
+#include "engine/base/log.h"
+#include "engine/daemon/shipping.h"
+#include "engine/store/kept.h"
+
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+void cli_store_options(const struct cli *c, const char *url, struct store_options *ret)
+{
+	const struct config *config = c->config_loaded ? c->config : NULL;
+
+	*ret = (struct store_options){.key_file = NULL};
+	for (size_t i = 0; config && i < config->n_databases; i++) {
+		const struct config_database *d = &config->databases[i];
+		for (size_t j = 0; j < d->n_destinations; j++)
+			if (strcmp(d->destinations[j].url, url) == 0) {
+				struct shipping_destination at;
+				shipping_destination_of(&d->destinations[j], &at);
+				shipping_store_options(&at, ret);
+				return;
+			}
+	}
+}
+
+struct places {
+	struct cli *cli;
+	const char *root;
+	struct cli_place *v;
+	size_t n;
+};
+
+static void add_place(struct places *p, const char *url)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (strcmp(p->v[i].url, url) == 0)
+			return;
+	if (p->n == CLI_ALSO_MAX || strcmp(url, p->root) == 0)
+		return;
+	p->v[p->n].url = url;
+	cli_store_options(p->cli, url, &p->v[p->n].options);
+	p->n++;
+}
+
+static bool is_place_of(const struct config *config, const struct config_database *d,
+                        const char *root)
+{
+	bool here = d->archive && (strcmp(d->archive, root) == 0 ||
+	                           strcmp(cli_of_this_host(config, d->archive), root) == 0);
+
+	for (size_t j = 0; j < d->n_destinations && !here; j++)
+		here = strcmp(d->destinations[j].url, root) == 0;
+	return here;
+}
+
+static void add_configured(struct places *p, const struct config *config,
+                           const struct config_database *d)
+{
+	const char *archive = d->archive ? cli_of_this_host(config, d->archive) : NULL;
+
+	if (archive && access(archive, F_OK) == 0)
+		add_place(p, archive);
+	for (size_t j = 0; j < d->n_destinations; j++)
+		if (!d->destinations[j].not_configured)
+			add_place(p, d->destinations[j].url);
+}
+
+int cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
+                     size_t *ret_n, struct err *err)
+{
+	struct places p = {c, root, ret, 0};
+	const struct config *config = c->config_loaded ? c->config : NULL;
+	int rc = c->config_path && !config ? cli_config(c, &config, err) : 0;
+
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < c->n_also; i++)
+		add_place(&p, c->also[i]);
+	for (size_t i = 0; config && i < config->n_databases; i++)
+		if (is_place_of(config, &config->databases[i], root))
+			add_configured(&p, config, &config->databases[i]);
+	*ret_n = p.n;
+	return 0;
+}
+
+int cli_read_archive(struct cli *c, const char *root, struct archive **ret, struct err *err)
+{
+	struct cli_place places[CLI_ALSO_MAX];
+	struct store *others[CLI_ALSO_MAX];
+	struct store_options so;
+	struct archive_options o = {.store = &so, .other_stores = others};
+	char dir[PATH_MAX];
+	size_t n = 0;
+	bool keep;
+
+	int rc = kept_default(dir, &o.keep_bytes, &keep, err);
+	rc = rc ? rc : cli_other_places(c, root, places, &n, err);
+	if (rc)
+		return rc;
+	cli_store_options(c, root, &so); /* after it was read, above */
+	o.keep_dir = keep ? dir : NULL;
+	for (size_t i = 0; i < n; i++) {
+		struct err why = ERR_INIT;
+		if (store_open(places[i].url, &places[i].options, &others[o.n_other_stores],
+		               &why) == 0)
+			o.n_other_stores++;
+		else
+			log_warn("view", "cannot stand in for '%s': %s", root, why.msg);
+	}
+	return archive_open(root, &o, ret, err);
+}

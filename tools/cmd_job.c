@@ -5,7 +5,7 @@
  *
  *   asof job verify|verify-full ARCHIVE NAME
  *   asof job retain ARCHIVE NAME TIERS MAX_BYTES MIN_FREE_BYTES MIN_FREE_PERCENT
- *   asof job send URL                          backups; with --config, --env-file likewise
+ *   asof job send URL [GRACE_US]               backups; with --config, --env-file likewise
  *   asof job observe SOCKET [no-expand]        with --config, --env-file as the daemon has them
  *
  * TIERS is EVERY_US:AGE_US,… from the finest to the coarsest, or "all".
@@ -93,13 +93,17 @@ static int run_retain(struct cli *c, struct err *err)
 static int run_send(struct cli *c, struct err *err)
 {
 	struct sending_place places[SENDING_PLACES_MAX];
-	const struct sending_options o = {.root = NULL};
+	struct sending_options o = {.look = c->n_args > 2};
+	uint64_t grace_us = 0;
 	struct backup_sent sent;
 	const struct config *config;
 	int rc = cli_config(c, &config, err);
 
+	if (rc == 0 && c->n_args > 2)
+		rc = cli_number(c, "GRACE_US", c->args[2], 1, INT64_MAX, &grace_us, err);
 	if (rc)
 		return rc;
+	o.grace_us = (int64_t)grace_us;
 	size_t n = sending_places(c->config, places);
 	for (size_t i = 0; i < n; i++)
 		if (strcmp(places[i].destination->url, c->args[1]) == 0)
@@ -135,7 +139,7 @@ static int run_job(struct cli *c, struct err *err)
 	int rc = cli_check_args(c, 2, 7, "arguments", err);
 	if (rc)
 		return rc;
-	if (c->n_args == 2 && strcmp(c->args[0], "send") == 0)
+	if (c->n_args <= 3 && strcmp(c->args[0], "send") == 0)
 		return run_send(c, err);
 	if (strcmp(c->args[0], "observe") == 0)
 		return run_observe(c, err);

@@ -2,6 +2,7 @@
 #include "engine/backup/backup_i.h"
 #include "engine/backup/send_i.h"
 #include "engine/base/file.h"
+#include "engine/base/json.h"
 #include "engine/base/log.h"
 #include "engine/store/keys.h"
 
@@ -287,12 +288,20 @@ static bool is_settled(const struct sent_state *st, const struct backup_entry *e
 	return json_object_get(st->settled, key) != NULL;
 }
 
-static int settle(json_t *settled, const struct backup_entry *e, struct err *err)
+static bool is_there(const struct sent_state *st, const struct backup_entry *e)
 {
 	char key[KEY_MAX];
 
 	make_key(e->type, e->path, key);
-	return json_object_set_new(settled, key, json_true()) < 0
+	return json_is_true(json_object_get(st->settled, key));
+}
+
+static int settle(json_t *settled, const struct backup_entry *e, bool there, struct err *err)
+{
+	char key[KEY_MAX];
+
+	make_key(e->type, e->path, key);
+	return json_object_set_new(settled, key, json_boolean(there)) < 0
 	               ? err_set(err, ERR_NOMEM, 0, "no memory to send backups")
 	               : 0;
 }
@@ -313,6 +322,8 @@ static void count(const struct backup_send_options *o, const struct backup_list 
 			k->n_waiting++;
 			continue;
 		}
+		if (!is_there(st, e))
+			continue;
 		k->n_there++;
 		k->bytes_there += e->size_bytes + e->companion_bytes;
 		k->newest_us = e->time_us > k->newest_us ? e->time_us : k->newest_us;
@@ -334,31 +345,108 @@ static int take_failure(struct sending *s, const struct err *why)
 	return is_of_one(why) ? 0 : s->rc;
 }
 
+/* Keys that lie there: as listed but for conflicts, and what was put since. */
+static size_t keys_there(const struct sending *s, const struct backup_list *list, const char **keys)
+{
+	char key[KEY_MAX];
+	const char *known;
+	json_t *value;
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_stored; i++)
+		keys[n++] = s->stored[i].key;
+	for (size_t i = 0; i < list->n; i++) {
+		make_key(list->entries[i].type, list->entries[i].path, key);
+		for (size_t k = 0; k < n && !json_is_true(json_object_get(s->state->settled, key));
+		     k++)
+			if (strcmp(keys[k], key) == 0)
+				keys[k--] = keys[--n];
+	}
+	json_object_foreach(s->state->settled, known,
+	                    value) if (json_is_true(value) && !find_stored(s, known)) keys[n++] =
+	        known;
+	return n;
+}
+
+static int expire(struct sending *s, const struct backup_list *list, struct err *err)
+{
+	cleanup_free const char **keys = calloc(s->n_stored + list->n + 1, sizeof(*keys));
+
+	if (!keys)
+		return err_set(err, ERR_NOMEM, 0, "no memory to send backups");
+	size_t n = keys_there(s, list, keys);
+	return expire_run(s->options, s->state, keys, n, clock_now_us(), err);
+}
+
+static int find_unwanted(struct sending *s, const struct backup_list *list, bool *unwanted,
+                         struct err *err)
+{
+	cleanup_free const char **keys = calloc(s->n_stored + 1, sizeof(*keys));
+
+	if (!keys)
+		return err_set(err, ERR_NOMEM, 0, "no memory to send backups");
+	for (size_t i = 0; i < s->n_stored; i++)
+		keys[i] = s->stored[i].key;
+	return expire_unwanted(s->options, s->state, keys, s->n_stored, list, clock_now_us(),
+	                       unwanted, err);
+}
+
+/* What lies there now, and nothing else. */
+static void forget_the_gone(struct sending *s)
+{
+	const char *key;
+	json_t *value;
+	void *next;
+
+	json_object_clear(s->state->settled);
+	json_object_foreach_safe(s->state->ours, next, key, value) if (!find_stored(s, key))
+	        json_object_del(s->state->ours, key);
+}
+
+static int send_one(struct sending *s, const struct backup_list *list, const struct backup_entry *e,
+                    bool unwanted, struct err *err)
+{
+	struct sent_state *st = s->state;
+	uint64_t before = st->known.n_sent;
+	char key[KEY_MAX];
+
+	make_key(e->type, e->path, key);
+	if (unwanted && !find_stored(s, key))
+		return settle(st->settled, e, false, err);
+	int rc = send_entry(s, e, err);
+	rc = rc ? rc : settle(st->settled, e, true, err);
+	if (rc == 0 && json_object_set_new(st->ours, key,
+	                                   json_pack("{so sb}", "db", json_text(e->db), "raw",
+	                                             (int)e->raw)) < 0)
+		rc = err_set(err, ERR_NOMEM, 0, "no memory to send backups");
+	if (rc || st->known.n_sent == before)
+		return rc;
+	count(s->options, list, st);
+	return sent_write(s->options->root, st, err); /* as far as it came */
+}
+
 static int send_all(struct sending *s, const struct backup_list *list)
 {
 	const struct backup_send_options *o = s->options;
+	cleanup_free bool *unwanted = calloc(list->n + 1, sizeof(*unwanted));
 	struct err why = ERR_INIT;
-	int rc = look(s, &why);
+	int rc = unwanted ? look(s, &why) : err_set(&why, ERR_NOMEM, 0, "no memory");
 
-	/* What lies there now, and nothing else. */
 	if (rc == 0)
-		json_object_clear(s->state->settled);
+		forget_the_gone(s);
+	if (rc == 0 && o->retention)
+		rc = find_unwanted(s, list, unwanted, &why);
 	for (size_t i = 0; i < list->n && rc == 0; i++) {
-		const struct backup_entry *e = &list->entries[i];
-		uint64_t before = s->state->known.n_sent;
-		if (!is_wanted(o, e))
+		if (!is_wanted(o, &list->entries[i]))
 			continue;
-		rc = send_entry(s, e, &why);
-		rc = rc ? rc : settle(s->state->settled, e, &why);
-		if (rc == 0 && s->state->known.n_sent != before) {
-			count(o, list, s->state);
-			rc = sent_write(o->root, s->state, &why); /* as far as it came */
-		}
+		rc = send_one(s, list, &list->entries[i], unwanted[i], &why);
 		if (rc) {
 			rc = take_failure(s, &why);
 			why = (struct err)ERR_INIT;
 		}
 	}
+	if (rc == 0 && o->retention)
+		rc = expire(s, list, &why);
 	if (rc && s->rc == 0)
 		s->rc = err_copy(s->err, &why);
 	return s->rc;

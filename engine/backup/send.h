@@ -14,7 +14,12 @@
  *  (4) Nothing is asked of the store while there is nothing that it may lack, but one look every
  *      `look_us`.
  *  (5) Where an archive is encrypted (store/keys.h) nothing is put in the clear: REFUSED.
- *  (6) What is known of a store is kept in ROOT/.sent-XXXXXXXXXXXXXXXX, a text of JSON.  It can go
+ *  (6) What `retention` does not keep there goes, in two steps: it is noted, and deleted when it has
+ *      been so for `grace_us` and still is.  Of a database the newest good one that is there stays
+ *      whatever the rules say; what they would not keep there is not sent.  Nothing is deleted but
+ *      what was sent from here, or `owns` says is ours.  Nobody needs deletion: where it is denied,
+ *      it stays, which is said once.
+ *  (7) What is known of a store is kept in ROOT/.sent-XXXXXXXXXXXXXXXX, a text of JSON.  It can go
  *      at any time: the store is looked at again.
  */
 #ifndef ASOF_BACKUP_SEND_H
@@ -25,6 +30,7 @@
 #include "engine/store/store.h"
 
 #define BACKUP_SEND_LOOK_US (6 * 3600 * US_PER_SECOND)
+#define BACKUP_SEND_GRACE_US (24 * 3600 * US_PER_SECOND)
 
 struct backup_send_options {
 	const char *root; /* the archive, a directory */
@@ -34,8 +40,12 @@ struct backup_send_options {
 	 * not asked: they are somebody's, and stay where they are. */
 	bool (*wants)(void *ctx, const struct backup_entry *e);
 	void *ctx;
-	int64_t look_us; /* 0: the default */
-	bool look;       /* at the store, whatever is known of it */
+	/* (6); NULL: all is kept. */
+	const struct backup_retention *retention;
+	bool (*owns)(void *ctx, const struct backup_entry *e);
+	int64_t grace_us; /* 0: the default */
+	int64_t look_us;  /* 0: the default */
+	bool look;        /* at the store, whatever is known of it */
 	/* Now and then; false: stop (CANCELLED).  May be NULL. */
 	bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
 	void *progress_ctx;
@@ -47,9 +57,11 @@ struct backup_sent {
 	int64_t at_us;               /* of the last look that came to its end; 0: never */
 	uint64_t n_there, n_waiting; /* of the backups here that go there */
 	uint64_t bytes_there;
-	int64_t newest_us;        /* the time of the newest that is there; 0: none */
-	uint64_t n_sent, n_bytes; /* by all runs since the file was made */
-	int64_t trouble_us;       /* since when it fails; 0: it does not */
+	int64_t newest_us;              /* the time of the newest that is there; 0: none */
+	uint64_t n_sent, n_bytes;       /* by all runs since the file was made */
+	uint64_t n_expiring, n_deleted; /* noted to go; gone, by all runs */
+	bool no_delete;                 /* deletion was denied */
+	int64_t trouble_us;             /* since when it fails; 0: it does not */
 	char trouble[300];
 };
 

@@ -24,6 +24,8 @@ static void file_name(const char *url, char out[32])
 void sent_release(struct sent_state *s)
 {
 	json_decref(s->settled);
+	json_decref(s->ours);
+	json_decref(s->doomed);
 	*s = (struct sent_state){0};
 }
 
@@ -39,6 +41,13 @@ static int64_t take_number(const json_t *o, const char *key)
 	json_int_t v = json_integer_value(json_object_get(o, key));
 
 	return v > 0 ? (int64_t)v : 0;
+}
+
+static json_t *take_object(const json_t *o, const char *key)
+{
+	json_t *v = json_object_get(o, key);
+
+	return json_is_object(v) ? json_incref(v) : json_object();
 }
 
 static bool parse(const char *text, size_t len, struct sent_state *ret)
@@ -61,9 +70,14 @@ static bool parse(const char *text, size_t len, struct sent_state *ret)
 	k->n_sent = (uint64_t)take_number(o, "sent");
 	k->n_bytes = (uint64_t)take_number(o, "sent_bytes");
 	k->trouble_us = take_number(o, "trouble_us");
+	k->n_expiring = (uint64_t)take_number(o, "expiring");
+	k->n_deleted = (uint64_t)take_number(o, "deleted");
+	k->no_delete = json_is_true(json_object_get(o, "no_delete"));
 	ret->settled = json_incref(settled);
+	ret->ours = take_object(o, "ours");
+	ret->doomed = take_object(o, "doomed");
 	json_decref(o);
-	return true;
+	return ret->ours && ret->doomed;
 }
 
 static int read_file(int dir_fd, const char *name, struct sent_state *ret, struct err *err)
@@ -91,10 +105,14 @@ int sent_read(const char *root, const char *url, struct sent_state *ret, struct 
 	if (read_file(dir, name, ret, &why) < 0) {
 		if (why.kind != ERR_NOT_FOUND && why.kind != ERR_DAMAGED)
 			return err_copy(err, &why);
-		*ret = (struct sent_state){.settled = json_object()};
+		sent_release(ret);
+		*ret = (struct sent_state){
+		        .settled = json_object(), .ours = json_object(), .doomed = json_object()};
 	}
 	snprintf(ret->known.url, sizeof(ret->known.url), "%s", url);
-	return ret->settled ? 0 : err_set(err, ERR_NOMEM, 0, "no memory to send backups");
+	return ret->settled && ret->ours && ret->doomed
+	               ? 0
+	               : err_set(err, ERR_NOMEM, 0, "no memory to send backups");
 }
 
 int sent_write(const char *root, const struct sent_state *s, struct err *err)
@@ -103,13 +121,15 @@ int sent_write(const char *root, const struct sent_state *s, struct err *err)
 	cleanup_fd int dir = -1;
 	char name[32];
 
-	json_t *o = json_pack("{so sI sI sI sI sI sI sI sI so sO}", "url", json_text(k->url),
-	                      "at_us", (json_int_t)k->at_us, "there", (json_int_t)k->n_there,
-	                      "bytes_there", (json_int_t)k->bytes_there, "waiting",
-	                      (json_int_t)k->n_waiting, "newest_us", (json_int_t)k->newest_us,
-	                      "sent", (json_int_t)k->n_sent, "sent_bytes", (json_int_t)k->n_bytes,
-	                      "trouble_us", (json_int_t)k->trouble_us, "trouble",
-	                      json_text(k->trouble), "settled", s->settled);
+	json_t *o = json_pack(
+	        "{so sI sI sI sI sI sI sI sI so sI sI sb sO sO sO}", "url", json_text(k->url),
+	        "at_us", (json_int_t)k->at_us, "there", (json_int_t)k->n_there, "bytes_there",
+	        (json_int_t)k->bytes_there, "waiting", (json_int_t)k->n_waiting, "newest_us",
+	        (json_int_t)k->newest_us, "sent", (json_int_t)k->n_sent, "sent_bytes",
+	        (json_int_t)k->n_bytes, "trouble_us", (json_int_t)k->trouble_us, "trouble",
+	        json_text(k->trouble), "expiring", (json_int_t)k->n_expiring, "deleted",
+	        (json_int_t)k->n_deleted, "no_delete", (int)k->no_delete, "ours", s->ours, "doomed",
+	        s->doomed, "settled", s->settled);
 	cleanup_free char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)

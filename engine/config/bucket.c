@@ -381,4 +381,5 @@ void resolve_backup_bucket(struct loader *l)
 	        .type = CONFIG_DEST_S3, .name = "backup-bucket", .backups = true};
 	resolve_bucket(l, &r, d);
 	resolve_key(l, &r, d);
+	resolve_backup_retention(l, &r, d);
 }

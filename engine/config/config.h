@@ -73,6 +73,26 @@ struct config_retention {
 	bool given; /* false: all of it is the default */
 };
 
+/* ---- what backups are kept by ---- */
+
+enum config_backup_type {
+	CONFIG_BACKUP_MANUAL,
+	CONFIG_BACKUP_AUTOMATED,
+	CONFIG_BACKUP_SAFETY,
+	CONFIG_BACKUP_COMPRESSED,
+	CONFIG_N_BACKUP_TYPES,
+};
+const char *config_backup_type_name(enum config_backup_type type);
+
+/* What a backup of this type is kept by; whatever any of the rules keeps is kept.  Members at
+ * 0 do not count; all at 0: kept for ever. */
+struct config_backup_retention {
+	int64_t max_age_us;
+	unsigned count;                          /* the newest N of each database */
+	unsigned daily, weekly, monthly, yearly; /* grandfather-father-son: the newest of each of
+	                                         * the last N days, ISO weeks, months, years */
+};
+
 /* ---- destinations ---- */
 
 enum config_destination_type { CONFIG_DEST_FILE, CONFIG_DEST_S3, CONFIG_DEST_SFTP };
@@ -108,27 +128,11 @@ struct config_destination {
 	struct config_retention retention;
 	struct schedule verify; /* of what lies there; default every 6 hours */
 	bool backups;           /* those of the database go there, too; default true */
+	/* What they are kept by there; default: as here. */
+	struct config_backup_retention backup_retention[CONFIG_N_BACKUP_TYPES];
 };
 
 /* ---- backups ---- */
-
-enum config_backup_type {
-	CONFIG_BACKUP_MANUAL,
-	CONFIG_BACKUP_AUTOMATED,
-	CONFIG_BACKUP_SAFETY,
-	CONFIG_BACKUP_COMPRESSED,
-	CONFIG_N_BACKUP_TYPES,
-};
-const char *config_backup_type_name(enum config_backup_type type);
-
-/* What a backup of this type is kept by; whatever any of the rules keeps is kept.  Members at
- * 0 do not count; all at 0: kept for ever. */
-struct config_backup_retention {
-	int64_t max_age_us;
-	unsigned count;                          /* the newest N of each database */
-	unsigned daily, weekly, monthly, yearly; /* grandfather-father-son: the newest of each of
-	                                         * the last N days, ISO weeks, months, years */
-};
 
 /* How a backup is taken, by schedule or by hand. */
 struct config_backup_options {

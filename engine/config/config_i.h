@@ -100,7 +100,8 @@ struct raw_replica {
 	const char *profile, *ca_file, *proxy;
 	const char *sse, *sse_kms_key_id, *sse_customer_algorithm, *sse_customer_key_path;
 	bool force_path_style, skip_verify;
-	bool no_backups;
+	bool no_backups, has_backup_retention;
+	struct config_backup_retention backup_retention[CONFIG_N_BACKUP_TYPES];
 	int64_t sync_interval_us, snapshot_interval_us;
 	struct config_retention retention;
 	struct schedule verify;
@@ -154,6 +155,9 @@ const char *load_path(struct loader *l, const char *folder, const char *path);
 void read_configuration(struct loader *l, const struct yaml_node *root);
 /* resolve.c: defaults, archives, destinations, and what contradicts. */
 void resolve_configuration(struct loader *l);
+/* resolve.c: how backups are kept at a destination. */
+void resolve_backup_retention(struct loader *l, const struct raw_replica *r,
+                              struct config_destination *d);
 /* resolve.c: the identity that seals what lies at a destination. */
 void resolve_key(struct loader *l, const struct raw_replica *r, struct config_destination *d);
 /* bucket.c: a destination in a bucket; that of BACKUP_S3_BUCKET. */

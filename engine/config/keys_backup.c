@@ -66,14 +66,15 @@ static void read_type_retention(struct loader *l, const struct yaml_node *value,
 #define TYPE_READER(name, type)                                                                    \
 	static void read_##name(struct loader *l, const struct yaml_node *value, void *section)    \
 	{                                                                                          \
-		read_type_retention(l, value, &l->c->backup_retention[type]);                      \
+		read_type_retention(l, value, &((struct config_backup_retention *)section)[type]); \
 	}
 TYPE_READER(manual, CONFIG_BACKUP_MANUAL)
 TYPE_READER(automated, CONFIG_BACKUP_AUTOMATED)
 TYPE_READER(safety, CONFIG_BACKUP_SAFETY)
 TYPE_READER(compressed, CONFIG_BACKUP_COMPRESSED)
 
-static void read_backups_retention(struct loader *l, const struct yaml_node *value, void *section)
+void read_backup_retention(struct loader *l, const struct yaml_node *value,
+                           struct config_backup_retention *ret)
 {
 	static const struct key keys[] = {
 	        {"manual", KEY_NODE, .read = read_manual},
@@ -84,13 +85,18 @@ static void read_backups_retention(struct loader *l, const struct yaml_node *val
 	};
 
 	if (value->kind == YAML_MAP) {
-		read_section(l, value, "backups.retention", keys, NULL);
+		read_section(l, value, "backups.retention", keys, ret);
 		return;
 	}
 	/* What is kept for safety is not among what one number means. */
 	for (int type = 0; type < CONFIG_N_BACKUP_TYPES; type++)
 		if (type != CONFIG_BACKUP_SAFETY)
-			read_type_retention(l, value, &l->c->backup_retention[type]);
+			read_type_retention(l, value, &ret[type]);
+}
+
+static void read_backups_retention(struct loader *l, const struct yaml_node *value, void *section)
+{
+	read_backup_retention(l, value, l->c->backup_retention);
 }
 
 static void read_type(struct loader *l, const struct yaml_node *value, void *section)

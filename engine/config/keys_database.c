@@ -166,12 +166,32 @@ static void read_replica_retention(struct loader *l, const struct yaml_node *val
 	read_retention(l, value, r);
 }
 
+static void read_replica_backup_retention(struct loader *l, const struct yaml_node *value,
+                                          void *section)
+{
+	struct raw_replica *r = section;
+
+	/* Types that are not named are kept as here: see resolve.c. */
+	for (int type = 0; type < CONFIG_N_BACKUP_TYPES && !r->has_backup_retention; type++)
+		r->backup_retention[type].max_age_us = -1;
+	r->has_backup_retention = true;
+	read_backup_retention(l, value, r->backup_retention);
+}
+
+/* true, false, or how they are kept there. */
 static void read_replica_backups(struct loader *l, const struct yaml_node *value, void *section)
 {
 	static const struct key whole = {"backups", KEY_BOOL, .offset = 0};
+	static const struct key keys[] = {
+	        {"retention", KEY_NODE, .read = read_replica_backup_retention},
+	        END,
+	};
 	bool backups = true;
 
-	read_value(l, &whole, value, &backups);
+	if (value->kind == YAML_MAP)
+		read_section(l, value, "backups", keys, section);
+	else
+		read_value(l, &whole, value, &backups);
 	((struct raw_replica *)section)->no_backups = !backups;
 }
 

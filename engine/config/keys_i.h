@@ -101,5 +101,8 @@ void read_alerts(struct loader *l, const struct yaml_node *value, void *section)
 void read_heartbeat_url(struct loader *l, const struct yaml_node *value, void *section);
 /* keys_backup.c */
 void read_backups(struct loader *l, const struct yaml_node *value, void *section);
+/* Rules for all types, or for each; ret[CONFIG_N_BACKUP_TYPES]. */
+void read_backup_retention(struct loader *l, const struct yaml_node *value,
+                           struct config_backup_retention *ret);
 
 #endif

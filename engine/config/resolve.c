@@ -152,6 +152,16 @@ void resolve_key(struct loader *l, const struct raw_replica *r, struct config_de
 	d->key_command = r->key_command;
 }
 
+void resolve_backup_retention(struct loader *l, const struct raw_replica *r,
+                              struct config_destination *d)
+{
+	for (int type = 0; type < CONFIG_N_BACKUP_TYPES; type++)
+		d->backup_retention[type] =
+		        r->has_backup_retention && r->backup_retention[type].max_age_us >= 0
+		                ? r->backup_retention[type]
+		                : l->c->backup_retention[type];
+}
+
 static bool is_named(const struct config_database *d, const char *name)
 {
 	for (size_t i = 0; i < d->n_destinations; i++)
@@ -216,6 +226,7 @@ static void add_destination(struct loader *l, const struct raw_database *raw,
 		}
 	}
 	resolve_key(l, r, &dest);
+	resolve_backup_retention(l, r, &dest);
 	d->destinations = memory_grow(l->memory, d->destinations, d->n_destinations, sizeof(dest));
 	if (!d->destinations) {
 		d->n_destinations = 0;

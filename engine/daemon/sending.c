@@ -150,6 +150,31 @@ static bool wants(void *ctx, const struct backup_entry *e)
 	return bucket;
 }
 
+/* Whoever sent it. */
+static bool owns(void *ctx, const struct backup_entry *e)
+{
+	const struct wanted *w = ctx;
+
+	for (size_t i = 0; i < w->config->n_databases; i++)
+		if (is_of(w, i, e))
+			return takes_entry(w->config, w->place, &w->config->databases[i]);
+	return false;
+}
+
+static void fill_retention(const struct config_destination *d, struct backup_retention *ret)
+{
+	*ret = (struct backup_retention){0};
+	for (int type = 0; type < BACKUP_N_TYPES; type++) {
+		const struct config_backup_retention *from = &d->backup_retention[type];
+		ret->types[type] = (struct backup_keep){.max_age_us = from->max_age_us,
+		                                        .count = from->count,
+		                                        .daily = from->daily,
+		                                        .weekly = from->weekly,
+		                                        .monthly = from->monthly,
+		                                        .yearly = from->yearly};
+	}
+}
+
 static void release_wanted(struct wanted *w)
 {
 	for (size_t i = 0; w->found && i < w->config->n_databases; i++)
@@ -207,9 +232,13 @@ int sending_run(const struct config *c, const struct sending_place *p,
                 const struct sending_options *options, struct backup_sent *ret, struct err *err)
 {
 	CLEANUP(release_wanted) struct wanted w = {.config = c, .place = p};
+	struct backup_retention retention;
 	struct backup_send_options o = {.url = p->destination->url,
 	                                .wants = wants,
 	                                .ctx = &w,
+	                                .owns = owns,
+	                                .retention = &retention,
+	                                .grace_us = options->grace_us,
 	                                .look = options->look,
 	                                .progress = options->progress,
 	                                .progress_ctx = options->ctx};
@@ -217,6 +246,7 @@ int sending_run(const struct config *c, const struct sending_place *p,
 	const char *roots[SENDING_PLACES_MAX] = {options->root};
 
 	*ret = (struct backup_sent){0};
+	fill_retention(p->destination, &retention);
 	int rc = scan(&w, err);
 	rc = rc ? rc : open_place(p->destination, options->patience_ms, &store, err);
 	if (rc < 0)

@@ -27,6 +27,7 @@ struct sending_options {
 	const char
 	        *root; /* the archive that the backups lie in; NULL: those of the configuration */
 	bool look;     /* at the store, whatever is known of it */
+	int64_t grace_us;    /* of what the rules of the place do not keep; 0: the default */
 	int64_t patience_ms; /* 0: the default of stores */
 	bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
 	void *ctx;

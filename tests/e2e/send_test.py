@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
@@ -187,6 +188,132 @@ class Folder(SendCase):
         run = self.asof("job", "send", self.there)
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assert_same(self.there)
+
+
+class Retention(SendCase):
+    """Ages are those of names and files: backups of ten days ago are made by renaming."""
+
+    def setUp(self):
+        super().setUp()
+        self.there = self.path("there")
+
+    def age(self, n, days):
+        """Backup number n, made that long ago; its manifest with it."""
+        answer = self.backup("--no-send")
+        then = time.time() - 86400 * days - n
+        stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(then))
+        folder, name = os.path.split(answer["backup_path"])
+        aged = os.path.join(folder, f"trades_{stamp}.db.gz")
+        os.rename(answer["backup_path"], aged)
+        manifest = os.path.join(folder, f"manifest_{stamp}.json")
+        with open(answer["manifest_path"], encoding="utf-8") as f:
+            text = f.read().replace(name, os.path.basename(aged))
+        os.unlink(answer["manifest_path"])
+        with open(manifest, "w", encoding="utf-8") as f:
+            f.write(text)
+        for path in (aged, manifest):
+            os.utime(path, (then, then))
+        return os.path.basename(aged)
+
+    def destination(self, rules):
+        self.configure(f"{{path: {self.there}, backups: {{retention: {rules}}}}}",
+                       more="backups:\n  retention: {manual: forever}\n")
+
+    def send(self, grace_us="1"):
+        run = self.asof("job", "send", self.there, grace_us)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        return run.stderr
+
+    def state(self):
+        path, = glob.glob(os.path.join(self.archive, ".sent-*"))
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+
+    def backups_there(self):
+        return [n for n in self.names(self.there) if n.endswith(".db.gz")]
+
+    def test_two_steps(self):
+        """Noted, then deleted after the grace time, with the manifest; and not sent again."""
+        self.configure(self.there, more="backups:\n  retention: {manual: forever}\n")
+        old = [self.age(i, 10) for i in range(2)]
+        new = self.age(2, 1)
+        self.send()
+        self.assertEqual(sorted(self.backups_there()), sorted(old + [new]))
+        self.destination("{manual: 5d}")
+        self.send("3600000000")
+        self.assertEqual(len(self.backups_there()), 3)
+        self.assertEqual(set(self.state()["doomed"]), {"manual/" + n for n in old})
+        self.send("3600000000")  # not yet
+        self.assertEqual(len(self.backups_there()), 3)
+        self.send()
+        self.assertEqual(self.backups_there(), [new])
+        self.assertEqual(len(self.names(self.there)), 2)
+        self.assertEqual(len(self.names(self.archive)), 6)  # here they are kept
+        self.send()
+        self.assertEqual(self.backups_there(), [new])
+        self.assertEqual(self.state()["waiting"], 0)
+
+    def test_what_comes_back_stays(self):
+        self.configure(self.there, more="backups:\n  retention: {manual: forever}\n")
+        old, new = self.age(0, 10), self.age(1, 1)
+        self.send()
+        self.destination("{manual: 5d}")
+        self.send("3600000000")
+        self.destination("{manual: 30d}")
+        self.send()
+        self.destination("{manual: 5d}")
+        self.send("3600000000")
+        self.assertEqual(sorted(self.backups_there()), sorted([old, new]))
+
+    def test_the_last_good_one(self):
+        """Whatever the rules say; what never came does not count."""
+        self.destination("{manual: 5d}")
+        old = [self.age(i, 10) for i in range(3)]
+        for _ in range(3):
+            self.send()
+        self.assertEqual(self.backups_there(), [old[0]])
+        new = self.age(5, 1)
+        with open(os.path.join(self.archive, "manual", new), "r+b") as f:
+            f.write(b"damaged")
+        for _ in range(3):
+            self.asof("job", "send", self.there, "1")
+        self.assertEqual(self.backups_there(), [old[0]])
+
+    def test_of_others(self):
+        """What another database sent there, and what a person put there, is not ours to delete."""
+        os.makedirs(os.path.join(self.there, "manual"))
+        theirs = ["private_20200101_000000.db.gz", "trades.db.gz", "notes.txt",
+                  "manifest_20200101_000000.json"]
+        for name in theirs:
+            with open(os.path.join(self.there, "manual", name), "w", encoding="ascii") as f:
+                f.write("x")
+        self.destination("{manual: 5d}")
+        self.age(0, 1)
+        for _ in range(3):
+            self.send()
+        self.assertLessEqual(set(theirs), set(self.names(self.there)))
+
+    def test_no_deletion(self):
+        """Credentials that may not delete: all else works, and it is said once."""
+        if os.geteuid() == 0 and shutil.which("chattr") is None:
+            self.skipTest("no chattr here")
+        self.configure(self.there, more="backups:\n  retention: {manual: forever}\n")
+        self.age(0, 10)
+        self.age(1, 1)
+        self.send()
+        self.destination("{manual: 5d}")
+        self.send("3600000000")
+        folder = os.path.join(self.there, "manual")
+        if subprocess.run(["chattr", "+a", folder], check=False, stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("this filesystem has no append-only folders")
+        self.addCleanup(subprocess.run, ["chattr", "-a", folder], check=False)
+        self.assertIn("deletion is denied", self.send())
+        self.assertNotIn("deletion is denied", self.send())
+        self.assertEqual(len(self.backups_there()), 2)
+        self.assertTrue(self.state()["no_delete"])
+        subprocess.run(["chattr", "-a", folder], check=True)
+        self.send()
+        self.assertEqual(len(self.backups_there()), 1)
 
 
 class Server(SendCase):

@@ -1142,6 +1142,18 @@ static void test_backup_places(void **state)
 		assert_string_equal(x.c->backup_bucket.s3.bucket, buckets[i].bucket);
 		assert_string_equal(x.c->backup_bucket.s3.prefix, buckets[i].prefix);
 	}
+	cleanup_loaded struct loaded own = load_well(
+	        "backups: {retention: {manual: 9d, automated: {count: 3}}}\n"
+	        "dbs: [{path: /d/x.db, archive: /a, destinations: [/b, "
+	        "{path: /c, backups: {retention: {manual: forever, compressed: {daily: 7}}}}]}]");
+	const struct config_destination *o = own.c->databases[0].destinations;
+	assert_true(o[0].backups && o[1].backups);
+	assert_int_equal(o[0].backup_retention[CONFIG_BACKUP_MANUAL].max_age_us, 9 * DAY_US);
+	assert_int_equal(o[0].backup_retention[CONFIG_BACKUP_COMPRESSED].max_age_us, 30 * DAY_US);
+	assert_int_equal(o[1].backup_retention[CONFIG_BACKUP_MANUAL].max_age_us, 0);
+	assert_int_equal(o[1].backup_retention[CONFIG_BACKUP_AUTOMATED].count, 3);
+	assert_int_equal(o[1].backup_retention[CONFIG_BACKUP_COMPRESSED].daily, 7);
+	assert_int_equal(o[1].backup_retention[CONFIG_BACKUP_COMPRESSED].max_age_us, 0);
 	cleanup_loaded struct loaded none =
 	        load_with(yaml, strlen(yaml), "BACKUP_S3_BUCKET=\n", NULL);
 	assert_null(none.c->backup_bucket.url);

@@ -32,6 +32,7 @@ class Proxy:
     def __init__(self, port, plan, conditions="keep"):
         self.upstream, self.plan, self.conditions = port, plan, conditions
         self.counts = collections.Counter()
+        self.bytes_sent = 0  # of bodies
         self.done = collections.Counter()  # faults that came about
         self.lock = threading.Lock()
         self.before = lambda method, n: None  # may wait, with a request in hand
@@ -100,6 +101,8 @@ class Proxy:
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
                 if self.command != "HEAD":
+                    with proxy.lock:
+                        proxy.bytes_sent += len(sent)
                     self.wfile.write(sent)
                 if fault == "cut":
                     self.drop()

@@ -69,10 +69,16 @@ class Bench:
             p = subprocess.Popen([self.asof, "replicate", "--segment-size", "4M", self.db, self.archive, url],
                                  env=self.env, stderr=log)
         try:
+            wait_for("the replicator", self.is_alive)
             yield p
         finally:
             p.send_signal(signal.SIGTERM)
             p.wait(60)
+
+    def is_alive(self):
+        run = subprocess.run([self.asof, "status", "--json", "--archive", self.archive], env=self.env,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        return run.returncode == 0 and any(d["writer_alive"] for d in json.loads(run.stdout)["databases"])
 
     def wait_sent(self, url):
         self.run("wait", NAME, "--archive", self.archive, "--dest", url, "--timeout", "600")

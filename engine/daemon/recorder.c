@@ -23,10 +23,11 @@ int recorder_publish(struct recorder *r, bool changed, struct err *err)
 	r->head.known_until_us = r->known_until_us;
 	if (changed)
 		r->changes++;
+	bool moved = r->head.generation != r->changes; /* also by the keeper: recorder_changed() */
 	r->head.generation = r->changes;
 	int rc = head_write(r->head_fd, &r->head, err);
 	pthread_mutex_lock(&r->lock);
-	bool news = changed || r->durable.txid != r->status.last_txid;
+	bool news = moved || r->durable.txid != r->status.last_txid;
 	r->status.commits += r->durable.txid - r->status.last_txid;
 	r->status.last_txid = r->durable.txid;
 	r->status.last_us = r->durable.time_us;

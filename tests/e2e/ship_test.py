@@ -4,6 +4,7 @@
 """What is replicated to another place: by asof replicate with several archives."""
 
 import contextlib
+import glob
 import os
 import random
 import shutil
@@ -83,6 +84,17 @@ class Ship(harness.Case):
                    "--timeout", "1")
         self.assert_fails(run, 1, "after 1 s")
         self.assertNotIn("not sent", r.log())  # nor at the start, when nothing was captured yet
+
+    def test_sealed_follow_at_rest(self):
+        """What is sealed after the last commit goes there, too, with no further commit."""
+        def sealed(root):
+            return set(glob.glob("*-*-*.wal.gz", root_dir=os.path.join(root, "local", NAME, "segment")))
+        r = self.replicate_to("--segment-size", "64K")
+        r.wait_ready()
+        for _ in range(40):
+            commit(self.db, 30)
+        wait_for("sealed segments", lambda: len(sealed(self.archive)) > 2)
+        wait_for("them there", lambda: sealed(self.archive) <= sealed(self.to))
 
     def test_killed_at_any_moment(self):
         """kill -9 of the replicator, over and over: no hole, nothing twice, and it catches up."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# runner: timeout=900 asan
+# runner: timeout=300 asan
 """Alerts: asof check tries out where they go to; servers are real ones, with faults."""
 
 import contextlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# runner: timeout=900
+# runner: timeout=300
 """HTTP of asof run: healthy means that what is stored could be restored, whatever runs."""
 
 import base64

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# runner: timeout=900
+# runner: timeout=300
 """The rules for Prometheus and the routes for Alertmanager: by promtool and amtool, and alive."""
 
 import contextlib

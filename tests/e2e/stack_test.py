@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# runner: timeout=900
+# runner: timeout=300
 """The production stack: the compose file is valid and has not the old one's faults, and its very
 configuration files run as processes on loopback: asof by asof.production.yml and .env.backup,
 Prometheus and Alertmanager by theirs, but for the names of hosts."""

@@ -604,7 +604,8 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 			         first.msg);
 	}
 	if (rc < 0) {
-		if (elsewhere && in == &h->segments)
+		/* One that is gone may have been joined just now. */
+		if (elsewhere && in == &h->segments && (first.kind == ERR_DAMAGED || e->distrusted))
 			borrow_shun(h, e);
 		return err_copy(err, &first);
 	}

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/daemon/sending.h"
 #include "engine/store/store.h"
 #include "tools/backups.h"
 #include "tools/cleanup_history.h"
@@ -256,7 +257,8 @@ static int clean_up(struct cli *c, struct cleanup_request *q, struct err *err)
 
 	progress_begin(&q->progress);
 	if ((rc = backup_list_read(q->archive, &list, err)) ||
-	    (rc = backup_plan_make(&list, &q->retention, q->now_us, is_good, q, &plan, err)))
+	    (rc = backup_plan_make(&list, &q->retention, q->now_us, is_good, q, &plan, err)) ||
+	    (c->config && (rc = sending_hold(c->config, q->archive, &plan, err))))
 		return rc;
 	if (q->dry_run)
 		plan_as_done(q, &plan, &done);

@@ -72,6 +72,12 @@ struct backup_sent {
 int backup_send(const struct backup_send_options *options, struct backup_sent *ret,
                 struct err *err) MUST_USE;
 
+/* Takes out of a plan of what goes here those that go there and are not there yet, by what is known;
+ * `label` is what people call the place. */
+int backup_sent_hold(const char *root, const char *url, const char *label,
+                     bool (*wants)(void *ctx, const struct backup_entry *e), void *ctx,
+                     struct backup_plan *plan, struct err *err) MUST_USE;
+
 /* Of every store that backups of `root` go to.  What `fn` returns, if not 0, ends it and is returned. */
 int backup_sent_each(const char *root, int (*fn)(void *ctx, const struct backup_sent *s),
                      void *ctx);

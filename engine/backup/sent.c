@@ -154,3 +154,25 @@ int backup_sent_each(const char *root, int (*fn)(void *ctx, const struct backup_
 	}
 	return rc;
 }
+
+int backup_sent_hold(const char *root, const char *url, const char *label,
+                     bool (*wants)(void *ctx, const struct backup_entry *e), void *ctx,
+                     struct backup_plan *plan, struct err *err)
+{
+	cleanup_sent_state struct sent_state st = {0};
+	char key[BACKUP_NAME_MAX + 32];
+	int rc = sent_read(root, url, &st, err);
+
+	for (size_t i = 0; i < plan->n && rc == 0; i++) {
+		struct backup_verdict *v = &plan->verdicts[i];
+		const struct backup_entry *e = v->entry;
+		snprintf(key, sizeof(key), "%s/%s", backup_type_names[e->type], e->name);
+		if (!v->remove || e->foreign || !wants(ctx, e) || json_object_get(st.settled, key))
+			continue;
+		v->remove = false;
+		snprintf(v->reason, sizeof(v->reason), "'%.60s' has not got it yet", label);
+		plan->n_remove--;
+		plan->remove_bytes -= e->size_bytes + e->companion_bytes;
+	}
+	return rc;
+}

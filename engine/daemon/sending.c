@@ -196,6 +196,23 @@ static int scan(struct wanted *w, struct err *err)
 	return rc;
 }
 
+int sending_hold(const struct config *c, const char *root, struct backup_plan *plan,
+                 struct err *err)
+{
+	struct sending_place places[SENDING_PLACES_MAX];
+	size_t n = sending_places(c, places);
+	int rc = 0;
+
+	for (size_t i = 0; i < n && rc == 0 && plan->n_remove; i++) {
+		CLEANUP(release_wanted) struct wanted w = {.config = c, .place = &places[i]};
+		rc = scan(&w, err);
+		rc = rc ? rc
+		        : backup_sent_hold(root, places[i].destination->url,
+		                           places[i].destination->name, wants, &w, plan, err);
+	}
+	return rc;
+}
+
 static int send_roots(const char *const *roots, size_t n, struct backup_send_options *o,
                       struct backup_sent *ret, struct err *err)
 {

@@ -36,6 +36,9 @@ struct sending_options {
 int sending_run(const struct config *c, const struct sending_place *p,
                 const struct sending_options *options, struct backup_sent *ret,
                 struct err *err) MUST_USE;
+/* Keeps, of a plan of what goes in `root`, what some place has not got yet. */
+int sending_hold(const struct config *c, const char *root, struct backup_plan *plan,
+                 struct err *err) MUST_USE;
 /* The archives of backups that go there, each once; how many. */
 size_t sending_roots(const struct config *c, const struct sending_place *p,
                      const char *ret[SENDING_PLACES_MAX]);

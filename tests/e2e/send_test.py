@@ -293,6 +293,21 @@ class Retention(SendCase):
             self.send()
         self.assertLessEqual(set(theirs), set(self.names(self.there)))
 
+    def test_cleanup_here_waits(self):
+        """What a destination has not got yet stays here."""
+        self.configure(self.there)
+        old, new = self.age(0, 10), self.age(1, 1)
+        run = self.asof("cleanup", "--dry-run", "--no-history")
+        self.assertIn("'file' has not got it yet", run.stdout)
+        self.assertIn("would remove 0 backups", run.stdout)
+        self.assertEqual(self.asof("cleanup", "--no-history").returncode, 0)
+        self.assertIn(old, self.names(self.archive))
+        self.send()  # it would not be kept there either
+        self.assertEqual(self.backups_there(), [new])
+        self.assertEqual(self.asof("cleanup", "--no-history").returncode, 0)
+        self.assertNotIn(old, self.names(self.archive))
+        self.assertIn(new, self.names(self.archive))
+
     def test_no_deletion(self):
         """Credentials that may not delete: all else works, and it is said once."""
         if os.geteuid() == 0 and shutil.which("chattr") is None:

@@ -52,6 +52,39 @@ const struct health_archive *health_archive_of(const struct health_facts *f, con
 	return NULL;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+	const struct health_name *x = a, *y = b;
+	int order = strcmp(x->name, y->name);
+
+	return order ? order : (x->database > y->database) - (x->database < y->database);
+}
+
+struct health_name *health_names(const struct health_facts *f)
+{
+	struct health_name *names = calloc(f->n_databases + 1, sizeof(*names));
+
+	for (size_t i = 0; names && i < f->n_databases; i++)
+		names[i] = (struct health_name){f->databases[i].name, i};
+	if (names)
+		qsort(names, f->n_databases, sizeof(*names), compare_names);
+	return names;
+}
+
+size_t health_names_find(const struct health_name *names, size_t n, const char *name)
+{
+	size_t low = 0, high = n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		if (strcmp(names[mid].name, name) < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < n && strcmp(names[low].name, name) == 0 ? low : n;
+}
+
 bool health_is_absent(const struct health_database *d)
 {
 	return d->told && strcmp(d->state, "waiting") == 0 && !d->exists && !d->stored &&

@@ -166,6 +166,14 @@ int health_job_compare(const void *a, const void *b); /* as of qsort(3) */
 const struct health_job *health_job_of(const struct health_facts *f, const char *job,
                                        const char *database);
 const struct health_archive *health_archive_of(const struct health_facts *f, const char *root);
+/* Databases by name, then in their order, for who looks for many of many; malloc'ed; NULL: no memory. */
+struct health_name {
+	const char *name;
+	size_t database; /* its place in the facts */
+};
+struct health_name *health_names(const struct health_facts *f);
+/* The first of that name among `n`; n: there is none. */
+size_t health_names_find(const struct health_name *names, size_t n, const char *name);
 /* Its file was not created yet, and nothing of one is stored: it is taken up when it comes. */
 bool health_is_absent(const struct health_database *d);
 

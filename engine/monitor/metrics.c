@@ -15,6 +15,7 @@ struct writer {
 	int64_t now_us;
 	struct buf *out;
 	char **db; /* of each database: its label, `db="…"` */
+	struct health_name *names;
 	struct err err;
 	int rc; /* the first failure; nothing is written after it */
 };
@@ -441,13 +442,17 @@ static void put_archives(struct writer *w)
 static void db_label(const struct writer *w, const char *root, const char *name,
                      char out[LABELS_MAX])
 {
+	size_t n = w->f->n_databases;
+
 	out[0] = 0;
-	for (size_t i = 0; i < w->f->n_databases; i++)
-		if (strcmp(w->f->databases[i].name, name) == 0 &&
-		    (!root || strcmp(w->f->databases[i].archive, root) == 0)) {
+	for (size_t k = health_names_find(w->names, n, name);
+	     k < n && strcmp(w->names[k].name, name) == 0; k++) {
+		size_t i = w->names[k].database;
+		if (!root || strcmp(w->f->databases[i].archive, root) == 0) {
 			snprintf(out, LABELS_MAX, "%s", w->db[i]);
 			return;
 		}
+	}
 	if (root)
 		db_label(w, NULL, name, out);
 	else
@@ -620,6 +625,9 @@ static void put_health(struct writer *w)
 
 static int make_labels(struct writer *w)
 {
+	w->names = health_names(w->f);
+	if (!w->names)
+		return err_set(&w->err, ERR_NOMEM, 0, "no memory");
 	w->db = calloc(w->f->n_databases + 1, sizeof(*w->db));
 	for (size_t i = 0; w->db && i < w->f->n_databases; i++) {
 		char label[LABELS_MAX] = "";
@@ -697,6 +705,7 @@ int metrics_write(const struct health_facts *f, const struct health_verdict *v,
 	}
 	for (size_t i = 0; w.db && i < f->n_databases; i++)
 		free(w.db[i]);
+	free(w.names);
 	free(w.db);
 	return w.rc < 0 ? err_copy(err, &w.err) : 0;
 }

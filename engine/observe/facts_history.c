@@ -5,6 +5,7 @@
 #include "engine/archive/notes.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
+#include "engine/base/hash.h"
 #include "engine/ship/ship.h"
 
 #include <fcntl.h>
@@ -32,13 +33,19 @@ void facts_close_histories(struct collecting *k)
 
 static struct tracked *track(struct collecting *k, const char *root, const char *name)
 {
+	uint64_t key = hash64(name, strlen(name), hash64(root, strlen(root), 0));
+
 	for (size_t i = 0; i < k->n_tracked; i++) {
-		struct tracked *t = &k->tracked[i];
-		if (strcmp(t->name, name) == 0 && strcmp(t->root, root) == 0)
+		size_t at = (k->next_tracked + i) % k->n_tracked;
+		struct tracked *t = &k->tracked[at];
+		if (t->key == key && strcmp(t->name, name) == 0 && strcmp(t->root, root) == 0) {
+			k->next_tracked = at + 1;
 			return t;
+		}
 	}
 	struct tracked *t = facts_add(&k->tracked, &k->n_tracked, sizeof(*t));
 	if (t) {
+		t->key = key;
 		snprintf(t->root, sizeof(t->root), "%s", root);
 		snprintf(t->name, sizeof(t->name), "%s", name);
 	}

@@ -10,6 +10,7 @@
 
 /* A history that is looked at again and again: kept open between collections. */
 struct tracked {
+	uint64_t key; /* hash of the two */
 	char root[HEALTH_PATH_MAX], name[HEALTH_NAME_MAX];
 	struct archive *archive; /* of the shared ones; NULL: not open */
 	struct history *history;
@@ -43,6 +44,7 @@ struct collecting {
 	struct archives *archives;
 	struct tracked *tracked;
 	size_t n_tracked, cap_tracked;
+	size_t next_tracked;          /* collections ask for the same ones, in the same order */
 	int64_t restorable_budget_us; /* left in this collection */
 	int64_t restorable_every_us;
 	struct cached_backups backups[BACKUP_ROOTS_MAX];

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define RETRY_S 5
@@ -264,23 +265,31 @@ static int start(struct observe *o, struct err *err)
 
 int observe_run(const struct observe_options *options, bool *ret_again, struct err *err)
 {
-	struct observe o = {.options = options};
+	struct observe *o = calloc(1, sizeof(*o));
+	bool served = false;
 	sigset_t signals;
 
+	if (!o)
+		return err_set(err, ERR_NOMEM, 0, "no memory");
+	o->options = options;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	pthread_mutex_init(&o.lock, NULL);
-	int rc = start(&o, err);
+	pthread_mutex_init(&o->lock, NULL);
+	int rc = start(o, err);
 	if (rc == 0)
-		*ret_again = serve(&o, &signals);
-	alerting_stop(o.alerting);
+		*ret_again = serve(o, &signals);
+	alerting_stop(o->alerting);
 	/* The process ends with it, and nothing here is to be finished: threads that wait for a disk
-	 * which hangs are not waited for. */
-	for (int i = 0; i < N_PLACES; i++)
-		http_server_abandon(o.servers[i]);
+	 * which hangs are not waited for.  What they answer by outlives this function. */
+	for (int i = 0; i < N_PLACES; i++) {
+		served = served || o->servers[i];
+		http_server_abandon(o->servers[i]);
+	}
+	if (!served)
+		free(o);
 	return rc;
 }

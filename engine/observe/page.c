@@ -165,43 +165,41 @@ static json_t *destinations_json(const struct health_database *d)
 	return list;
 }
 
-static const char *level_of(const struct health_verdict *v, const struct health_database *d)
-{
-	enum health_level worst = HEALTH_OK;
-
-	for (size_t i = 0; i < v->n; i++) {
-		const struct health_line *l = &v->lines[i];
-		bool mine = (l->subject == HEALTH_DATABASE && strcmp(l->name, d->name) == 0) ||
-		            (l->subject == HEALTH_DESTINATION && strcmp(l->database, d->name) == 0);
-		if (mine && l->level > worst)
-			worst = l->level;
-	}
-	return health_level_name(worst);
-}
-
-/* Several archives may have one name. */
-static bool is_alone(const struct health_facts *f, const struct health_database *d)
+/* The worst line of each database and of its destinations, which stand behind it in the order of the
+ * facts. */
+static void take_levels(const struct health_verdict *v, enum health_level *levels)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < f->n_databases; i++)
-		n += strcmp(f->databases[i].name, d->name) == 0;
-	return n == 1;
+	for (size_t i = 0; i < v->n; i++) {
+		const struct health_line *l = &v->lines[i];
+		if (l->subject == HEALTH_DATABASE)
+			levels[n++] = l->level;
+		else if (l->subject == HEALTH_DESTINATION && n && l->level > levels[n - 1])
+			levels[n - 1] = l->level;
+	}
 }
 
-static json_t *database_json(const struct health_facts *f, const struct health_verdict *v,
-                             const struct health_database *d)
+/* Several archives may have one name. */
+static bool is_alone(const struct health_name *names, size_t n, const char *name)
+{
+	size_t k = health_names_find(names, n, name);
+
+	return k + 1 >= n || strcmp(names[k + 1].name, name) != 0;
+}
+
+static json_t *database_json(const struct health_database *d, bool alone, enum health_level level)
 {
 	char id[HEALTH_PATH_MAX + HEALTH_NAME_MAX + 2];
 
-	snprintf(id, sizeof(id), "%s%s%s", is_alone(f, d) ? "" : d->archive,
-	         is_alone(f, d) ? "" : ":", d->name);
-	json_t *o = json_pack(
-	        "{so so so so ss so sb sb sb ss}", "id", json_text(id), "name", json_text(d->name),
-	        "path", json_text(d->path), "archive", json_text(d->archive), "state",
-	        d->told ? d->state : "unknown", "reason", json_text(d->reason), "absent",
-	        health_is_absent(d), "stored", d->stored, "restorable",
-	        d->restorable_at_us != 0 && !d->not_restorable[0], "level", level_of(v, d));
+	snprintf(id, sizeof(id), "%s%s%s", alone ? "" : d->archive, alone ? "" : ":", d->name);
+	json_t *o =
+	        json_pack("{so so so so ss so sb sb sb ss}", "id", json_text(id), "name",
+	                  json_text(d->name), "path", json_text(d->path), "archive",
+	                  json_text(d->archive), "state", d->told ? d->state : "unknown", "reason",
+	                  json_text(d->reason), "absent", health_is_absent(d), "stored", d->stored,
+	                  "restorable", d->restorable_at_us != 0 && !d->not_restorable[0], "level",
+	                  health_level_name(level));
 	const struct {
 		const char *name;
 		int64_t us;
@@ -241,10 +239,19 @@ static int get_overview(const struct http_request *q, struct http_response *r, s
 	int rc = health_judge(&f->f, &limits, now_us, &v, err);
 	if (rc < 0)
 		return rc;
+	const size_t n = f->f.n_databases;
+	cleanup_free struct health_name *names = health_names(&f->f);
+	cleanup_free enum health_level *levels = calloc(n + 1, sizeof(*levels));
+	if (!names || !levels)
+		return err_set(err, ERR_NOMEM, 0, "no memory");
+	take_levels(&v, levels);
 	struct config_ref *c = observe_config(q->observe);
 	json_t *databases = json_array();
-	for (size_t i = 0; i < f->f.n_databases; i++)
-		json_array_append_new(databases, database_json(&f->f, &v, &f->f.databases[i]));
+	for (size_t i = 0; i < n; i++) {
+		const struct health_database *d = &f->f.databases[i];
+		json_array_append_new(databases,
+		                      database_json(d, is_alone(names, n, d->name), levels[i]));
+	}
 	json_t *o =
 	        json_pack("{sI sI sb sb ss ss so so so}", "now_us", (json_int_t)now_us, "at_us",
 	                  (json_int_t)f->f.at_us, "logged_in", q->logged_in, "healthy", v.healthy,

@@ -420,11 +420,38 @@ static void test_metrics(void **state)
 	}
 }
 
+/* Whatever the names and however many of each: the first of a name, and all of it behind it. */
+static void test_names(void **state)
+{
+	struct health_database databases[40] = {0};
+	struct health_facts f = {.databases = databases, .n_databases = 40};
+
+	for (size_t i = 0; i < 40; i++)
+		snprintf(databases[i].name, sizeof(databases[i].name), "%zu.db", i * 7 % 13);
+	struct health_name *names = health_names(&f);
+	assert_non_null(names);
+	for (size_t i = 0; i < 40; i++) {
+		size_t first = 0, k = health_names_find(names, 40, databases[i].name);
+		while (strcmp(databases[first].name, databases[i].name) != 0)
+			first++;
+		assert_true(k < 40);
+		assert_int_equal(names[k].database, first);
+		for (size_t d = first; d < 40; d++)
+			if (strcmp(databases[d].name, databases[i].name) == 0)
+				assert_int_equal(names[k++].database, d);
+	}
+	assert_int_equal(health_names_find(names, 40, "no.db"), 40);
+	assert_int_equal(health_names_find(names, 40, ""), 40);
+	assert_int_equal(health_names_find(names, 0, "0.db"), 0);
+	free(names);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_all_is_well),
 	        cmocka_unit_test(test_each_thing_that_goes_wrong),
+	        cmocka_unit_test(test_names),
 	        cmocka_unit_test(test_waited_for),
 	        cmocka_unit_test(test_two_things),
 	        cmocka_unit_test(test_what_comes_of_what),

@@ -38,9 +38,9 @@ EOF
 # backup_one LABEL FILE
 backup_one() {
     log INFO "Creating backup: $1 ($2)"
-    local status=0 path
+    local status=0 path=''
     run_asof backup --json --archive "$BACKUP_DIR" --type manual --db-path "$2" || status=$?
-    path=$([ "$status" -ne 0 ] && [ "$status" -ne 5 ] || json_text backup_path)
+    if [ "$status" -eq 0 ] || [ "$status" -eq 5 ]; then path=$(json_text backup_path); fi
     if [ -n "$path" ]; then
         log SUCCESS "$1 backup created: $path"
         [ "$status" -eq 0 ] || log WARN "$1 backup: $problem" # not sent to a destination yet

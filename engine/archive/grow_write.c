@@ -257,7 +257,9 @@ int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
 		return rc;
 	if (len < durable_len)
 		return err_set(err, ERR_DAMAGED, 0,
-		               "'%s' is damaged behind byte %llu, though %llu bytes were durable",
+		               "'%s' is damaged behind byte %llu, though %llu bytes were durable "
+		               "(asof validate names what is lost; move the file away, and asof "
+		               "goes on)",
 		               name, (unsigned long long)len, (unsigned long long)durable_len);
 	w->info = *grow_reader_info(r);
 	snprintf(w->name, sizeof(w->name), "%s", name);

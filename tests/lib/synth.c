@@ -885,6 +885,15 @@ static void random_snapshot(struct synth *s)
 	snapshot_since(s, t, rng_chance(&s->rng, 50) ? t : t - rng_below(&s->rng, t < 10 ? t : 10));
 }
 
+/* Of the same size a lineage begins with what differs (a heal), not with pages that have nothing to do
+ * with its parent's: before its first snapshot came, nothing would tell. */
+static uint32_t another_page_size(struct synth *s)
+{
+	uint32_t size = 512u << rng_below(&s->rng, 4);
+
+	return size != s->page_size ? size : size == 4096 ? 512 : size * 2;
+}
+
 void synth_random_history(struct synth *s, unsigned n_steps)
 {
 	uint64_t a, b;
@@ -910,8 +919,7 @@ void synth_random_history(struct synth *s, unsigned n_steps)
 		else if (what < 48)
 			synth_gap(s, (unsigned)rng_below(&s->rng, 5));
 		else if (what < 50)
-			synth_new_lineage(s, 512u << rng_below(&s->rng, 4),
-			                  rng_chance(&s->rng, 50));
+			synth_new_lineage(s, another_page_size(s), rng_chance(&s->rng, 50));
 	}
 	synth_publish(s);
 }

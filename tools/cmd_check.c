@@ -641,8 +641,7 @@ static const struct cli_option check_options[] = {
 
 const struct cli_command cmd_check = {
         .name = "check",
-        .usage = "[ARCHIVE…] [--send-test] [--print-policy WHAT] [--sample P% [--seed N] "
-                 "[--archive ARCHIVE]] [--json]",
+        .usage = "[ARCHIVE…] [--send-test] [--print-policy WHAT] [--sample P% [--seed N]] [--json]",
         .summary = "Checks the configuration and tries out what it names; shows what runs when.",
         .details =
                 "Every error is printed, by line.  Nothing is started and nothing stays written: "

@@ -174,9 +174,10 @@ struct cli_place {
 	struct store_options options;
 };
 /* The places besides `root` that have the history of its databases: those of --also, then those that
- * the configuration names, if one was named or read.  At most CLI_ALSO_MAX. */
-int cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
-                     size_t *ret_n, struct err *err) MUST_USE;
+ * the configuration names, if one was named or read.  At most CLI_ALSO_MAX.  A
+ * configuration that is broken is told of, and names none. */
+void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
+                      size_t *ret_n);
 /* Opens an archive to be read: what is read of a far one is kept as kept_default() says, and what is
  * missing or damaged comes from its other places; those that do not open are told of and passed
  * over. */

@@ -69,22 +69,24 @@ static void add_configured(struct places *p, const struct config *config,
 			add_place(p, d->destinations[j].url);
 }
 
-int cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
-                     size_t *ret_n, struct err *err)
+void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
+                      size_t *ret_n)
 {
 	struct places p = {c, root, ret, 0};
 	const struct config *config = c->config_loaded ? c->config : NULL;
-	int rc = c->config_path && !config ? cli_config(c, &config, err) : 0;
+	struct err why = ERR_INIT;
 
-	if (rc)
-		return rc;
+	/* An archive that was named is read, whatever has become of the configuration. */
+	if (c->config_path && !config && cli_config(c, &config, &why)) {
+		log_warn("view", "no other places are known of '%s': %s", root, why.msg);
+		config = NULL;
+	}
 	for (size_t i = 0; i < c->n_also; i++)
 		add_place(&p, c->also[i]);
 	for (size_t i = 0; config && i < config->n_databases; i++)
 		if (is_place_of(config, &config->databases[i], root))
 			add_configured(&p, config, &config->databases[i]);
 	*ret_n = p.n;
-	return 0;
 }
 
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret, struct err *err)
@@ -98,9 +100,9 @@ int cli_read_archive(struct cli *c, const char *root, struct archive **ret, stru
 	bool keep;
 
 	int rc = kept_default(dir, &o.keep_bytes, &keep, err);
-	rc = rc ? rc : cli_other_places(c, root, places, &n, err);
 	if (rc)
 		return rc;
+	cli_other_places(c, root, places, &n);
 	cli_store_options(c, root, &so); /* after it was read, above */
 	o.keep_dir = keep ? dir : NULL;
 	for (size_t i = 0; i < n; i++) {

@@ -50,9 +50,7 @@ static int mount(struct cli *c, struct fs_mount_options *options, struct err *er
 	struct fs_mount_place also[CLI_ALSO_MAX];
 	struct store_options store;
 
-	int rc = cli_other_places(c, options->archive, places, &options->n_also, err);
-	if (rc)
-		return rc;
+	cli_other_places(c, options->archive, places, &options->n_also);
 	for (size_t i = 0; i < options->n_also; i++)
 		also[i] = (struct fs_mount_place){places[i].url, places[i].options};
 	cli_store_options(c, options->archive, &store);

@@ -44,19 +44,20 @@ static int find_places(struct cli *c, struct fs_mount_options *options, struct b
 }
 
 /* What the configuration tells of the archive, and of where else its databases are. */
-static int mount(struct cli *c, struct fs_mount_options *options, struct err *err)
+static int mount(struct cli *c, const struct fs_mount_options *options, struct err *err)
 {
+	struct fs_mount_options with = *options;
 	struct cli_place places[CLI_ALSO_MAX];
 	struct fs_mount_place also[CLI_ALSO_MAX];
 	struct store_options store;
 
-	cli_other_places(c, options->archive, places, &options->n_also);
-	for (size_t i = 0; i < options->n_also; i++)
+	cli_other_places(c, options->archive, places, &with.n_also);
+	for (size_t i = 0; i < with.n_also; i++)
 		also[i] = (struct fs_mount_place){places[i].url, places[i].options};
 	cli_store_options(c, options->archive, &store);
-	options->also = also;
-	options->store = &store;
-	return fs_mount_main(options, err);
+	with.also = also;
+	with.store = &store;
+	return fs_mount_main(&with, err);
 }
 
 static int run_mount(struct cli *c, struct err *err)

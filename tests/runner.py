@@ -362,6 +362,7 @@ def fuzzing_jobs():
         corpus = os.path.join(ROOT, "tests", "data", "fuzz", target[5:])
         command = [os.path.join(directory("clang"), "tests", "fuzz", target),
                    f"-max_total_time={FUZZ_SECONDS}", "-timeout=10", "-rss_limit_mb=1024",
+                   "-error_exitcode=1",  # its own, 77, would be a skip
                    "-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={LOGS}/{target}-",
                    scratch]
         command += [corpus] if os.path.isdir(corpus) else []

@@ -131,8 +131,8 @@ int time_parse_compact(const char *text, size_t len, int64_t *ret_us)
 	    !fixed_digits(text + 11, 2, &c.minute) || !fixed_digits(text + 13, 2, &c.second) ||
 	    !fixed_digits(text + 16, 6, &c.us))
 		return -ERR_USAGE;
-	if (c.month < 1 || c.month > 12 || c.day < 1 || c.hour > 23 || c.minute > 59 ||
-	    c.second > 59)
+	if (c.year < 1 || c.month < 1 || c.month > 12 || c.day < 1 || c.hour > 23 ||
+	    c.minute > 59 || c.second > 59)
 		return -ERR_USAGE;
 	int64_t us = civil_to_us(&c);
 	civil_from_us(us, &back);

@@ -454,6 +454,20 @@ static void test_round_trip(void **state)
 	}
 }
 
+/* In a name, too, a year is one of 1 to 9999. */
+static void test_compact_refused(void **state)
+{
+	static const char *const wrong[] = {
+	        "00000525T033000.224015Z", "20240230T000000.000000Z", "20241301T000000.000000Z",
+	        "20240101T240000.000000Z", "20240101T000060.000000Z", "20240101T000000.00000 Z",
+	};
+	int64_t us;
+
+	assert_int_equal(time_parse_compact("00010101T000000.000000Z", 23, &us), 0);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+		assert_int_not_equal(time_parse_compact(wrong[i], strlen(wrong[i]), &us), 0);
+}
+
 /* Nothing that comes in, however strange, does more than fail. */
 static void test_noise(void **state)
 {
@@ -483,7 +497,7 @@ int main(void)
 	        cmocka_unit_test(test_relative),   cmocka_unit_test(test_refused),
 	        cmocka_unit_test(test_long_text),  cmocka_unit_test(test_local),
 	        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_named_zones),
-	        cmocka_unit_test(test_noise),
+	        cmocka_unit_test(test_noise),      cmocka_unit_test(test_compact_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,6 +60,14 @@ static int time_is_up(const struct wait *w, const char *name, const struct histo
 	               name, w->timeout_s, s->last_txid, known);
 }
 
+/* Before the first snapshot is there a commit may be captured, and nothing can be restored. */
+static bool is_restorable(struct history *h)
+{
+	struct moment m;
+
+	return history_latest(h, &m, NULL) == 0;
+}
+
 /* Until `txid` is there, or (0) everything that was committed at the start.  *ret: the newest. */
 static int wait_for(const struct wait *w, struct history *h, uint64_t txid, bool needs_writer,
                     uint64_t *ret, struct err *err)
@@ -73,7 +81,8 @@ static int wait_for(const struct wait *w, struct history *h, uint64_t txid, bool
 		if (rc)
 			return rc;
 		*ret = s.last_txid;
-		if (txid ? s.last_txid >= txid : s.known_until_us >= w->since_us)
+		bool there = txid ? s.last_txid >= txid : s.known_until_us >= w->since_us;
+		if (there && is_restorable(h))
 			return 0;
 		if (needs_writer && !s.writer_alive)
 			return err_set(

@@ -16,7 +16,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
-from harness import asof, asof_json, commit, counter_of, make_counter, wait_for  # noqa: E402
+from harness import ASOF, asof, asof_json, commit, counter_of, make_counter, wait_for  # noqa: E402
 
 NOBODY = 65534
 
@@ -340,6 +340,26 @@ class StartStop(harness.Case):
         status, = asof_json("status", "--archive", self.archive)["databases"]
         self.assertEqual((status["gap_count"], status["last_txid"]), (0, 2))
         self.assertEqual(counter_of(self.restore("--latest")), 2)
+
+    def test_wait_for_what_restores(self):
+        """A commit that is captured and stands on no snapshot is not what anybody waits for."""
+        db = self.open_db()
+        make_counter(db)
+        r = self.replicate()
+        r.wait_ready()
+        commit(db)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        # By a clock that is behind it has all that is committed by now.
+        words = ["faketime", "-f", "-1h", ASOF, "wait", "trades.db", "--archive", self.archive,
+                 "--timeout", "0"]
+        env = {**os.environ,
+               "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+        run = subprocess.run(words, check=False, capture_output=True, text=True, env=env)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        shutil.rmtree(os.path.join(self.archive, "local", "trades.db", "snapshot"))
+        run = subprocess.run(words, check=False, capture_output=True, text=True, env=env)
+        self.assert_fails(run, 1, "trades.db")
 
     def test_there_and_back_is_a_gap(self):
         """No page differs, and yet there were states in between that nobody captured."""

@@ -11,8 +11,8 @@
 #define CACHE_BYTES_DEFAULT (32u << 20)
 #define PREFETCH_THREADS_MAX 8
 
-/* Threads of a far archive wait, those of a near one work. */
-static size_t prefetch_threads(const struct archive *a)
+/* They inflate; those that wait for a far store are the reader's own. */
+static size_t prefetch_threads(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
@@ -56,7 +56,7 @@ int archive_open_stores(struct store *const *stores, size_t n_stores,
 	if (!(a->root = strdup(stores[0]->label)))
 		return err_set(err, ERR_NOMEM, 0, "no memory to open the archive");
 	int rc = cache_new(o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT, &a->cache, err);
-	rc = rc ? rc : prefetch_new(prefetch_threads(a), &a->prefetch, err);
+	rc = rc ? rc : prefetch_new(prefetch_threads(), &a->prefetch, err);
 	rc = rc ? rc : open_reader(a, o, err);
 	if (rc == 0)
 		*ret = take_ptr(a);

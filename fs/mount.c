@@ -15,6 +15,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
 #include "engine/store/store.h"
+#include "fs/mounted.h"
 #include "fs/ops.h"
 #include "fs/options.h"
 
@@ -32,6 +33,7 @@
 
 /* How long open files may go on after the mount was detached. */
 #define LINGER_SECONDS 10
+#define SOURCE_HEAD "asof:"
 
 struct mount {
 	struct fs_options options;
@@ -40,6 +42,7 @@ struct mount {
 	struct fs_ops ops;
 	struct fuse_session *session;
 	int report_fd;        /* to the parent, until ready; -1: none */
+	bool there_already;   /* nothing is left to do */
 	atomic_bool detached; /* by us: what is mounted there now is not ours to unmount */
 	atomic_bool over;     /* the loop has ended */
 };
@@ -53,6 +56,28 @@ static bool is_within(const char *path, const char *folder)
 	if (strcmp(folder, "/") == 0)
 		return true;
 	return strncmp(path, folder, n) == 0 && (!path[n] || path[n] == '/');
+}
+
+/*
+ * One over the other would hide what is there from everybody, and be left when one is taken down;
+ * one in the other would hold it.  But `mount -a` asks for what is there already: it is.
+ */
+static int refuse_mounted(struct mount *m, dev_t dev, struct err *err)
+{
+	struct fs_mounted there;
+
+	if (!fs_mounted_device(dev, m->mountpoint, &there))
+		return 0;
+	bool same_point = strcmp(there.point, m->mountpoint) == 0;
+	m->there_already = m->given->from_fstab && same_point &&
+	                   strncmp(there.source, SOURCE_HEAD, strlen(SOURCE_HEAD)) == 0 &&
+	                   strcmp(there.source + strlen(SOURCE_HEAD), m->archive_path) == 0;
+	if (m->there_already)
+		return 0;
+	return err_set(err, ERR_USAGE, 0,
+	               "mount point '%.150s': a mount of asof lies %s (run: asof umount '%.150s', "
+	               "or choose another directory)",
+	               m->mountpoint, same_point ? "there already" : "over it", there.point);
 }
 
 static int resolve(struct mount *m, const struct fs_mount_options *options, struct err *err)
@@ -76,8 +101,9 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 	if (stat(m->mountpoint, &st) < 0 || !S_ISDIR(st.st_mode))
 		return err_set(err, ERR_USAGE, 0, "mount point '%s' is not a directory",
 		               m->mountpoint);
-	if (far)
-		return 0;
+	int rc = refuse_mounted(m, st.st_dev, err);
+	if (rc || far)
+		return rc;
 	if (is_within(m->mountpoint, m->archive_path) || is_within(m->archive_path, m->mountpoint))
 		return err_set(
 		        err, ERR_USAGE, 0,
@@ -92,7 +118,7 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 static char *session_words(const struct mount *m)
 {
 	static const char head[] =
-	        "ro,nosuid,nodev,noexec,default_permissions,subtype=asof,fsname=asof:";
+	        "ro,nosuid,nodev,noexec,default_permissions,subtype=asof,fsname=" SOURCE_HEAD;
 	static const char others[] = ",allow_other";
 	char *words = malloc(sizeof(head) + 2 * strlen(m->archive_path) + sizeof(others));
 
@@ -421,14 +447,15 @@ int fs_mount_main(const struct fs_mount_options *options, struct err *err)
 	int rc = fs_options_parse(options->words, &m->options, err);
 	if (rc == 0)
 		rc = resolve(m, options, err);
-	if (rc == 0 && m->options.log_path[0]) {
+	bool wanted = rc == 0 && !m->there_already;
+	if (wanted && m->options.log_path[0]) {
 		log_fd = open(m->options.log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 		if (log_fd < 0)
 			rc = err_set(err, ERR_IO, errno, "log '%s'", m->options.log_path);
 	}
 	if (rc == 0 && options->foreground && log_fd >= 0)
 		log_set_fd(log_fd);
-	if (rc == 0)
+	if (rc == 0 && wanted)
 		rc = options->foreground ? run(m, log_fd, err) : run_background(m, log_fd, err);
 	free(m->archive_path);
 	free(m->mountpoint);

@@ -13,9 +13,9 @@
  * closed, at most ten seconds.  That, and an unmount from outside, is success.
  * Under a service manager with NOTIFY_SOCKET, READY=1 is sent.
  *
- * Errors: USAGE (options; a mount point that overlaps the archive), NOT_FOUND (no such
- * directory), IO (also a stale mount there: the message says what to run), and what opening
- * the archive gives.
+ * Errors: USAGE (options; a mount point that overlaps the archive, or lies on or in a mount
+ * of asof), NOT_FOUND (no such directory), IO (also a stale mount there: the message says what to
+ * run), and what opening the archive gives.
  */
 #ifndef ASOF_FS_MOUNT_H
 #define ASOF_FS_MOUNT_H
@@ -28,6 +28,7 @@ struct fs_mount_options {
 	const char *mountpoint; /* an existing directory */
 	const char *words;      /* of -o, joined by commas; may be NULL: fs/options.h */
 	bool foreground;
+	bool from_fstab; /* mount(8) asks: what is mounted there from there already is success */
 	/* What the configuration says of the archive's store; NULL: nothing. */
 	const struct store_options *store;
 	/* Places that stand in for the archive (view/history.h), behind those of the words. */

@@ -10,11 +10,23 @@
 #include "engine/base/err.h"
 
 #include <limits.h>
+#include <stdbool.h>
+#include <sys/types.h>
 
 /*
  * The absolute path of the mount of asof at `dir`.  NOT_FOUND: nothing is mounted there, or
  * something that is not of asof.
  */
 int fs_mounted_path(const char *dir, char ret[PATH_MAX], struct err *err) MUST_USE;
+
+struct fs_mounted {
+	char point[PATH_MAX], source[PATH_MAX + 8]; /* "asof:ARCHIVE" */
+};
+
+/*
+ * Whether the file system with this number (st_dev) is a mount of asof, and where it lies: at
+ * `path` or, if it does not, anywhere.
+ */
+bool fs_mounted_device(dev_t dev, const char *path, struct fs_mounted *ret);
 
 #endif

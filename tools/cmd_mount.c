@@ -63,7 +63,8 @@ static int mount(struct cli *c, const struct fs_mount_options *options, struct e
 static int run_mount(struct cli *c, struct err *err)
 {
 	cleanup_buf struct buf words = BUF_INIT(WORDS_MAX_BYTES);
-	struct fs_mount_options options = {0};
+	/* Else the program's own name stands there: mount(8) calls it with nothing but words. */
+	struct fs_mount_options options = {.from_fstab = strcmp(c->argv[0], c->command->name) != 0};
 	int id, rc = 0;
 
 	while (!rc && (id = cli_option(c, err)) > 0) {

@@ -46,6 +46,11 @@ def is_mounted(point):
         return any(line.split()[4] == point for line in f)
 
 
+def mounts_in(folder):
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        return sum(line.split()[4].startswith(folder) for line in f)
+
+
 def mount(archive, point, *words):
     os.makedirs(point, exist_ok=True)
     r = asof("mount", archive, point, *(["-o", ",".join(words)] if words else []))
@@ -649,6 +654,22 @@ class Lifecycle(harness.Case):
         mount(self.made, self.m)
         self.assertEqual(self.latest(), N_COMMITS)
 
+    def test_not_over_another(self):
+        """Nor in it: what lies below would be hidden, or held."""
+        mount(self.made, self.m)
+        hint = f"asof umount '{self.m}'"
+        for point in (self.m, os.path.join(self.m, "latest"), self.m + "/."):
+            self.assert_fails(asof("mount", self.made, point), 2, hint)
+        self.assertEqual(mounts_in(self.m), 1)
+        self.assertEqual(self.latest(), N_COMMITS)
+        # Not even another archive; the same one, asked for by mount(8), is there.
+        self.copy_archive()
+        self.assert_fails(asof(self.archive, self.m, "-o", "ro"), 2, hint)
+        self.assertEqual(asof(self.made, self.m, "-o", "ro").returncode, 0)
+        self.assertEqual(mounts_in(self.m), 1)
+        self.assertEqual(asof("umount", self.m).returncode, 0)
+        mount(self.made, self.m)
+
     def test_refused(self):
         inside = os.path.join(self.copy_archive(), "manual")
         os.makedirs(inside, exist_ok=True)
@@ -673,6 +694,7 @@ class Lifecycle(harness.Case):
         os.symlink(ASOF, os.path.join(programs, "asof"))
         script = ('mount --bind "$1" /usr/local/sbin && mount -t fuse.asof "$2" "$3" -o noauto,'
                   "nofail,_netdev,user,x-systemd.idle-timeout=60,cache_size=16M && "
+                  'echo "$2 $3 fuse.asof ro 0 0" >"$1/tab" && mount -a -T "$1/tab" && '
                   'sqlite3 "$3/latest/$4" "SELECT n FROM counter" && grep " $3 " '
                   '/proc/mounts && umount "$3"')
         r = run("unshare", "-m", "sh", "-c", script, "sh", programs, self.made, self.m, NAME)

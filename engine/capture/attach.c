@@ -161,6 +161,19 @@ static int enable_wal(const char *path, struct err *err)
 	return 0;
 }
 
+/*
+ * Between statements a connection keeps SHARED on the database in WAL mode, and only there.  To ask
+ * PRAGMA journal_mode would be to read the schema, and that of an application with a newer SQLite
+ * can have words that ours does not know.
+ */
+static bool is_in_wal_mode(sqlite3 *db)
+{
+	int lock = SQLITE_LOCK_NONE;
+
+	return sqlite3_file_control(db, "main", SQLITE_FCNTL_LOCKSTATE, &lock) == SQLITE_OK &&
+	       lock == SQLITE_LOCK_SHARED;
+}
+
 /* L: one read of page 1, so that SQLite opens WAL and wal-index; no SQL ever after. */
 static int open_lock_connection(struct attachment *at, struct err *err)
 {
@@ -171,11 +184,9 @@ static int open_lock_connection(struct attachment *at, struct err *err)
 	if (rc == 0)
 		rc = ask(at->lock_db, at->path, "PRAGMA schema_version", answer, sizeof(answer),
 		         err);
-	if (rc == 0)
-		rc = ask(at->lock_db, at->path, "PRAGMA journal_mode", answer, sizeof(answer), err);
 	if (rc)
 		return rc;
-	if (strcmp(answer, "wal") != 0)
+	if (!is_in_wal_mode(at->lock_db))
 		return refuse_rollback(at->path, err);
 	sqlite3_db_release_memory(at->lock_db);
 	sqlite3_busy_timeout(at->lock_db, 0);

@@ -541,8 +541,9 @@ void database_get_status(struct database *d, struct database_status *ret)
 		ret->syncs = rs.syncs;
 		ret->sync_errors = rs.sync_errors;
 		ret->sync_us = rs.sync_us;
-		if (rs.trouble[0])
-			snprintf(ret->reason, sizeof(ret->reason), "%s", rs.trouble);
+		if (rs.trouble[0] || rs.unwhole[0])
+			snprintf(ret->reason, sizeof(ret->reason), "%s",
+			         rs.trouble[0] ? rs.trouble : rs.unwhole);
 	}
 }
 

@@ -152,7 +152,8 @@ static bool known_at_once(struct recorder *r, int64_t known_until_us)
 	if (!idle)
 		return false;
 	struct err ignored = ERR_INIT; /* told again within a second */
-	r->known_until_us = known_until_us;
+	if (!r->discarding)
+		r->known_until_us = known_until_us;
 	encode_cut_old(r, known_until_us, false);
 	int rc = recorder_publish(r, false, &ignored);
 	(void)rc;
@@ -464,7 +465,9 @@ static int64_t recorder_step(void *ctx)
 	pthread_mutex_unlock(&r->lock);
 	if (taken)
 		return POOL_WHEN_WOKEN;
-	int64_t wait_us = work(r);
+	int64_t wait_us = work(r), look_us = r->ended ? POOL_WHEN_WOKEN : settle_look_again(r);
+	if (look_us < wait_us)
+		wait_us = look_us;
 	pthread_mutex_lock(&r->lock);
 	r->at_work = false;
 	pthread_mutex_unlock(&r->lock);
@@ -500,6 +503,8 @@ int recorder_result(struct recorder *r, struct err *err)
 	if (r->status.trouble[0])
 		return err_set(err, ERR_IO, 0, "the last commits were not captured: %s",
 		               r->status.trouble);
+	if (r->status.unwhole[0])
+		return err_set(err, ERR_DAMAGED, 0, "%s", r->status.unwhole);
 	return r->settled && r->task ? table_sync(r, r->durable.txid, err) : 0;
 }
 

@@ -71,6 +71,7 @@ struct recorder_status {
 	bool settled;           /* false: a first snapshot or a healing is under way */
 	uint64_t queued_bytes;
 	char trouble[200]; /* why the archive cannot be written, or "" */
+	char unwhole[200]; /* what the database itself lacks to be captured, or "" */
 };
 /*
  * recorder_durable() tells whether all that the sink took before recorder_queued() gave `items`

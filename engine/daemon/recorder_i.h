@@ -83,6 +83,21 @@ struct scan {
 	struct err err;       /* why it failed */
 };
 
+/*
+ * The database cannot be made whole: pages are missing, or cannot be read.  Until that is tried
+ * again frames are dropped: each try takes the whole WAL in once more, and what comes of it can be
+ * used by nobody.
+ */
+struct unwhole {
+	int64_t look_us; /* monotonic: whether it is time for a try is asked then; 0: it is whole */
+	int64_t try_us;  /* not before that */
+	int64_t wait_us; /* between tries, doubled with each */
+	int64_t told_us;
+	bool by_file; /* a try makes no sense before the file differs from this: */
+	off_t size;
+	struct timespec ctime;
+};
+
 struct recorder {
 	char *root, *name;
 	char *source_path;
@@ -144,6 +159,7 @@ struct recorder {
 	bool discarding;         /* until the next break: frames cannot be placed */
 	struct gap_note gap;     /* open gap: `before` is set */
 	bool gap_open;
+	bool gap_told;
 	bool gap_doubtful; /* maybe nothing was written meanwhile: not declared before that is known */
 	uint64_t redo_txid; /* last txid before the break: what a fuzzy snapshot starts from */
 	uint64_t epoch;
@@ -151,6 +167,7 @@ struct recorder {
 	uint64_t settle_epoch;
 	uint8_t *page_one; /* newest page 1 seen since the break, or NULL */
 	struct scan scan;
+	struct unwhole unwhole;
 
 	pthread_mutex_t table_lock; /* table and framed, shared with the scan */
 	struct page_table *table;
@@ -182,6 +199,8 @@ struct hash128 encode_hash(struct recorder *r, uint32_t pgno);
 int settle_break(struct recorder *r, const struct item *it, struct err *err) MUST_USE;
 int settle_finish(struct recorder *r, const struct item *it, struct err *err) MUST_USE;
 void settle_cancel(struct recorder *r);
+/* What could not be made whole is tried again when it is time; how long until this is called again. */
+int64_t settle_look_again(struct recorder *r);
 
 /* ---- table.c ---- */
 /* Makes table and state those of the newest recorded frames. */

@@ -38,6 +38,11 @@
 #define SNAPSHOT_LEVEL 1
 #define BARRIER_POLL_US 1000
 #define DETACHED_POLL_US 20000
+#define AGAIN_MIN_US (200 * 1000)
+#define AGAIN_MAX_US (60 * US_PER_SECOND)
+#define AGAIN_LOOK_US US_PER_SECOND
+/* A file that is as it was is tried again all the same, this seldom: a page may be in the -wal by now. */
+#define AGAIN_UNCHANGED_US (600 * US_PER_SECOND)
 
 static void push_event(struct recorder *r, enum item_type type, uint64_t epoch)
 {
@@ -208,11 +213,32 @@ static int open_spool(struct recorder *r, struct err *err)
 	return rc;
 }
 
+/* What the file was when the pass began. */
+static void note_file(struct recorder *r)
+{
+	struct stat st = {0};
+
+	if (stat(r->source_path, &st) < 0)
+		st.st_size = -1;
+	r->unwhole.size = st.st_size;
+	r->unwhole.ctime = st.st_ctim;
+}
+
+static bool file_differs(const struct recorder *r)
+{
+	struct stat st;
+
+	return stat(r->source_path, &st) == 0 &&
+	       (st.st_size != r->unwhole.size || st.st_ctim.tv_sec != r->unwhole.ctime.tv_sec ||
+	        st.st_ctim.tv_nsec != r->unwhole.ctime.tv_nsec);
+}
+
 static int start_scan(struct recorder *r, bool snapshot, struct err *err)
 {
 	struct scan *s = &r->scan;
 	int rc;
 
+	note_file(r);
 	s->stop = false;
 	s->snapshot = snapshot;
 	s->epoch = r->epoch;
@@ -312,6 +338,7 @@ static bool source_is_older(const struct recorder *r, int64_t time_us)
 static void declare_gap(struct recorder *r)
 {
 	r->gap_doubtful = false;
+	r->gap_told = true;
 	pthread_mutex_lock(&r->lock);
 	r->status.gaps++;
 	pthread_mutex_unlock(&r->lock);
@@ -320,11 +347,10 @@ static void declare_gap(struct recorder *r)
 }
 
 /* Opens the gap: what is known ends with the last settled commit.  A break that could not be
- * written down comes here again with each new try: it is one gap, told of once. */
+ * written down, or after which the database could not be made whole, comes here again with each new
+ * try: it is one gap, told of once. */
 static void open_gap(struct recorder *r, const struct item *it)
 {
-	bool told = r->epoch == it->epoch && !r->settled;
-
 	if (r->settled) {
 		r->gap = (struct gap_note){
 		        .before_txid = r->last.txid,
@@ -332,16 +358,18 @@ static void open_gap(struct recorder *r, const struct item *it)
 		                                                         : r->last.time_us,
 		};
 		r->gap_open = true;
+		r->gap_told = false;
 	}
-	tell_reason(r, it, r->gap.reason, sizeof(r->gap.reason));
+	if (!r->gap_told)
+		tell_reason(r, it, r->gap.reason, sizeof(r->gap.reason));
 	/* Not to be taken back with what an error undoes later: the break stands. */
 	r->settled = r->durable_settled = false;
 	r->next_is_first = r->last.txid != 0;
-	if (told)
+	if (!r->gap_open || r->gap_told)
 		return;
-	if (r->gap_open && source_is_older(r, r->gap.before_us))
+	if (source_is_older(r, r->gap.before_us))
 		r->gap_doubtful = true;
-	else if (r->gap_open)
+	else
 		declare_gap(r);
 }
 
@@ -386,6 +414,9 @@ static uint32_t present_pages(const struct recorder *r)
 
 static void settled(struct recorder *r)
 {
+	if (r->unwhole.told_us)
+		log_info("recorder", "the database is whole again db=%s", r->name);
+	r->unwhole = (struct unwhole){0};
 	r->settled = r->durable_settled = true;
 	r->table_valid = true;
 	free(r->page_one);
@@ -395,6 +426,7 @@ static void settled(struct recorder *r)
 	pthread_mutex_unlock(&r->table_lock);
 	pthread_mutex_lock(&r->lock);
 	r->status.settled = true;
+	r->status.unwhole[0] = '\0';
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -415,6 +447,14 @@ static int close_gap(struct recorder *r, struct err *err)
 		r->gap_open = false;
 	}
 	return rc;
+}
+
+static int page_nowhere(const struct recorder *r, uint32_t pgno, uint32_t n_pages, struct err *err)
+{
+	return err_set(err, ERR_DAMAGED, 0,
+	               "page %u of %u is neither in '%.90s' (%u whole pages) nor in its -wal (was "
+	               "the file cut? put it right, or asof restore: it goes on by itself)",
+	               pgno, n_pages, r->source_path, r->scan.file_pages);
 }
 
 /* The state checksum, when every page is accounted for. */
@@ -441,7 +481,7 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 		at.not_before_us = at.time_us;
 	}
 	if (n_pages == 0)
-		return err_set(err, ERR_DAMAGED, 0, "the database '%s' is empty", r->name);
+		return page_nowhere(r, 1, 1, err);
 	struct snapshot_info info = {
 	        .page_size = r->page_size,
 	        .lineage = r->lineage,
@@ -499,19 +539,23 @@ static int put_differences(struct recorder *r, uint32_t n_pages, struct err *err
 		held_pgno = pgno;
 	}
 	if (rc == 0 && held_pgno == 0)
-		return err_set(err, ERR_DAMAGED, 0, "page 1 of '%s' was nowhere", r->name);
+		return page_nowhere(r, 1, n_pages ? n_pages : 1, err);
 	return rc < 0 ? rc
 	              : encode_frame(r, held_pgno, n_pages, held, now, r->last.time_us, COMMIT_HEAL,
 	                             err);
 }
 
-/* Every page that the database has must have been seen. */
+/*
+ * Every page that the database has must have been seen since the break: one behind the file's end
+ * comes of a frame.  What the table has of it is how it once was.
+ */
 static int check_whole(struct recorder *r, uint32_t n_pages, struct err *err)
 {
 	for (uint32_t p = 1; p != 0 && p <= n_pages; p++)
-		if (p != lock_page(r->page_size) && hash128_zero(encode_hash(r, p)))
-			return err_set(err, ERR_DAMAGED, 0, "page %u of '%s' was nowhere", p,
-			               r->name);
+		if (p != lock_page(r->page_size) &&
+		    (hash128_zero(encode_hash(r, p)) ||
+		     (p > r->scan.file_pages && !bitset_has(&r->framed, p))))
+			return page_nowhere(r, p, n_pages, err);
 	return 0;
 }
 
@@ -535,13 +579,47 @@ static bool nothing_happened(const struct recorder *r)
 	       s->file_pages == r->last.n_pages && source_is_older(r, r->gap.before_us);
 }
 
-/* What cannot be finished is begun again, with a new break. */
-static int start_again(struct recorder *r, const char *why)
+/* What cannot be finished is begun again with a new break, when that may help: see unwhole. */
+static int start_again(struct recorder *r, const struct err *why)
 {
-	log_error("recorder", "database not read whole, trying again db=%s: %s", r->name, why);
+	struct unwhole *u = &r->unwhole;
+	int64_t now_us = clock_mono_us();
+
 	settle_cancel(r);
-	capture_request_break(r->capture, "the database could not be read whole");
+	r->discarding = true;
+	u->wait_us = u->wait_us ? u->wait_us * 2 : AGAIN_MIN_US;
+	if (u->wait_us > AGAIN_MAX_US)
+		u->wait_us = AGAIN_MAX_US;
+	u->look_us = u->try_us = now_us + u->wait_us;
+	u->by_file = why->kind == ERR_DAMAGED;
+	pthread_mutex_lock(&r->lock);
+	bool news = strncmp(r->status.unwhole, why->msg, sizeof(r->status.unwhole) - 1) != 0;
+	snprintf(r->status.unwhole, sizeof(r->status.unwhole), "%.199s", why->msg);
+	pthread_mutex_unlock(&r->lock);
+	if (!news && u->told_us && now_us - u->told_us < AGAIN_MAX_US)
+		return 0;
+	u->told_us = now_us;
+	log_error("recorder", "the database cannot be captured db=%s: %s", r->name, why->msg);
 	return 0;
+}
+
+int64_t settle_look_again(struct recorder *r)
+{
+	struct unwhole *u = &r->unwhole;
+	int64_t now_us = clock_mono_us();
+
+	if (!u->look_us)
+		return POOL_WHEN_WOKEN;
+	if (now_us < u->look_us)
+		return u->look_us - now_us;
+	if (u->by_file && u->wait_us > AGAIN_LOOK_US && !file_differs(r) &&
+	    now_us < u->try_us + AGAIN_UNCHANGED_US) {
+		u->look_us = now_us + AGAIN_LOOK_US;
+		return AGAIN_LOOK_US;
+	}
+	u->look_us = 0; /* what comes of the break sets it again */
+	capture_request_break(r->capture, "the database could not be read whole");
+	return POOL_WHEN_WOKEN;
 }
 
 int settle_finish(struct recorder *r, const struct item *it, struct err *err)
@@ -557,7 +635,7 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 		if (s->err.kind == ERR_CANCELLED)
 			settle_cancel(r);
 		else
-			start_again(r, s->err.msg);
+			start_again(r, &s->err);
 		return 0;
 	}
 	if (s->snapshot) {
@@ -565,7 +643,7 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 		if (rc == 0)
 			rc = finish_snapshot(r, &why);
 		if (rc < 0)
-			return start_again(r, why.msg);
+			return start_again(r, &why);
 	} else if (nothing_happened(r)) {
 		log_info("recorder", "nothing was written meanwhile db=%s txid=%" PRIu64, r->name,
 		         r->last.txid);
@@ -575,7 +653,7 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 		rc = finish_difference(r, &why);
 		if (err_kind_of(rc) == ERR_DAMAGED) {
 			encode_take_back(r);
-			return start_again(r, why.msg);
+			return start_again(r, &why);
 		}
 		if (rc < 0)
 			return err_copy(err, &why);

@@ -214,6 +214,22 @@ class LeavesAlone(harness.Case):
         self.assertEqual(self.schema(self.db_path), self.schema(twin_path))
         self.assertEqual(digest(self.db_path), digest(twin_path))
 
+    def test_a_schema_that_our_sqlite_cannot_read(self):
+        """The application's may be newer; capture asks for no schema."""
+        db = self.open_db()
+        make_counter(db)
+        commit(db)
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("INSERT INTO sqlite_master VALUES ('table', 'new', 'new', 0, "
+                   "'CREATE TABLE new (a INTEGER SOME NEW WORD ! 1)')")
+        r = self.replicate()
+        r.wait_ready()
+        commit(db)
+        r.wait_known()
+        db.execute("PRAGMA wal_checkpoint")
+        with open(self.restore("--latest"), "rb") as restored, open(self.db_path, "rb") as live:
+            self.assertEqual(restored.read(), live.read())
+
     def test_modes_of_the_archive(self):
         make_counter(self.open_db())
         os.chmod(self.db_path, 0o644)

@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -190,6 +191,37 @@ class Databases(Case):
         db = self.make("rubbish.db")
         commit(db)
         daemon.wait_replicating("nowhere.db", "rubbish.db")
+
+    def test_a_file_that_was_cut(self):
+        """Its -wal is whole and alone is no database: told, tried seldom, gone on with when mended."""
+        db = self.make("a.db")
+        for _ in range(20):
+            commit(db, 20)
+        db.execute("PRAGMA wal_checkpoint")
+        commit(db)
+        for end in ("", "-wal"):
+            shutil.copy(self.data("a.db") + end, self.data("cut.db") + end)
+        with open(self.data("cut.db"), "rb") as f:
+            whole = f.read()
+        os.truncate(self.data("cut.db"), 200)
+        self.configure(dbs=[f"path: {self.data('cut.db')}"])
+        daemon = Daemon(self)
+        told = wait_for("the reason", lambda: daemon.databases()["cut.db"]["reason"])
+        self.assertIn(f"'{self.data('cut.db')}' (0 whole pages)", told)
+        self.assertIn("put it right, or asof restore", told)
+        wait_for("the status", lambda: told[:60] in asof("status", "--config", self.config).stdout)
+        # Three tries, each of which takes the -wal in, and then none before the file differs.
+        wait_for("tries", lambda: daemon.has("could not be read whole", 3))
+        known = daemon.databases()["cut.db"]["known_until"]
+        time.sleep(1)
+        self.assertLess(daemon.log().count("could not be read whole"), 6)
+        self.assertEqual(daemon.log().count("the database cannot be captured"), 1)
+        self.assertEqual(daemon.databases()["cut.db"]["known_until"], known)
+        with open(self.data("cut.db"), "r+b") as f:
+            f.write(whole)
+        daemon.wait_replicating("cut.db")
+        self.assertFalse(daemon.databases()["cut.db"]["reason"])
+        self.assertEqual(self.restored_counter("cut.db"), 21)
 
     def test_links_are_one_file(self):
         self.make("a.db")

@@ -5,6 +5,7 @@
 #include "engine/base/log.h"
 #include "engine/store/s3_fetch.h"
 #include "engine/store/s3_profile.h"
+#include "engine/store/s3_sso.h"
 
 #include <string.h>
 
@@ -141,6 +142,10 @@ static int of_profile(struct s3_provider *p, const char *name, const struct s3_p
 {
 	if (f->role_arn && (f->source_profile || f->credential_source))
 		return assume_role(p, name, f, depth, ret, err);
+	if (s3_sso_is_meant(f)) {
+		const struct s3_fetch_options o = {NULL, p->ca_file, p->proxy, p->stop};
+		return s3_fetch_sso(&o, name, f, ret, err);
+	}
 	if (f->access_key_id && f->secret_access_key)
 		return fill(ret, f->access_key_id, f->secret_access_key, f->session_token, err);
 	if (f->credential_process)

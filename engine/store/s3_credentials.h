@@ -9,7 +9,7 @@
  *   4. AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN: exchanged at the token service (STS)
  *   5. the profile AWS_PROFILE (default) of ~/.aws/credentials and ~/.aws/config
  *      (AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE): a role that another profile or a place assumes
- *      (source_profile, credential_source), keys, credential_process, a web identity
+ *      (source_profile, credential_source), SSO, keys, credential_process, a web identity
  *   6. a container: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or …_FULL_URI
  *   7. the machine: instance metadata, version 2 (AWS_EC2_METADATA_DISABLED=true: not asked)
  *

@@ -42,8 +42,8 @@ static int take_secret(char **ret, const char *text, struct err *err)
 	return *ret || !text || !*text ? 0 : err_set(err, ERR_NOMEM, 0, "no memory");
 }
 
-static int take_all(const char *id, const char *secret, const char *token, const char *expires,
-                    struct s3_credentials *ret, struct err *err)
+int s3_fetch_take(const char *id, const char *secret, const char *token, const char *expires,
+                  struct s3_credentials *ret, struct err *err)
 {
 	int rc;
 
@@ -80,9 +80,9 @@ int s3_fetch_parse_json(const char *text, size_t len, struct s3_credentials *ret
 	else if (code && strcmp(code, "Success") != 0)
 		rc = err_set(err, ERR_DENIED, 0, "the answer is %.60s", code);
 	else
-		rc = take_all(text_of(root, "AccessKeyId"), text_of(root, "SecretAccessKey"),
-		              token ? token : text_of(root, "Token"), text_of(root, "Expiration"),
-		              ret, err);
+		rc = s3_fetch_take(text_of(root, "AccessKeyId"), text_of(root, "SecretAccessKey"),
+		                   token ? token : text_of(root, "Token"),
+		                   text_of(root, "Expiration"), ret, err);
 	json_decref(root);
 	return rc;
 }
@@ -101,7 +101,7 @@ int s3_fetch_parse_sts(const char *action, const char *text, size_t len, struct 
 		rc = s3_xml_text(text, len, root, path, &found[i], err);
 	}
 	if (rc == 0)
-		rc = take_all(found[0], found[1], found[2], found[3], ret, err);
+		rc = s3_fetch_take(found[0], found[1], found[2], found[3], ret, err);
 	for (size_t i = 0; i < 4; i++) {
 		if (found[i])
 			explicit_bzero(found[i], strlen(found[i]));

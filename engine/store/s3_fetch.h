@@ -34,6 +34,11 @@ int s3_fetch_container(const _Atomic bool *stop, struct s3_credentials *ret,
 int s3_fetch_machine(const _Atomic bool *stop, struct s3_credentials *ret,
                      struct err *err) MUST_USE;
 
+/* Copies of what somebody said, `expires` NULL: never.  They go into headers, so odd characters are
+ * DENIED. */
+int s3_fetch_take(const char *id, const char *secret, const char *token, const char *expires,
+                  struct s3_credentials *ret, struct err *err) MUST_USE;
+
 /* The answers, for tests; `action` of STS is the one that was asked for.  Pure; `text` is bytes from outside. */
 int s3_fetch_parse_json(const char *text, size_t len, struct s3_credentials *ret,
                         struct err *err) MUST_USE;

@@ -9,8 +9,17 @@
 
 #define FILE_MAX_BYTES (1 << 20)
 #define PATH_ROOM 4096
+#define PROFILE "profile"
 
 /* ---- the text ---- */
+
+static void wipe(char **text)
+{
+	if (*text)
+		explicit_bzero(*text, strlen(*text));
+	free(*text);
+	*text = NULL;
+}
 
 /* A line without blanks around it. */
 struct piece {
@@ -32,17 +41,18 @@ static bool is(struct piece a, const char *text)
 	return a.len == strlen(text) && memcmp(a.p, text, a.len) == 0;
 }
 
-/* "[profile NAME]" of a config file, "[NAME]" of credentials. */
-static bool names_section(struct piece line, const char *name, bool config)
+/* "[KIND NAME]" of a config file, where a profile may be "[default]"; "[NAME]" of credentials. */
+static bool names_section(struct piece line, const char *kind, const char *name)
 {
 	struct piece inner = trim(line.p + 1, line.len - 1);
+	size_t n = strlen(kind);
 
 	if (inner.len && inner.p[inner.len - 1] == ']')
 		inner = trim(inner.p, inner.len - 1);
-	if (config && inner.len > 8 && memcmp(inner.p, "profile", 7) == 0 &&
-	    strchr(" \t", inner.p[7]))
-		return is(trim(inner.p + 8, inner.len - 8), name);
-	return (!config || strcmp(name, "default") == 0) && is(inner, name);
+	if (n && inner.len > n + 1 && memcmp(inner.p, kind, n) == 0 && strchr(" \t", inner.p[n]))
+		return is(trim(inner.p + n + 1, inner.len - n - 1), name);
+	return (!n || (strcmp(kind, PROFILE) == 0 && strcmp(name, "default") == 0)) &&
+	       is(inner, name);
 }
 
 static int take_setting(struct s3_profile *p, struct piece line, struct err *err)
@@ -62,6 +72,11 @@ static int take_setting(struct s3_profile *p, struct piece line, struct err *err
 	        {"credential_source", &p->credential_source},
 	        {"external_id", &p->external_id},
 	        {"region", &p->region},
+	        {"sso_session", &p->sso_session},
+	        {"sso_start_url", &p->sso_start_url},
+	        {"sso_region", &p->sso_region},
+	        {"sso_account_id", &p->sso_account_id},
+	        {"sso_role_name", &p->sso_role_name},
 	};
 	const char *equals = memchr(line.p, '=', line.len);
 
@@ -79,7 +94,7 @@ static int take_setting(struct s3_profile *p, struct piece line, struct err *err
 	return 0;
 }
 
-static int parse_file(const char *name, const char *text, bool config, struct s3_profile *ret,
+static int parse_file(const char *kind, const char *name, const char *text, struct s3_profile *ret,
                       struct err *err)
 {
 	bool inside = false;
@@ -90,7 +105,7 @@ static int parse_file(const char *name, const char *text, bool config, struct s3
 		struct piece line = trim(text, len);
 		bool indented = *text == ' ' || *text == '\t';
 		if (line.len && line.p[0] == '[') {
-			inside = names_section(line, name, config);
+			inside = names_section(line, kind, name);
 			ret->found = ret->found || inside;
 		} else if (inside && line.len && !indented && !strchr("#;", line.p[0])) {
 			rc = take_setting(ret, line, err);
@@ -100,13 +115,30 @@ static int parse_file(const char *name, const char *text, bool config, struct s3
 	return rc;
 }
 
+/* Where and how a session of SSO signs in: what its section says, not the profile's. */
+static int parse_session(const char *config, struct s3_profile *p, struct err *err)
+{
+	cleanup_s3_profile struct s3_profile session = {0};
+
+	int rc = parse_file("sso-session", p->sso_session, config, &session, err);
+	if (rc < 0)
+		return rc;
+	wipe(&p->sso_start_url);
+	wipe(&p->sso_region);
+	p->sso_start_url = take_ptr(session.sso_start_url);
+	p->sso_region = take_ptr(session.sso_region);
+	return 0;
+}
+
 int s3_profile_parse(const char *name, const char *credentials, const char *config,
                      struct s3_profile *ret, struct err *err)
 {
 	*ret = (struct s3_profile){0};
-	int rc = credentials ? parse_file(name, credentials, false, ret, err) : 0;
+	int rc = credentials ? parse_file("", name, credentials, ret, err) : 0;
 	if (rc == 0 && config)
-		rc = parse_file(name, config, true, ret, err);
+		rc = parse_file(PROFILE, name, config, ret, err);
+	if (rc == 0 && ret->sso_session)
+		rc = parse_session(config ? config : "", ret, err);
 	if (rc < 0)
 		s3_profile_release(ret);
 	return rc;
@@ -128,14 +160,6 @@ static bool file_path(bool config, char out[PATH_ROOM])
 	else
 		return false;
 	return n > 0 && n < PATH_ROOM;
-}
-
-static void wipe(char **text)
-{
-	if (*text)
-		explicit_bzero(*text, strlen(*text));
-	free(*text);
-	*text = NULL;
 }
 
 static int read_text(bool config, char **ret, struct err *err)
@@ -203,5 +227,10 @@ void s3_profile_release(struct s3_profile *p)
 	wipe(&p->credential_source);
 	wipe(&p->external_id);
 	wipe(&p->region);
+	wipe(&p->sso_session);
+	wipe(&p->sso_start_url);
+	wipe(&p->sso_region);
+	wipe(&p->sso_account_id);
+	wipe(&p->sso_role_name);
 	*p = (struct s3_profile){0};
 }

@@ -4,6 +4,7 @@
  *
  *   credentials   [NAME]                     aws_access_key_id, aws_secret_access_key, …
  *   config        [default], [profile NAME]  the same, region, credential_process, role_arn, …
+ *   config        [sso-session NAME]         sso_start_url, sso_region of the profiles that name it
  *
  * The file of credentials wins.  Lines that begin with # or ; and indented ones (nested settings)
  * do not count.
@@ -24,6 +25,7 @@ struct s3_profile {
 	char *role_arn, *web_identity_token_file, *role_session_name;
 	char *source_profile, *credential_source, *external_id; /* who assumes the role */
 	char *region;
+	char *sso_session, *sso_start_url, *sso_region, *sso_account_id, *sso_role_name;
 	bool found;
 };
 void s3_profile_release(struct s3_profile *p);

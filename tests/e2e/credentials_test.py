@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who asof is to a bucket: every place that credentials come from, renewed, and never told."""
 
+import datetime
+import hashlib
 import json
 import os
 import subprocess
@@ -200,6 +202,80 @@ class Credentials(harness.Case):
                            ("d", "403 AccessDenied")):
             self.fails(text, f"profile '{name}'", "(denied)", url=self.s3.url("/a", profile=name))
         self.assertEqual(self.s3.seen(), [])
+
+    # ---- SSO ----
+
+    def use_sso(self, role=identity.SSO_ROLE[1]):
+        self.env |= {"AWS_ENDPOINT_URL_SSO": self.cloud.url + "/sso",
+                     "AWS_ENDPOINT_URL_SSO_OIDC": self.cloud.url + "/oidc/"}
+        where = "sso_region = us-east-1\nsso_start_url = https://x.awsapps.com/start\n"
+        what = f"sso_account_id = {identity.SSO_ROLE[0]}\nsso_role_name = {role}\n"
+        self.write(".aws/config", f"[profile new]\nsso_session = us\n{what}region = us-east-1\n"
+                   f"[sso-session us]\n{where}sso_registration_scopes = sso:account:access\n"
+                   f"[profile old]\n{what}{where}[profile half]\nsso_session = them\n{what}")
+
+    def sign_in(self, key, lasts_s=3600, utc="Z", **more):
+        """What `aws sso login` leaves; the name of the file."""
+        end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=lasts_s)
+        text = {"startUrl": "x", "accessToken": self.cloud.sso_token,
+                "expiresAt": end.strftime("%Y-%m-%dT%H:%M:%S") + utc, **more}
+        return self.write(f".aws/sso/cache/{hashlib.sha1(key.encode()).hexdigest()}.json", json.dumps(text))
+
+    def test_sso(self):
+        """A session's profile, and one of before there were sessions."""
+        self.use_sso()
+        self.sign_in("us")
+        self.sign_in("https://x.awsapps.com/start", utc="UTC")
+        for name in ("new", "old"):
+            self.works("ASIAISSUED", url=self.s3.url("/" + name, profile=name))
+
+    def test_sso_that_nobody_signed_in_to(self):
+        """One line that says what to run; afterwards it works."""
+        self.use_sso()
+        new = self.s3.url("/a", profile="new")
+        run = "run `aws sso login --profile new`"
+        self.fails("profile 'new': SSO: nobody is signed in: " + run, "(denied)", url=new)
+        self.sign_in("us", -60)
+        self.fails("SSO: its token expired at 20", run, "(denied)", url=new)
+        with open(self.sign_in("us"), "w", encoding="utf-8") as f:
+            f.write('{"accessToken": 1}')
+        self.fails("has no token", run, url=new)
+        self.sign_in("us", accessToken="another")
+        self.fails("the portal takes its token no more", run, url=new)
+        self.fails("sso_region is missing: run `aws configure sso --profile half`",
+                   url=self.s3.url("/a", profile="half"))
+        self.sign_in("us")
+        self.works("ASIAISSUED", url=new)
+        self.use_sso(role="another")
+        self.fails("the portal answers 403 for role another of account 123456789012", "(denied)", url=new)
+        self.env["ASOF_TEST_PATIENCE_MS"] = "1000"
+        self.cloud.fail = lambda path: 503
+        self.fails("the portal answers 503", "(unavailable)", url=new)
+
+    def test_sso_tokens_are_renewed(self):
+        """…and written back beside what else is there, for the other programs that live on them."""
+        self.use_sso()
+        more = {"clientId": "client", "clientSecret": identity.SSO_CLIENT_SECRET, "kept": [1]}
+        new = self.s3.url("/a", profile="new")
+        self.sign_in("us", -60, refreshToken="wrong", **more)
+        self.fails("its token expired", url=new)
+        for lasts_s in (-60, EARLY_S - 60):
+            file = self.sign_in("us", lasts_s, refreshToken=identity.SSO_REFRESH, **more)
+            self.works("ASIAISSUED", url=new)
+            with open(file, encoding="utf-8") as f:
+                left = json.load(f)
+            self.assertEqual(left["accessToken"], self.cloud.sso_token)
+            self.assertEqual((left["kept"], left["refreshToken"]), ([1], identity.SSO_REFRESH))
+            self.assertGreater(left["expiresAt"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(
+                time.time() + 3000)))
+            self.assertEqual(os.stat(file).st_mode & 0o777, 0o600)
+        # One that is still good goes on where another can not be had.
+        self.sign_in("us", EARLY_S - 60, refreshToken="wrong", **more)
+        self.works("ASIAISSUED", url=new)
+        self.cloud.fail = lambda path: 503 if path == "/oidc/token" else None
+        self.env["ASOF_TEST_PATIENCE_MS"] = "1000"
+        self.sign_in("us", -60, refreshToken=identity.SSO_REFRESH, **more)
+        self.fails("(unavailable)", url=new)
 
     def test_nobody(self):
         self.fails("no credentials in the configuration, the environment", "(denied)")

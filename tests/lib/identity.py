@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who hands out credentials in a cloud: instance metadata (version 2), a container's agent, and the
-token service, on one port of loopback.
+"""Who hands out credentials in a cloud: instance metadata (version 2), a container's agent, the
+token service, and SSO's portal with who renews its tokens, on one port of loopback.
 
 Each answer has new keys, made by `issue()`, which are good for `lasts_s` by what it says.  What was
 asked is in `seen`.
@@ -20,6 +20,9 @@ import s3_fake
 SESSION = "metadata-session-token"  # of instance metadata, version 2
 CONTAINER = "container-authorization"
 WEB_TOKEN = "web-identity-token"
+SSO_TOKEN = "sso-access-token"
+SSO_REFRESH, SSO_CLIENT_SECRET = "sso-refresh-token", "sso-client-secret"
+SSO_ROLE = ("123456789012", "Read Only")  # account, name
 ROLE = "arn:aws:iam::123456789012:role/asof"
 ROLES = "/latest/meta-data/iam/security-credentials/"
 
@@ -28,7 +31,8 @@ class Identity:
     def __init__(self, keys, lasts_s=3600):
         self.keys, self.lasts_s = keys, lasts_s
         self.numbers, self.seen, self.lock = itertools.count(1), [], threading.Lock()
-        self.secrets = {SESSION, CONTAINER, WEB_TOKEN}
+        self.secrets = {SESSION, CONTAINER, WEB_TOKEN, SSO_TOKEN, SSO_REFRESH, SSO_CLIENT_SECRET}
+        self.sso_token = SSO_TOKEN  # the one that is good now
         self.asked = 0.0  # when last
         self.assumed = []  # of signed roles: by which key, with which external id
         self.fail = lambda path: None  # a status instead of an answer
@@ -98,6 +102,10 @@ class Identity:
                     else (401,)
             if path == "/sts":
                 return self.sts(path, headers, body)
+            if path.startswith("/sso/"):
+                return self.sso(path[4:], headers)
+            if path == "/oidc/token":
+                return self.renew(json.loads(body))
             return (404,)
 
     def metadata(self, path, headers):
@@ -108,6 +116,28 @@ class Identity:
         if path == ROLES + "a-role":
             return 200, self.as_json("Token", Code="Success", Type="AWS-HMAC")
         return (404,)
+
+    def sso(self, path, headers):
+        path, _, query = path.partition("?")
+        asked = dict(urllib.parse.parse_qsl(query))
+        if path != "/federation/credentials":
+            return (404,)
+        if headers.get("x-amz-sso_bearer_token") != self.sso_token:
+            return 401, '{"message":"Session token not found or invalid"}'
+        if (asked.get("account_id"), asked.get("role_name")) != SSO_ROLE:
+            return 403, '{"message":"No access"}'
+        key_id, secret, token, _ = self.issue()
+        return 200, json.dumps({"roleCredentials": {
+            "accessKeyId": key_id, "secretAccessKey": secret, "sessionToken": token,
+            "expiration": int((time.time() + self.lasts_s) * 1000)}})
+
+    def renew(self, form):
+        if form != {"grantType": "refresh_token", "clientId": "client", "clientSecret": SSO_CLIENT_SECRET,
+                    "refreshToken": SSO_REFRESH}:
+            return 400, '{"error":"invalid_grant"}'
+        self.sso_token = f"sso-access-token-{next(self.numbers)}"
+        self.secrets.add(self.sso_token)
+        return 200, json.dumps({"accessToken": self.sso_token, "expiresIn": 3600, "tokenType": "Bearer"})
 
     def sts(self, path, headers, body):
         form = dict(urllib.parse.parse_qsl(body))

@@ -5,6 +5,7 @@
 #include "engine/store/s3_profile.h"
 #include "engine/store/s3_retry.h"
 #include "engine/store/s3_sign.h"
+#include "engine/store/s3_sso.h"
 #include "engine/store/s3_url.h"
 #include "engine/store/s3_xml.h"
 
@@ -279,6 +280,50 @@ static void test_profile(void **state)
 	assert_false(p.found);
 }
 
+static void test_profile_of_sso(void **state)
+{
+	static const char config[] = "[profile p]\nsso_session = p\nsso_account_id=1\n"
+	                             "sso_start_url = not this\nsso_role_name=A Role\n"
+	                             "[sso-session p]\nsso_start_url=u#\nsso_region=r\n"
+	                             "aws_access_key_id=not this\n";
+	struct s3_profile p;
+
+	assert_int_equal(s3_profile_parse("p", NULL, config, &p, NULL), 0);
+	assert_string_equal(p.sso_start_url, "u#");
+	assert_string_equal(p.sso_region, "r");
+	assert_string_equal(p.sso_account_id, "1");
+	assert_string_equal(p.sso_role_name, "A Role");
+	assert_null(p.access_key_id);
+	s3_profile_release(&p);
+	/* A session that is not there takes nothing from the profile. */
+	assert_int_equal(s3_profile_parse("p", config, NULL, &p, NULL), 0);
+	assert_false(p.found);
+	s3_profile_release(&p);
+}
+
+static void test_keys_of_sso(void **state)
+{
+	static const char json[] =
+	        "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"S\","
+	        "\"sessionToken\":\"T\",\"expiration\":1705314600000}}";
+	static const char *const wrong[] = {
+	        "",
+	        "[]",
+	        "{\"roleCredentials\":null}",
+	        "{\"roleCredentials\":{\"accessKeyId\":\"A\"}}",
+	        "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"S\\n\"}}",
+	        "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"S\","
+	        "\"expiration\":9223372036854775807}}"};
+	struct s3_credentials c;
+
+	assert_int_equal(s3_sso_parse(json, sizeof(json) - 1, &c, NULL), 0);
+	assert_string_equal(c.session_token, "T");
+	assert_true(c.expires_us == INT64_C(1705314600000000));
+	s3_credentials_release(&c);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+		assert_int_equal(s3_sso_parse(wrong[i], strlen(wrong[i]), &c, NULL), -ERR_DENIED);
+}
+
 static void test_fetched(void **state)
 {
 	static const char json[] = "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
@@ -308,6 +353,8 @@ int main(void)
 	        cmocka_unit_test(test_listings_that_are_none),
 	        cmocka_unit_test(test_meanings),
 	        cmocka_unit_test(test_profile),
+	        cmocka_unit_test(test_profile_of_sso),
+	        cmocka_unit_test(test_keys_of_sso),
 	        cmocka_unit_test(test_fetched),
 	};
 

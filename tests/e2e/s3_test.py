@@ -3,10 +3,12 @@
 """Archives in a bucket: a real S3 server, on loopback."""
 # runner: timeout=400
 
+import base64
 import itertools
 import json
 import os
 import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import certificates  # noqa: E402
 import harness  # noqa: E402
 import radosgw  # noqa: E402
 import s3_faults  # noqa: E402
@@ -27,10 +30,11 @@ NAME = "trades.db"
 
 
 def setUpModule():
-    global server
+    global server, authority
     folder = tempfile.mkdtemp(prefix="asof-s3-")
     unittest.addModuleCleanup(shutil.rmtree, folder, ignore_errors=True)
-    server = radosgw.RadosGateway(folder)
+    authority = certificates.Authority(folder)
+    server = radosgw.RadosGateway(os.path.join(folder, "server"), authority.sign("IP:127.0.0.1"))
     unittest.addModuleCleanup(server.stop)
     server.start()
     server.make_bucket("trades")
@@ -247,6 +251,84 @@ class Bucket(harness.Case):
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(server.uploads("trades"), 0)
         self.assertEqual(self.tool("whole", self.LARGE).returncode, 0)
+
+    # ---- encrypted by the server ----
+
+    def customer_key(self, name):
+        with open(self.path(name), "w", encoding="ascii") as f:
+            f.write(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+        return self.path(name)
+
+    def secure(self, **more):
+        return server.secure_url("trades", "/" + os.path.basename(self.dir), ca=authority.file, **more)
+
+    def keeps_its_promises(self):
+        """Of a store, reads of ranges among them, and an object of parts; returns a plain one's path."""
+        run = subprocess.run([TEST_STORE], check=False, timeout=240, text=True,
+                             env={**self.env, "ASOF_TEST_STORE": self.url.replace("?", "/promises?")},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(run.returncode, 0, run.stdout)
+        for what in ("put", "whole"):
+            run = self.tool(what, self.LARGE)
+            self.assertEqual(run.returncode, 0, run.stderr)
+        self.url = self.url.replace("?", "/few?")
+        self.fill_and_check(2, 100000)
+        return f"{os.path.basename(self.dir)}/few/objects/0/o 0"
+
+    def assert_encrypted(self, key):
+        """What is on the server's disk is as long as what store_tool put, and something else."""
+        content = bytes(8) + bytes((i * 7 >> i % 5) & 255 for i in range(8, 100000))
+        run = self.tool("put", "100000", url=server.url("trades", "/plain"))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(server.stored("trades", "plain/objects/0/o 0"), content)
+        stored = server.stored("trades", key)
+        self.assertEqual(len(stored), len(content))
+        self.assertNotIn(content[50000:50016], stored)
+
+    def history(self):
+        """What is captured goes there and comes back, by a restore and by a query of a past state."""
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        self.url = self.url.replace("?", "/history?")
+        r = harness.Replicator(self.db_path, self.archive, self.url,
+                               prefix=["env", *(f"{k}={v}" for k, v in server.credentials().items())])
+        self.addCleanup(r.close)
+        r.wait_ready()
+        for _ in range(3):
+            commit(db)
+        run = asof("wait", "--dest", self.url, "--archive", self.archive, "--timeout", "60")
+        self.assertEqual(run.returncode, 0, run.stderr + r.log())
+        self.assertEqual(r.stop(), 0, r.log())
+        run = asof("restore", "--latest", "-o", self.path("out.db"), "--archive", self.url, "--db", NAME,
+                   env=server.credentials())
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(counter_of(self.path("out.db")), 3)
+
+    def test_a_customers_key(self):
+        """The server has nothing to read it by: without the key, or with another, there is nothing."""
+        self.url = self.secure(sse_customer_key_file=self.customer_key("key"))
+        key = self.keeps_its_promises()
+        self.assert_encrypted(key)
+        status, body = server.ask("GET", "/trades/" + key.replace(" ", "%20"))
+        self.assertEqual(status, 400, body)
+        run = self.tool("check", "2", "100000", url=server.url("trades", "/" + os.path.dirname(
+            os.path.dirname(os.path.dirname(key)))))
+        self.assertEqual(run.returncode, 1)
+        run = self.tool("check", "2", "100000", url=self.secure(
+            sse_customer_key_file=self.customer_key("another")).replace("?", "/few?"))
+        self.assertEqual(run.returncode, 1, run.stderr)
+        self.history()
+
+    def test_keys_of_the_servers_kms(self):
+        """Encrypted at rest by the key that is named; one that is not there is an error."""
+        self.url = self.secure(sse="aws:kms", sse_kms_key_id=radosgw.KMS_KEYS[1])
+        key = self.keeps_its_promises()
+        self.assert_encrypted(key)
+        self.history()
+        self.url = self.secure(sse="aws:kms", sse_kms_key_id="gone").replace("?", "/gone?")
+        run = self.tool("fill", "1", "10")
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("kms-keyid: gone", run.stderr)
 
     def policy(self, what, without=None):
         """What asof prints, set for a user who may nothing else."""

@@ -12,6 +12,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import certificates  # noqa: E402
 import harness  # noqa: E402
 import s3_fake  # noqa: E402
 from harness import commit, counter_of, make_counter, wait_for  # noqa: E402
@@ -21,38 +22,11 @@ TOOL = os.path.join(BUILD, "tests", "synth", "store_tool")
 CUSTOMER = "x-amz-server-side-encryption-customer-"
 
 
-def openssl(*words):
-    subprocess.run(["openssl", *words], check=True, timeout=60, stdin=subprocess.DEVNULL,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-class Authority:
-    """One of our own, and certificates that it signed."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.file = os.path.join(folder, "ca.pem")
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                "-days", "30", "-subj", "/CN=an authority", "-keyout", self.file + ".key", "-out",
-                self.file)
-
-    def sign(self, *names):
-        """(certificate, key) of a server that has those names."""
-        at = os.path.join(self.folder, names[0].replace(":", "-"))
-        with open(at + ".ext", "w", encoding="ascii") as f:
-            f.write("subjectAltName=" + ",".join(names) + "\n")
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj",
-                "/CN=server", "-keyout", at + ".key", "-out", at + ".csr")
-        openssl("x509", "-req", "-in", at + ".csr", "-CA", self.file, "-CAkey", self.file + ".key",
-                "-CAcreateserial", "-days", "30", "-extfile", at + ".ext", "-out", at + ".pem")
-        return at + ".pem", at + ".key"
-
-
 def setUpModule():
     global authority, server, named
     folder = tempfile.mkdtemp(prefix="asof-tls-")
     unittest.addModuleCleanup(shutil.rmtree, folder, ignore_errors=True)
-    authority = Authority(folder)
+    authority = certificates.Authority(folder)
     server = authority.sign("IP:127.0.0.1")
     named = authority.sign("DNS:bucket.localhost")
 

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real S3 server of its own on loopback: Ceph's RADOS Gateway, one monitor, one OSD in memory."""
+"""A real S3 server of its own on loopback: Ceph's RADOS Gateway, one monitor, one OSD in memory.
 
+It encrypts objects by the keys KMS_KEYS, and by those of customers; over TLS alone, for which it
+takes a certificate (secure_url()).
+"""
+
+import base64
 import contextlib
 import datetime
 import hashlib
@@ -19,6 +24,7 @@ import xml.etree.ElementTree
 
 ACCESS_KEY = "testaccesskey"
 SECRET_KEY = "testsecretkey1234567890"
+KMS_KEYS = ("key-1", "key-2")
 NAMES = ("client.rgw", "osd.0", "mon.a")
 
 
@@ -50,12 +56,13 @@ def authorization(method, path, headers, key_id=ACCESS_KEY, secret=SECRET_KEY):
 class RadosGateway:
     """start() makes and starts all of it, stop() ends what it started; a few seconds each."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, certificate=None):
         for program in ("ceph-mon", "ceph-osd", "radosgw", "ceph-authtool", "monmaptool"):
             if not shutil.which(program):
                 raise FileNotFoundError(f"no {program} here (ceph-mon, ceph-osd, radosgw)")
         self.folder = folder
-        self.port, self.mon_port = free_ports(2)
+        self.port, self.mon_port, self.secure_port = free_ports(3)
+        self.certificate = certificate  # the files of it and of its key
         self.env = {**os.environ, "CEPH_CONF": self.path("ceph.conf")}
 
     def path(self, *names):
@@ -66,7 +73,16 @@ class RadosGateway:
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL).stdout
 
+    def frontend(self):
+        words = f"beast endpoint=127.0.0.1:{self.port} tcp_nodelay=1"
+        if self.certificate:
+            words += (f" ssl_endpoint=127.0.0.1:{self.secure_port} ssl_certificate={self.certificate[0]}"
+                      f" ssl_private_key={self.certificate[1]}")
+        return words
+
     def configure(self):
+        keys = " ".join(f"{name}={base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()}"
+                        for name in KMS_KEYS)
         for name in ("mon", "osd", "rgw", "run", "log"):
             os.makedirs(self.path(name))
         self.fsid = str(uuid.uuid4())
@@ -108,7 +124,9 @@ osd class load list = *
 osd class default list = *
 [client]
 rgw data = {self.path("rgw")}
-rgw frontends = beast endpoint=127.0.0.1:{self.port} tcp_nodelay=1
+rgw frontends = {self.frontend()}
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = {keys}
 rgw dns name = localhost
 rgw thread pool size = 64
 """)
@@ -194,7 +212,13 @@ rgw thread pool size = 64
         self.request("PUT", f"/{bucket}?policy=", json.dumps(policy).encode())
 
     def request(self, method, path, content=b""):
-        """Signed here: the test does not lean on what it tests."""
+        status, body = self.ask(method, path, content)
+        if status not in (200, 204):
+            raise AssertionError(f"{method} {path}: {status} {body!r}")
+        return body
+
+    def ask(self, method, path, content=b""):
+        """(status, body).  Signed here: the test does not lean on what it tests."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now,
                    "x-amz-content-sha256": hashlib.sha256(content).hexdigest()}
@@ -203,10 +227,7 @@ rgw thread pool size = 64
             c.request(method, path, content, headers={
                 **headers, "Authorization": authorization(method, path, headers)})
             answer = c.getresponse()
-            body = answer.read()
-            if answer.status not in (200, 204):
-                raise AssertionError(f"{method} {path}: {answer.status} {body!r}")
-            return body
+            return answer.status, answer.read()
 
     def keys(self, bucket, prefix=""):
         """As they are listed; at most a thousand."""
@@ -225,6 +246,18 @@ rgw thread pool size = 64
 
     def url(self, bucket, prefix=""):
         return f"s3://{bucket}{prefix}?endpoint=http://127.0.0.1:{self.port}&region=us-east-1"
+
+    def secure_url(self, bucket, prefix="", **more):
+        """Over TLS; `more`: of the URL, _ for -."""
+        query = "".join(f"&{k.replace('_', '-')}={v}" for k, v in more.items())
+        return f"s3://{bucket}{prefix}?endpoint=https://127.0.0.1:{self.secure_port}&region=us-east-1{query}"
+
+    def stored(self, bucket, key):
+        """What the disk has of an object of one piece, whatever the gateway makes of it."""
+        marker = json.loads(self.run("radosgw-admin", "bucket", "stats", f"--bucket={bucket}"))["marker"]
+        return subprocess.run(["rados", "-p", "default.rgw.buckets.data", "get", f"{marker}_{key}", "-"],
+                              env=self.env, check=True, timeout=60, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE).stdout
 
     @staticmethod
     def credentials(**other):

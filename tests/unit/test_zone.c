@@ -37,8 +37,9 @@ static const char *const names[] = {
 };
 #define N_NAMES (sizeof(names) / sizeof(names[0]))
 
+/* Each says when: for "EST5EDT" alone, where no file has that name, glibc goes by the law of 1987. */
 static const char *const rules[] = {
-        "CET-1CEST,M3.5.0,M10.5.0/3",      "EST5EDT",
+        "CET-1CEST,M3.5.0,M10.5.0/3",      "EST5EDT,M3.2.0,M11.1.0",
         "NZST-12NZDT,M9.5.0,M4.1.0/3",     "<-03>3<-02>,M3.5.0/-2,M10.5.0/-1",
         "IST-1GMT0,M10.5.0,M3.5.0/1",      "<+0330>-3:30",
         "AAA3BBB2:30,J60/1:02:03,J300/26", "XXX-4YYY,59/0,300/22:30",

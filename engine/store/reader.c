@@ -10,7 +10,17 @@
 #define AHEAD_DEFAULT 8u
 #define PIECE_CHUNKS (READER_PIECE / READER_CHUNK)
 #define SMALL_CHUNKS 4u /* an object of so many comes whole */
+#define RUN_CHUNKS 4u   /* who has read so many on reads on: a point query costs its blocks alone */
 #define QUEUE 64u
+
+/* Chunks that are read one after the other. */
+struct run {
+	uint64_t last; /* NOTHING: none was read */
+	uint64_t n;    /* chunks that it went on by */
+};
+#define NOTHING UINT64_MAX
+#define OTHER_RUNS 8u
+#define SIDE_BY_SIDE (4 * PIECE_CHUNKS) /* so far apart read those who read a run together */
 
 /* An object being read. */
 struct remote {
@@ -21,7 +31,10 @@ struct remote {
 	uint64_t bytes, n_chunks;
 	struct hash128 id; /* of store, key and size: what pieces and kept chunks go by */
 	_Atomic unsigned refs;
-	uint64_t last, run, ahead; /* under reader->lock: see follow() */
+	/* Under reader->lock; see follow(). */
+	struct run run, others[OTHER_RUNS];
+	unsigned next_other;
+	uint64_t ahead; /* where reading ahead of `run` goes on */
 };
 
 enum piece_state { LOADING, READY, FAILED };
@@ -38,6 +51,7 @@ struct piece {
 	bool unlinked; /* no longer in the list: the last pin frees it */
 	bool ahead;
 	unsigned pins;
+	size_t taken; /* bytes handed out */
 	uint64_t used;
 	struct err err;
 };
@@ -92,19 +106,39 @@ static void unpin(struct piece *p)
 		free_piece(p);
 }
 
-/* What was used longest ago goes until there is room. */
-static bool make_room(struct store_reader *r, size_t len)
+/* Read ahead, and read to its end: who reads on does not come back. */
+static bool is_through(const struct piece *p)
+{
+	return p->ahead && p->taken >= p->len;
+}
+
+/* What goes first: what is through, then what was used longest ago.  `o`: the object to be read
+ * ahead of; what lies before its run stays, or NULL. */
+static struct piece *least_wanted(const struct store_reader *r, const struct remote *o)
+{
+	struct piece *least = NULL;
+
+	for (struct piece *p = r->pieces; p; p = p->next) {
+		if (p->state != READY || p->pins > 0)
+			continue;
+		if (is_through(p))
+			return p;
+		if (o && p->ahead && hash128_equal(p->id, o->id) && p->first > o->run.last)
+			continue;
+		if (!least || p->used < least->used)
+			least = p;
+	}
+	return least;
+}
+
+static bool make_room(struct store_reader *r, size_t len, const struct remote *o)
 {
 	while (r->bytes + len > r->options.memory_bytes) {
-		struct piece *oldest = NULL;
-		for (struct piece *p = r->pieces; p; p = p->next)
-			if (p->state == READY && p->pins == 0 &&
-			    (!oldest || p->used < oldest->used))
-				oldest = p;
-		if (!oldest)
+		struct piece *p = least_wanted(r, o);
+		if (!p)
 			return false;
-		unlink_piece(r, oldest);
-		free_piece(oldest);
+		unlink_piece(r, p);
+		free_piece(p);
 	}
 	return true;
 }
@@ -264,7 +298,7 @@ static bool ask_ahead(struct store_reader *r, struct remote *o, uint64_t *first,
 	uint64_t len = 1;
 	while (len < n && *first + len < o->n_chunks && !piece_at(r, o, *first + len))
 		len++;
-	if (r->queue_n == QUEUE || !make_room(r, stretch_bytes(o, *first, len)))
+	if (r->queue_n == QUEUE || !make_room(r, stretch_bytes(o, *first, len), o))
 		return false;
 	struct piece *p = begin_piece(r, o, *first, len);
 	if (!p)
@@ -276,35 +310,76 @@ static bool ask_ahead(struct store_reader *r, struct remote *o, uint64_t *first,
 	return true;
 }
 
+/* As far as read-ahead goes beyond the last chunk that was read: twice what can be under way. */
+static uint64_t widest_window(const struct store_reader *r)
+{
+	return 2 * (uint64_t)r->options.n_ahead * PIECE_CHUNKS;
+}
+
+/* Under lock. */
+static void ask_for_window(struct store_reader *r, struct remote *o)
+{
+	uint64_t most = widest_window(r), from = o->run.last + 1;
+	uint64_t window = o->run.n < most / 4 ? o->run.n * 4 : most;
+	uint64_t step = window / 4 < PIECE_CHUNKS ? window / 4 : PIECE_CHUNKS;
+
+	/* What was passed over, others are about to read. */
+	if (o->ahead + SIDE_BY_SIDE < from)
+		o->ahead = from;
+	if (!r->threads_started)
+		start_threads(r);
+	while (r->n_threads && o->ahead < o->n_chunks && o->ahead + step <= from + window)
+		if (!ask_ahead(r, o, &o->ahead, step))
+			break;
+}
+
+/* Whether chunk `c` is one that those who read the run read: some threads take parts in turn, so that
+ * what comes is behind the last one, or somewhat beyond it. */
+static bool belongs(const struct store_reader *r, const struct remote *o, uint64_t c)
+{
+	uint64_t last = o->run.last;
+
+	return last != NOTHING && c + widest_window(r) >= last &&
+	       (c <= last + SIDE_BY_SIDE || c <= o->ahead);
+}
+
+/* The run that a chunk goes on with which is not of the run; a new one, in place of the oldest. */
+static struct run *go_on_elsewhere(struct remote *o, uint64_t c)
+{
+	for (unsigned i = 0; i < OTHER_RUNS; i++) {
+		struct run *x = &o->others[i];
+		if (x->last != NOTHING && c >= x->last && c <= x->last + 2) {
+			x->n += c - x->last;
+			x->last = c;
+			return x;
+		}
+	}
+	struct run *x = &o->others[o->next_other++ % OTHER_RUNS];
+	*x = (struct run){c, 0};
+	return x;
+}
+
 /*
- * Under lock: chunk `c` is being read.  Who reads on, more or less in order (many threads may), gets
- * a window that grows with what was read.
+ * Under lock: chunk `c` is being read.  Who reads on, more or less in order, gets a window that
+ * grows with what was read.  What is read elsewhere meanwhile (an index) changes nothing, until it
+ * goes on itself: then it is the run.
  */
 static void follow(struct store_reader *r, struct remote *o, uint64_t c)
 {
-	uint64_t most = (uint64_t)r->options.n_ahead * PIECE_CHUNKS;
-
-	if (c == o->last || (c < o->last && c + PIECE_CHUNKS >= o->last))
-		return;
-	if (c < o->last || c > o->last + 2) {
-		o->run = 0;
-		o->last = c;
+	if (!belongs(r, o, c)) {
+		struct run *x = go_on_elsewhere(o, c);
+		if (x->n < RUN_CHUNKS)
+			return;
+		o->run = *x;
 		o->ahead = c + 1;
+		x->last = NOTHING;
+	} else if (c > o->run.last && c <= o->run.last + SIDE_BY_SIDE) {
+		o->run.n += c - o->run.last;
+		o->run.last = c;
+	} else { /* behind, or an index that was read ahead on the way */
 		return;
 	}
-	o->run += c - o->last;
-	o->last = c;
-	if (o->run < 4) /* a point query must not cost more than its blocks */
-		return;
-	uint64_t window = o->run * 4 < most ? o->run * 4 : most;
-	uint64_t step = window / 4 < PIECE_CHUNKS ? window / 4 : PIECE_CHUNKS;
-	if (o->ahead <= c)
-		o->ahead = c + 1;
-	if (!r->threads_started)
-		start_threads(r);
-	while (r->n_threads && o->ahead < o->n_chunks && o->ahead + step <= c + window)
-		if (!ask_ahead(r, o, &o->ahead, step))
-			break;
+	ask_for_window(r, o);
 }
 
 /* Under lock: the stretch to ask for when chunk `c` is wanted, and those after it up to `end`. */
@@ -405,7 +480,7 @@ static int take(struct remote *o, uint64_t offset, uint8_t *out, size_t len, siz
 		}
 		uint64_t first, n;
 		choose_stretch(r, o, c, end, &first, &n);
-		make_room(r, stretch_bytes(o, first, n)); /* needed, whether there is room or not */
+		make_room(r, stretch_bytes(o, first, n), NULL); /* needed, room or not */
 		p = begin_piece(r, o, first, n);
 		pthread_mutex_unlock(&r->lock);
 		if (!p)
@@ -419,6 +494,7 @@ static int take(struct remote *o, uint64_t offset, uint8_t *out, size_t len, siz
 	pthread_mutex_unlock(&r->lock);
 	*ret_n = copy_out(p, offset, out, len);
 	pthread_mutex_lock(&r->lock);
+	p->taken += *ret_n;
 	unpin(p);
 	pthread_mutex_unlock(&r->lock);
 	return 0;
@@ -570,7 +646,9 @@ int store_reader_open(struct store_reader *r, size_t place, const char *key, uin
 	o->place = place;
 	o->inner = take_ptr(inner);
 	o->refs = 1;
-	o->last = UINT64_MAX / 2; /* nothing was read yet */
+	o->run.last = NOTHING;
+	for (unsigned i = 0; i < OTHER_RUNS; i++)
+		o->others[i].last = NOTHING;
 	rc = bytes != UINT64_MAX ? 0 : o->inner->size(o->inner, &bytes, err);
 	rc = rc ? rc : make_id(store, key, bytes, modified_us, &o->id, err);
 	if (rc < 0) {

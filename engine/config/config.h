@@ -125,7 +125,10 @@ struct config_destination {
 	/* What lies there is encrypted: an identity (asof key), or a command that prints one. */
 	const char *key_file, *key_command;
 	int64_t sync_interval_us; /* default 1 s */
+	/* It thins what lies there by this, where `retains`: it was given for the destination itself;
+	 * else what came there stays. */
 	struct config_retention retention;
+	bool retains;
 	struct schedule verify; /* of what lies there; default every 6 hours */
 	bool backups;           /* those of the database go there, too; default true */
 	/* What they are kept by there; default: as here. */

@@ -207,6 +207,7 @@ static void add_destination(struct loader *l, const struct raw_database *raw,
 	if (!dest.verify.text[0])
 		dest.verify = raw->verify_remote.text[0] ? raw->verify_remote : l->verify_remote;
 	dest.retention = r->retention.given ? r->retention : d->retention;
+	dest.retains = r->retention.given;
 	dest.name = destination_name(l, d, r, type);
 	if (strcmp(type, "s3") == 0) {
 		dest.type = CONFIG_DEST_S3;

@@ -9,8 +9,9 @@
  *  (3) Of a segment that is written to just then what is durable is copied, and no byte more;
  *      the next run appends.
  *  (4) Nothing that the second has is deleted but segments that it now has as part of a sealed or
- *      joined one.  So it may keep more than the first, by a retention of its own.  Where the
- *      first has thinned what the second never got, the second gets the points that are left.
+ *      joined one.  So it may keep more than the first, by a retention of its own, or less: what
+ *      ends in what it thinned is not copied again.  Where the first has thinned what the second
+ *      never got, the second gets the points that are left.
  *  (5) A run that was ended anywhere left a history that is right, as of some moment; the next
  *      goes on where it was.
  */

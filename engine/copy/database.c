@@ -157,13 +157,16 @@ static bool is_covered(const struct sides *s, const struct history_object *o)
 	return false;
 }
 
-static int copy_type(struct sides *s, bool fine, uint64_t until_txid, struct err *err)
+/* What ends behind after_txid and not behind until_txid. */
+static int copy_type(struct sides *s, bool fine, uint64_t after_txid, uint64_t until_txid,
+                     struct err *err)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < s->n && rc == 0; i++) {
 		const struct history_object *o = &s->objects[i];
-		if (is_fine(o) == fine && o->last_txid <= until_txid && !(fine && is_covered(s, o)))
+		bool wanted = o->last_txid > after_txid && o->last_txid <= until_txid;
+		if (is_fine(o) == fine && wanted && !(fine && is_covered(s, o)))
 			rc = copy_one(s, o, err);
 		if (rc == 0)
 			rc = copy_stopped(s->c, err);
@@ -359,7 +362,7 @@ static int copy_thinned(struct sides *s, struct err *err)
 		return rc;
 	log_info("copy", "what was thinned is copied as that db=%s until_txid=%" PRIu64, s->name,
 	         s->thinned_from.until_txid);
-	rc = copy_type(s, false, s->thinned_from.until_txid, err);
+	rc = copy_type(s, false, 0, s->thinned_from.until_txid, err);
 	return rc < 0 ? rc : unite(s, err);
 }
 
@@ -445,12 +448,14 @@ static int copy_once(struct sides *s, struct err *err)
 		rc = copy_notes(s, ".gap", err);
 	if (rc == 0)
 		rc = copy_thinned(s, err);
+	/* What the second let go by a retention of its own does not come back. */
+	uint64_t thinned = s->thinned_to.until_txid;
 	if (rc == 0)
-		rc = copy_type(s, true, UINT64_MAX, err);
+		rc = copy_type(s, true, thinned, UINT64_MAX, err);
 	if (rc == 0)
 		rc = put_head(s, err);
 	if (rc == 0)
-		rc = copy_type(s, false, UINT64_MAX, err);
+		rc = copy_type(s, false, thinned, UINT64_MAX, err);
 	if (rc == 0)
 		rc = remove_covered(s, err);
 	if (rc == 0)

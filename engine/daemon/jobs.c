@@ -52,6 +52,7 @@ static const struct schedule *schedule_of(const struct jobs *j, const struct job
 		               ? &d->destinations[job->schedule].verify
 		               : NULL;
 	case JOB_RETAIN:
+	case JOB_RETAIN_COPY:
 		schedule_every(RETAIN_EVERY_US, hourly);
 		return hourly;
 	case JOB_COPY:
@@ -231,6 +232,9 @@ static void want_of_database(struct jobs *j, const struct fleet_entry *e)
 		want(j, JOB_COPY, i, name, e);
 		snprintf(name, sizeof(name), "verify %.50s", d->name);
 		want(j, JOB_VERIFY_COPY, i, name, e);
+		snprintf(name, sizeof(name), "retain %.50s", d->name);
+		if (d->retains)
+			want(j, JOB_RETAIN_COPY, i, name, e);
 	}
 	want(j, JOB_VERIFY, 0, "verify", e);
 	want(j, JOB_VERIFY_FULL, 0, "verify-full", e);
@@ -346,12 +350,13 @@ static void start(struct jobs *j, struct lane *l, struct job *job, struct fleet 
 		job->next_us = clock_now_us() + REFRESH_US; /* not there yet */
 		return;
 	}
-	if (job->kind == JOB_VERIFY_COPY &&
+	bool of_copy = job->kind == JOB_VERIFY_COPY || job->kind == JOB_RETAIN_COPY;
+	if (of_copy &&
 	    (!e.config || job->schedule >= e.config->n_destinations)) {
 		job->next_us = 0; /* gone, as above */
 		return;
 	}
-	if (job->kind == JOB_VERIFY_COPY &&
+	if (of_copy &&
 	    !has_history(e.config->destinations[job->schedule].url, e.name)) {
 		job->next_us = clock_now_us() + US_PER_SECOND; /* the copy's failure is told */
 		return;

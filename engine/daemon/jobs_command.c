@@ -49,19 +49,23 @@ static void make_backup_command(const struct jobs *j, const struct job *job, str
 static void make_history_command(const struct job *job, const struct fleet_entry *e,
                                  struct command *c)
 {
+	bool retains = job->kind == JOB_RETAIN || job->kind == JOB_RETAIN_COPY;
+	const struct config_destination *d =
+	        job->kind == JOB_VERIFY_COPY || job->kind == JOB_RETAIN_COPY
+	                ? &e->config->destinations[job->schedule]
+	                : NULL;
 	struct retain_policy r;
 	size_t len = 0;
 
 	add(c, "job");
-	add(c, job->kind == JOB_RETAIN        ? "retain"
+	add(c, retains                        ? "retain"
 	       : job->kind == JOB_VERIFY_FULL ? "verify-full"
 	                                      : "verify");
-	add(c,
-	    job->kind == JOB_VERIFY_COPY ? e->config->destinations[job->schedule].url : e->archive);
+	add(c, d ? d->url : e->archive);
 	add(c, e->name);
-	if (job->kind != JOB_RETAIN)
+	if (!retains)
 		return;
-	config_retain_policy(&e->config->retention, &r);
+	config_retain_policy(d ? &d->retention : &e->config->retention, &r);
 	for (size_t i = 0; i < r.n_tiers && len < sizeof(c->policy); i++)
 		len += (size_t)snprintf(c->policy + len, sizeof(c->policy) - len, "%s%lld:%lld",
 		                        i ? "," : "", (long long)r.tiers[i].every_us,

@@ -829,7 +829,7 @@ class Schedules(Case):
         db = self.make("a.db")
         self.configure(dbs=[f"path: {self.data('a.db')}\n    destinations:\n"
                             f"      - {{name: usb, type: file, path: {self.path('usb')}, "
-                            f"verify: every 2s}}\n"
+                            f"verify: every 2s, retention: 30d}}\n"
                             f"      - {{name: off, type: file, path: {self.path('no', 'where')}}}"])
         daemon = Daemon(self)
         out = self.path("out.db")
@@ -844,6 +844,8 @@ class Schedules(Case):
         self.assertLessEqual(len(self.runs("copy usb")), 2)
         wait_for("what lies there to be verified",
                  lambda: any(r["ok"] for r in self.runs("verify usb")), 60)
+        self.assertTrue(self.runs("retain usb"), "what has a retention of its own thins by it")
+        self.assertFalse(self.runs("retain off"), "what has none keeps all")
         self.assertEqual(daemon.stop(), 0)
 
     def test_a_failure_is_recorded(self):

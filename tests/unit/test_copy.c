@@ -350,12 +350,36 @@ static void test_refused(void **state)
 	test_remove(other);
 }
 
+/* What the second let go by a retention of its own, and the first still has, stays gone. */
+static void test_own_retention(void **state)
+{
+	cleanup_free char *root = test_folder(), *to = test_folder();
+	struct synth *s = make(root, test_seed());
+	struct copy_result res;
+
+	synth_random_history(s, 60);
+	upkeep(s);
+	forget_objects(s);
+	must_copy(root, to, &res);
+	assert_true(res.objects > 0);
+	thin(s, to);
+	must_copy(root, to, &res);
+	assert_int_equal(res.objects, 0);
+	compare_own(s, root, to, true);
+	grow_on(s);
+	must_copy(root, to, &res);
+	compare_own(s, root, to, true);
+	synth_free(s);
+	test_remove(root);
+	test_remove(to);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_ending_anywhere),
 	        cmocka_unit_test(test_growing),     cmocka_unit_test(test_damage),
-	        cmocka_unit_test(test_refused),
+	        cmocka_unit_test(test_refused),     cmocka_unit_test(test_own_retention),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

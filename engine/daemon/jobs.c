@@ -351,13 +351,11 @@ static void start(struct jobs *j, struct lane *l, struct job *job, struct fleet 
 		return;
 	}
 	bool of_copy = job->kind == JOB_VERIFY_COPY || job->kind == JOB_RETAIN_COPY;
-	if (of_copy &&
-	    (!e.config || job->schedule >= e.config->n_destinations)) {
+	if (of_copy && (!e.config || job->schedule >= e.config->n_destinations)) {
 		job->next_us = 0; /* gone, as above */
 		return;
 	}
-	if (of_copy &&
-	    !has_history(e.config->destinations[job->schedule].url, e.name)) {
+	if (of_copy && !has_history(e.config->destinations[job->schedule].url, e.name)) {
 		job->next_us = clock_now_us() + US_PER_SECOND; /* the copy's failure is told */
 		return;
 	}

@@ -58,9 +58,7 @@ static void make_history_command(const struct job *job, const struct fleet_entry
 	size_t len = 0;
 
 	add(c, "job");
-	add(c, retains                        ? "retain"
-	       : job->kind == JOB_VERIFY_FULL ? "verify-full"
-	                                      : "verify");
+	add(c, retains ? "retain" : job->kind == JOB_VERIFY_FULL ? "verify-full" : "verify");
 	add(c, d ? d->url : e->archive);
 	add(c, e->name);
 	if (!retains)

@@ -14,121 +14,6 @@
 /* 2024-01-15T10:30:00Z */
 #define START_US INT64_C(1705314600000000)
 
-uint64_t rng_next(struct rng *r)
-{
-	r->s += UINT64_C(0x9e3779b97f4a7c15); /* splitmix64 */
-	uint64_t z = r->s;
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
-}
-
-uint64_t rng_below(struct rng *r, uint64_t n)
-{
-	return rng_next(r) % n;
-}
-
-bool rng_chance(struct rng *r, unsigned percent)
-{
-	return rng_below(r, 100) < percent;
-}
-
-uint64_t test_seed(void)
-{
-	static uint64_t seed;
-	const char *text = getenv("ASOF_TEST_SEED");
-
-	if (!seed) {
-		seed = text ? strtoull(text, NULL, 10) : (uint64_t)clock_now_us();
-		printf("seed: ASOF_TEST_SEED=%" PRIu64 "\n", seed);
-		fflush(stdout);
-	}
-	return seed;
-}
-
-unsigned test_rounds(unsigned n)
-{
-	if (getenv("ASOF_TEST_SHORT"))
-		return n / 10 ? n / 10 : 1;
-	return getenv("ASOF_TEST_FULL") ? n * 10 : n;
-}
-
-static char *folders[64];
-
-static void remove_folders(void)
-{
-	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++)
-		if (folders[i])
-			test_remove(folders[i]);
-}
-
-char *test_folder(void)
-{
-	const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
-	char *path = NULL;
-
-	if (asprintf(&path, "%s/asof-test-XXXXXX", tmp ? tmp : "/tmp") < 0 || !mkdtemp(path))
-		synth_die("no scratch folder");
-	static bool told;
-	if (!told)
-		atexit(remove_folders);
-	told = true;
-	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
-		if (!folders[i]) {
-			folders[i] = strdup(path);
-			break;
-		}
-	}
-	return path;
-}
-
-static void remove_tree(const char *path)
-{
-	cleanup_dir DIR *dir = opendir(path);
-	struct dirent *d;
-	char child[4096];
-
-	while (dir && (d = readdir(dir))) {
-		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
-			continue;
-		snprintf(child, sizeof(child), "%s/%s", path, d->d_name);
-		if (unlink(child) < 0)
-			remove_tree(child);
-	}
-	rmdir(path);
-}
-
-void test_remove(const char *path)
-{
-	remove_tree(path);
-	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
-		if (folders[i] && strcmp(folders[i], path) == 0) {
-			free(take_ptr(folders[i]));
-			return;
-		}
-	}
-}
-
-void synth_die(const char *fmt, ...)
-{
-	va_list ap;
-
-	fprintf(stderr, "synth: ");
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fprintf(stderr, "\n");
-	if (getpid() == gettid())
-		fail(); /* of another thread there is no way back to the test */
-	abort();
-}
-
-void synth_must(int rc, const struct err *err, const char *what)
-{
-	if (rc < 0)
-		synth_die("%s: %s (%s)", what, err->msg, err_kind_name(err->kind));
-}
-
 static void *grown(void *p, size_t *cap, size_t need, size_t size)
 {
 	if (need <= *cap)
@@ -270,7 +155,7 @@ const struct synth_state *synth_state(const struct synth *s, uint64_t txid)
 	return &s->states[txid - 1];
 }
 
-static uint64_t last_txid(const struct synth *s)
+uint64_t synth_last_txid(const struct synth *s)
 {
 	return s->n_states;
 }
@@ -341,7 +226,7 @@ void synth_publish(struct synth *s)
 		synth_must(grow_sync(s->w, &err), &err, "grow_sync");
 		s->head.durable_len = grow_length(s->w);
 	}
-	s->head.last_txid = last_txid(s);
+	s->head.last_txid = synth_last_txid(s);
 	s->head.last_us = last_us(s);
 	s->head.known_until_us = last_us(s);
 	s->unpublished = 0;
@@ -499,7 +384,7 @@ void synth_cut(struct synth *s)
 	        .type = OBJECT_GROWING,
 	        .lineage = s->lineage,
 	        .first_txid = grow_writer_info(s->w)->first_txid,
-	        .last_txid = last_txid(s), /* its name does not tell */
+	        .last_txid = synth_last_txid(s), /* its name does not tell */
 	};
 	add_object(s, &n);
 	grow_writer_free(s->w);
@@ -556,7 +441,7 @@ uint64_t synth_heal(struct synth *s, uint64_t before, const uint8_t *image, size
 
 void synth_gap(struct synth *s, unsigned n_unsettled)
 {
-	uint64_t before = last_txid(s);
+	uint64_t before = synth_last_txid(s);
 
 	/* What nobody saw. */
 	uint32_t n = random_size(s), old = s->n_now;
@@ -584,7 +469,7 @@ void synth_gap(struct synth *s, unsigned n_unsettled)
 
 static void begin_lineage(struct synth *s, uint32_t page_size)
 {
-	uint64_t from = last_txid(s);
+	uint64_t from = synth_last_txid(s);
 
 	synth_cut(s);
 	s->page_size = page_size;
@@ -605,7 +490,7 @@ static void found_idle(struct synth *s)
 	st->commit.state = state_sum(s->now, s->n_now);
 	st->pages = copy_pages(s->now, s->n_now);
 	s->n_states++;
-	synth_snapshot(s, last_txid(s), last_txid(s));
+	synth_snapshot(s, synth_last_txid(s), synth_last_txid(s));
 }
 
 void synth_found(struct synth *s, uint32_t page_size, const uint8_t *image, size_t len)
@@ -623,7 +508,7 @@ void synth_found(struct synth *s, uint32_t page_size, const uint8_t *image, size
 
 void synth_new_lineage(struct synth *s, uint32_t page_size, bool fuzzy)
 {
-	uint64_t from = last_txid(s);
+	uint64_t from = synth_last_txid(s);
 
 	begin_lineage(s, page_size);
 	uint32_t n = 1 + (uint32_t)rng_below(&s->rng, s->options.max_pages);
@@ -645,7 +530,7 @@ void synth_new_lineage(struct synth *s, uint32_t page_size, bool fuzzy)
 	st->pages = copy_pages(s->now, n);
 	st->commit.state = state_sum(s->now, n);
 	synth_publish(s);
-	synth_snapshot(s, last_txid(s), from);
+	synth_snapshot(s, synth_last_txid(s), from);
 }
 
 /* The page as of `txid`, looking only at what the lineage had from `from` on. */
@@ -824,210 +709,4 @@ void synth_coalesce(struct synth *s, uint64_t first, uint64_t last)
 	synth_must(sealed_finish(w, &name, &bytes, &err), &err, "sealed_finish");
 	add_object(s, &name);
 	synth_generation(s);
-}
-
-/* ---- any history ---- */
-
-/* A span of objects [*first, *last] of one lineage that are whole segments. */
-static bool random_span(struct synth *s, enum object_type type, uint64_t *first, uint64_t *last)
-{
-	size_t at[64], n = 0;
-
-	for (size_t i = 0; i < s->n_objects && n < 64; i++)
-		if (s->objects[i].name.type == type)
-			at[n++] = i;
-	if (n == 0)
-		return false;
-	const struct object_name *a = &s->objects[at[rng_below(&s->rng, n)]].name;
-	*first = a->first_txid;
-	*last = a->last_txid;
-	for (size_t i = 0; i < n;
-	     i++) { /* and what directly follows, in any order they were made */
-		const struct object_name *b = &s->objects[at[i]].name;
-		if (b->first_txid == *last + 1 && b->lineage == a->lineage &&
-		    rng_chance(&s->rng, 70)) {
-			*last = b->last_txid;
-			i = (size_t)-1;
-		}
-	}
-	return true;
-}
-
-static void random_coalesce(struct synth *s)
-{
-	uint64_t n = last_txid(s), a = 1 + rng_below(&s->rng, n),
-	         b = a + rng_below(&s->rng, n - a + 1);
-
-	for (uint64_t t = a; t <= b; t++)
-		if (synth_state(s, t)->lineage != synth_state(s, a)->lineage ||
-		    !synth_state(s, t)->in_segment)
-			return;
-	if (synth_state(s, b)->pages)
-		synth_coalesce(s, a, b);
-}
-
-/* What follows `redo` must be frames, of one lineage. */
-static void snapshot_since(struct synth *s, uint64_t t, uint64_t redo)
-{
-	if (!synth_state(s, t)->pages)
-		return;
-	for (uint64_t i = t; i > redo; i--)
-		if (!synth_state(s, i)->in_segment ||
-		    synth_state(s, i)->lineage != synth_state(s, t)->lineage)
-			redo = i;
-	synth_snapshot(s, t, redo);
-}
-
-static void random_snapshot(struct synth *s)
-{
-	uint64_t t = last_txid(s) - rng_below(&s->rng, last_txid(s) < 20 ? last_txid(s) : 20);
-
-	snapshot_since(s, t, rng_chance(&s->rng, 50) ? t : t - rng_below(&s->rng, t < 10 ? t : 10));
-}
-
-/* Of the same size a lineage begins with what differs (a heal), not with pages that have nothing to do
- * with its parent's: before its first snapshot came, nothing would tell. */
-static uint32_t another_page_size(struct synth *s)
-{
-	uint32_t size = 512u << rng_below(&s->rng, 4);
-
-	return size != s->page_size ? size : size == 4096 ? 512 : size * 2;
-}
-
-void synth_random_history(struct synth *s, unsigned n_steps)
-{
-	uint64_t a, b;
-
-	for (unsigned i = 0; i < n_steps; i++) {
-		synth_random_commit(s);
-		if (i ==
-		    2 + s->options.seed % 3) { /* the first snapshot comes when some are gone */
-			synth_publish(s);
-			snapshot_since(s, last_txid(s), i % 2 ? last_txid(s) : 1);
-		}
-		uint64_t what = rng_below(&s->rng, 200);
-		if (what < 16)
-			synth_cut(s);
-		else if (what < 24 && random_span(s, OBJECT_GROWING, &a, &b))
-			synth_seal(s, a, b, rng_chance(&s->rng, 20));
-		else if (what < 30 && random_span(s, OBJECT_SEALED, &a, &b))
-			synth_seal(s, a, b, rng_chance(&s->rng, 30));
-		else if (what < 40)
-			random_coalesce(s);
-		else if (what < 45)
-			random_snapshot(s);
-		else if (what < 48)
-			synth_gap(s, (unsigned)rng_below(&s->rng, 5));
-		else if (what < 50)
-			synth_new_lineage(s, another_page_size(s), rng_chance(&s->rng, 50));
-	}
-	synth_publish(s);
-}
-
-/* ---- what readers must say ---- */
-
-static bool has_snapshot(const struct synth *s, uint64_t from, uint64_t to)
-{
-	for (size_t i = 0; i < s->n_objects; i++) {
-		const struct object_name *n = &s->objects[i].name;
-		if (n->type == OBJECT_SNAPSHOT && n->last_txid >= from && n->last_txid <= to)
-			return true;
-	}
-	return false;
-}
-
-bool synth_viewable(const struct synth *s, uint64_t txid)
-{
-	const struct synth_state *st = synth_state(s, txid);
-
-	if (!has_snapshot(s, 1, txid))
-		return false;
-	return !(st->commit.flags & COMMIT_UNSETTLED) || has_snapshot(s, txid, txid);
-}
-
-enum err_kind synth_expect_at(const struct synth *s, int64_t time_us, uint64_t *ret_txid)
-{
-	uint64_t t = 0;
-
-	while (t < s->n_states && s->states[t].commit.time_us <= time_us)
-		t++;
-	if (t == 0 || !has_snapshot(s, 1, t))
-		return ERR_NOT_FOUND;
-	if (!synth_viewable(s, t))
-		return ERR_GAP;
-	*ret_txid = t;
-	const struct synth_state *m = synth_state(s, t);
-	if (t == s->n_states)
-		return ERR_NONE;
-	const struct synth_state *next = synth_state(s, t + 1);
-	int64_t unknown_from =
-	        next->commit.not_before_us ? next->commit.not_before_us : m->commit.time_us;
-	bool after_gap = next->commit.flags & (COMMIT_UNSETTLED | COMMIT_HEAL) || !next->in_segment;
-	if (after_gap && time_us > unknown_from)
-		return ERR_GAP;
-	for (size_t i = 0; i < s->n_gaps; i++)
-		if (time_us > s->gaps[i].before_us && time_us < s->gaps[i].after_us)
-			return ERR_GAP;
-	return ERR_NONE;
-}
-
-/* ---- comparing ---- */
-
-static void compare_moment(const struct synth_state *st, const struct moment *m)
-{
-	const struct commit *c = &st->commit;
-
-	if (m->txid != c->txid || m->time_us != c->time_us ||
-	    m->not_before_us != c->not_before_us || m->lineage != st->lineage ||
-	    m->page_size != st->page_size || m->n_pages != c->n_pages ||
-	    /* 0: a snapshot told; 1: of what a snapshot alone holds, level 0 (engine/ship) did */
-	    (m->n_frames != st->n_frames && m->n_frames != 0 &&
-	     (st->in_segment || m->n_frames != 1)))
-		synth_die("moment %" PRIu64 " tells something else (txid %" PRIu64
-		          ", %u pages of %u)",
-		          c->txid, m->txid, m->n_pages, m->page_size);
-	if (!!(m->flags & MOMENT_HEALED) != !!(c->flags & COMMIT_HEAL))
-		synth_die("moment %" PRIu64 ": healed or not", c->txid);
-	if (!(c->flags & COMMIT_NO_STATE) && !hash128_equal(m->state, c->state))
-		synth_die("moment %" PRIu64 ": another state checksum", c->txid);
-}
-
-bool synth_compare(const struct synth *s, struct history *h, uint64_t txid, struct err *err)
-{
-	const struct synth_state *st = synth_state(s, txid);
-	cleanup_view struct view *v = NULL;
-	uint32_t n = st->commit.n_pages;
-	cleanup_free uint8_t *page = zeroed(1, st->page_size), *zeros = zeroed(1, st->page_size);
-
-	if (view_open(h, txid, &v, err) < 0)
-		return false;
-	compare_moment(st, view_moment(v));
-	if (view_size(v) != (uint64_t)n * st->page_size)
-		synth_die("view %" PRIu64 " has a wrong size", txid);
-	if (!st->pages)
-		synth_die("view %" PRIu64 " opened though it is not settled", txid);
-	for (uint32_t p = 1; p <= n; p++) {
-		if (view_page(v, p, page, err) < 0)
-			return false;
-		const uint8_t *want = st->pages[p - 1] ? st->pages[p - 1]->data : zeros;
-		if (memcmp(page, want, st->page_size) != 0)
-			synth_die("view %" PRIu64 " page %u: wrong bytes (%zu layers)", txid, p,
-			          view_depth(v));
-	}
-	return true;
-}
-
-void synth_compare_all(const struct synth *s, struct history *h)
-{
-	for (uint64_t t = 1; t <= s->n_states; t++) {
-		struct err err = ERR_INIT;
-		bool want = synth_viewable(s, t);
-		bool got = synth_compare(s, h, t, &err);
-		if (want != got)
-			synth_die("transaction %" PRIu64 " can%s be viewed: %s", t,
-			          got ? "" : "not", err.msg);
-		if (!got && err.kind != ERR_GAP && err.kind != ERR_NOT_FOUND)
-			synth_die("transaction %" PRIu64 ": %s (%s)", t, err.msg,
-			          err_kind_name(err.kind));
-	}
 }

@@ -16,31 +16,7 @@
 #include "engine/archive/sealed.h"
 #include "engine/archive/snapshot.h"
 #include "engine/view/history.h"
-
-/* ---- chance, reproducible ---- */
-struct rng {
-	uint64_t s;
-};
-uint64_t rng_next(struct rng *r);
-/* 0 <= x < n */
-uint64_t rng_below(struct rng *r, uint64_t n);
-bool rng_chance(struct rng *r, unsigned percent);
-/* ASOF_TEST_SEED, or one of its own, printed. */
-uint64_t test_seed(void);
-
-/* `n` rounds of something; a tenth of them with ASOF_TEST_SHORT (valgrind), ten times as many with
- * ASOF_TEST_FULL. */
-unsigned test_rounds(unsigned n);
-
-/* ---- scratch folders ---- */
-/* A new folder, where an fsync costs nothing if there is such a place; free() the name after
- * test_remove().  What a failed test leaves is removed at exit. */
-char *test_folder(void);
-void test_remove(const char *path);
-
-void synth_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-/* Ends the test with the error's text when rc < 0. */
-void synth_must(int rc, const struct err *err, const char *what);
+#include "tests/lib/scratch.h"
 
 /* ---- the model ---- */
 struct synth_page {
@@ -148,6 +124,7 @@ void synth_generation(struct synth *s);
 /* Any sequence of the above, `n_steps` commits long. */
 void synth_random_history(struct synth *s, unsigned n_steps);
 
+uint64_t synth_last_txid(const struct synth *s);
 const struct synth_state *synth_state(const struct synth *s, uint64_t txid);
 /* Whether a view of it must open, with the snapshots that there are. */
 bool synth_viewable(const struct synth *s, uint64_t txid);

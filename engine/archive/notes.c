@@ -168,14 +168,11 @@ int lineage_note_put(int dir_fd, const struct lineage_note *n, struct err *err)
 	return rc < 0 ? rc : put_note(dir_fd, text, &b, err);
 }
 
-int lineage_note_get(int dir_fd, const char *name, struct lineage_note *ret, struct err *err)
+static int take_lineage(const char *text, const char *name, struct lineage_note *ret,
+                        struct err *err)
 {
-	cleanup_free char *text = NULL;
 	bool ok = true;
 
-	int rc = get_note(dir_fd, name, "lineage", &text, err);
-	if (rc < 0)
-		return rc;
 	ret->lineage = (uint32_t)number(text, "lineage", &ok);
 	ret->parent = (uint32_t)number(text, "parent", &ok);
 	ret->from_txid = number(text, "from_txid", &ok);
@@ -184,6 +181,22 @@ int lineage_note_get(int dir_fd, const char *name, struct lineage_note *ret, str
 	ret->page_size = (uint32_t)number(text, "page_size", &ok);
 	ok = ok && value(text, "reason", ret->reason, sizeof(ret->reason));
 	return checked(ok, name, err);
+}
+
+int lineage_note_parse(char *text, size_t len, const char *name, struct lineage_note *ret,
+                       struct err *err)
+{
+	int rc = check_note(text, len, name, "lineage", err);
+
+	return rc < 0 ? rc : take_lineage(text, name, ret, err);
+}
+
+int lineage_note_get(int dir_fd, const char *name, struct lineage_note *ret, struct err *err)
+{
+	cleanup_free char *text = NULL;
+
+	int rc = get_note(dir_fd, name, "lineage", &text, err);
+	return rc < 0 ? rc : take_lineage(text, name, ret, err);
 }
 
 static int gap_text(const struct gap_note *n, struct buf *b, struct err *err)

@@ -118,6 +118,8 @@ struct writer_note {
  * stored: `len` bytes with a NUL behind them, which it changes.
  */
 int source_note_parse(char *text, size_t len, struct source_note *ret, struct err *err) MUST_USE;
+int lineage_note_parse(char *text, size_t len, const char *name, struct lineage_note *ret,
+                       struct err *err) MUST_USE;
 int gap_note_parse(char *text, size_t len, const char *name, struct gap_note *ret,
                    struct err *err) MUST_USE;
 int mark_note_parse(char *text, size_t len, const char *mark, struct mark_note *ret,

@@ -171,7 +171,7 @@ static int table_line(struct sealed *s, uint64_t i, char out[128], size_t *ret_l
 	return 0;
 }
 
-static int compare_table(struct sealed *s, struct gunzip *g, const char *path, struct err *err)
+int history_check_table(struct sealed *s, struct gunzip *g, const char *path, struct err *err)
 {
 	char want[128], got[128];
 	size_t len, n;
@@ -205,7 +205,7 @@ static int compare_file(struct history *h, const struct history_object *o, struc
 	if (rc < 0)
 		return err_kind_of(rc) == ERR_NOT_FOUND ? 0 : rc;
 	rc = gunzip_new_fd(fd, name, &g, err);
-	return rc ? rc : compare_table(s, g, name, err);
+	return rc ? rc : history_check_table(s, g, name, err);
 }
 
 static int read_buf(void *ctx, void *buf, size_t len, size_t *ret_len, struct err *err)
@@ -232,7 +232,7 @@ static int compare_note(struct history *h, struct sealed *s, const char *name, s
 		return err_kind_of(rc) == ERR_NOT_FOUND ? 0 : rc;
 	struct cursor c = cursor_init((const uint8_t *)text, len);
 	rc = gunzip_new(read_buf, &c, name, &g, err);
-	return rc ? rc : compare_table(s, g, name, err);
+	return rc ? rc : history_check_table(s, g, name, err);
 }
 
 /* The text beside a sealed segment, for people who get their data back by hand.  No moment is lost

@@ -23,6 +23,11 @@ typedef int object_check_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes
  */
 int history_check_object(struct history *h, const struct history_object *o, object_check_fn *fn,
                          void *ctx, struct object_check *ret, struct err *err) MUST_USE;
+/* The table beside a sealed segment, as gunzip gives it, against what the segment holds. */
+struct sealed;
+struct gunzip;
+int history_check_table(struct sealed *s, struct gunzip *g, const char *path,
+                        struct err *err) MUST_USE;
 void object_check_release(struct object_check *c);
 /* "segment", "coalesced" or "snapshot": where in a history's folder the object lies. */
 const char *history_object_folder(const struct history_object *o);

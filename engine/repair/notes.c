@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The notes of a history.  They are small: a place is asked for the whole of each. */
+#include "engine/base/buf.h"
+#include "engine/repair/repair_i.h"
+
+#include <string.h>
+
+static int read_note(struct repair *r, const struct site *s, const char *file, struct buf *ret,
+                     struct err *err)
+{
+	char key[STORE_KEY_MAX];
+
+	repair_key(r, file, key);
+	buf_clear(ret);
+	int rc = store_get(s->at.store, key, REPAIR_NOTE_MAX, ret, err);
+	return rc ? rc : whole_check_note(file, ret, err);
+}
+
+static int put_note(struct repair *r, const char *file, const struct buf *text, bool missing,
+                    const char *from, const char *what, struct err *err)
+{
+	cleanup_buf struct buf back = BUF_INIT(REPAIR_NOTE_MAX);
+	char key[STORE_KEY_MAX];
+	int rc = 0;
+
+	repair_key(r, file, key);
+	if (!r->options->dry_run) {
+		rc = put_bytes(r, key, text->data, text->len, missing, err);
+		rc = rc ? rc : read_note(r, &r->target, file, &back, err);
+	}
+	if (rc == 0)
+		repair_tell(r, key, missing, r->options->dry_run ? REPAIR_POSSIBLE : REPAIR_DONE,
+		            from, what);
+	return rc;
+}
+
+static int replace(struct repair *r, const char *file, bool missing, const char *what,
+                   struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX);
+	char key[STORE_KEY_MAX];
+
+	for (size_t i = 0; i < r->n_others; i++) {
+		struct err why = ERR_INIT;
+		if (!r->others[i].same)
+			continue;
+		int rc = read_note(r, &r->others[i], file, &b, &why);
+		if (repair_ends(rc, &why))
+			return err_copy(err, &why);
+		if (rc == 0)
+			return put_note(r, file, &b, missing, r->others[i].at.label, what, err);
+	}
+	repair_key(r, file, key);
+	repair_tell(r, key, missing, REPAIR_FAILED, NULL, what);
+	return 0;
+}
+
+static int look(struct repair *r, const char *file, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX);
+	struct err why = ERR_INIT;
+
+	int rc = read_note(r, &r->target, file, &b, &why);
+	if (err_kind_of(rc) == ERR_DAMAGED) { /* once more */
+		why = (struct err)ERR_INIT;
+		rc = read_note(r, &r->target, file, &b, &why);
+	}
+	if (err_kind_of(rc) == ERR_DAMAGED)
+		return replace(r, file, false, why.msg, err);
+	return rc < 0 && why.kind != ERR_USAGE && why.kind != ERR_NOT_FOUND ? err_copy(err, &why)
+	                                                                    : 0;
+}
+
+/* Whether the target must have what another place has. */
+static bool is_needed(const struct repair *r, const char *file, uint32_t lineage, uint64_t end)
+{
+	struct object_name n;
+	uint64_t txid;
+
+	if (strcmp(file, "source") == 0)
+		return true;
+	if (object_name_parse(file, &n))
+		return n.type == OBJECT_LINEAGE && n.lineage <= lineage;
+	return gap_name_parse(file, &txid) && txid <= end;
+}
+
+static int fill(struct repair *r, struct err *err)
+{
+	uint32_t lineage = 0;
+	uint64_t end = 0;
+
+	for (size_t i = 0; i < r->target.items.n; i++) {
+		const struct item *o = &r->target.items.v[i];
+		uint64_t last = o->kind == ITEM_GROWING ? o->name.first_txid : o->name.last_txid;
+		if (o->kind != ITEM_NOTE && o->name.lineage > lineage)
+			lineage = o->name.lineage;
+		if (o->kind != ITEM_NOTE && last > end)
+			end = last;
+	}
+	for (size_t k = 0; k < r->n_others; k++) {
+		const struct site *s = &r->others[k];
+		for (size_t i = 0; s->same && i < s->items.n; i++) {
+			const struct item item = s->items.v[i];
+			if (item.kind != ITEM_NOTE || site_find(&r->target, item.file) ||
+			    !is_needed(r, item.file, lineage, end))
+				continue;
+			int rc = replace(r, item.file, true, "", err);
+			rc = rc ? rc : target_add(r, &item, err);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+static int run(struct repair *r, struct err *err)
+{
+	int rc = target_begin(r, err);
+
+	for (size_t i = 0; i < r->target.items.n && rc == 0; i++)
+		if (r->target.items.v[i].kind == ITEM_NOTE)
+			rc = look(r, r->target.items.v[i].file, err);
+	return rc ? rc : fill(r, err);
+}
+
+int repair_notes(const struct repair_options *options, const char *name, struct repair_result *ret,
+                 struct err *err)
+{
+	struct repair r;
+
+	int rc = repair_begin(&r, options, name, ret, err);
+	rc = rc ? rc : run(&r, err);
+	repair_end(&r);
+	return rc;
+}

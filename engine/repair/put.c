@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a repair writes: to a scratch folder first, from there to its place. */
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/repair/repair_i.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PIECE (1u << 20)
+#define ASIDE_TIME 16 /* 20240115T103000Z */
+
+int repair_stopped(const struct repair *r, struct err *err)
+{
+	return r->options->stop && *r->options->stop ? err_set(err, ERR_CANCELLED, 0, "stopped")
+	                                             : 0;
+}
+
+/* Whether an error is of the run, and not of one object or one place. */
+bool repair_ends(int rc, const struct err *why)
+{
+	return rc < 0 &&
+	       (why->kind == ERR_NOMEM || why->kind == ERR_CANCELLED || why->kind == ERR_NO_SPACE);
+}
+
+void repair_tell(struct repair *r, const char *key, bool missing, enum repair_outcome outcome,
+                 const char *from, const char *why)
+{
+	const struct repair_step s = {key, missing, outcome, from, why ? why : ""};
+
+	r->result->n[outcome]++;
+	if (outcome == REPAIR_DONE)
+		log_info("repair", "put back key=%s from=%s", key, from);
+	if (r->options->told)
+		r->options->told(r->options->ctx, &s);
+}
+
+/* ---- the scratch folder ---- */
+
+int put_scratch(struct repair *r, struct err *err)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	if (r->scratch[0])
+		return 0;
+	if (snprintf(r->scratch, sizeof(r->scratch), "%s/asof-repair-XXXXXX",
+	             tmp && *tmp ? tmp : "/var/tmp") >= (int)sizeof(r->scratch)) {
+		r->scratch[0] = '\0';
+		return err_set(err, ERR_USAGE, 0, "TMPDIR: the path is too long");
+	}
+	if (!mkdtemp(r->scratch)) {
+		int rc = err_set(err, ERR_IO, errno, "make a folder '%.200s'", r->scratch);
+		r->scratch[0] = '\0';
+		return rc;
+	}
+	return file_open_dir(AT_FDCWD, r->scratch, false, &r->scratch_fd, err);
+}
+
+void put_drop(struct repair *r, const char *name)
+{
+	unlinkat(r->scratch_fd, name, 0);
+}
+
+static int copy(struct repair *r, struct source *from, int fd, const char *name, struct err *err)
+{
+	cleanup_free uint8_t *b = malloc(PIECE);
+	uint64_t bytes = 0;
+	int rc =
+	        b ? from->size(from, &bytes, err) : err_set(err, ERR_NOMEM, 0, "no memory to copy");
+
+	for (uint64_t at = 0; at < bytes && rc == 0; at += PIECE) {
+		size_t n = bytes - at < PIECE ? (size_t)(bytes - at) : PIECE;
+		rc = from->pread(from, b, n, at, err);
+		rc = rc ? rc : file_pwrite(fd, b, n, at, name, err);
+		rc = rc ? rc : repair_stopped(r, err);
+	}
+	return rc;
+}
+
+int put_fetch(struct repair *r, const struct site *from, const char *key, const char *name,
+              struct err *err)
+{
+	cleanup_source struct source *src = NULL;
+	cleanup_fd int fd = -1;
+
+	int rc = put_scratch(r, err);
+	rc = rc ? rc : store_open_object(from->at.store, key, UINT64_MAX, &src, err);
+	rc = rc ? rc : file_open(r->scratch_fd, name, O_RDWR | O_CREAT | O_TRUNC, 0600, &fd, err);
+	return rc ? rc : copy(r, src, fd, name, err);
+}
+
+/* ---- aside ---- */
+
+static bool two_digits(const char *p, int *ret)
+{
+	if (p[0] < '0' || p[0] > '9' || p[1] < '0' || p[1] > '9')
+		return false;
+	*ret = (p[0] - '0') * 10 + p[1] - '0';
+	return true;
+}
+
+bool repair_aside_parse(const char *file, int64_t *ret_us)
+{
+	const char *p = NULL;
+	struct tm tm = {0};
+	int century, year;
+
+	for (const char *q = file; (q = strstr(q, REPAIR_ASIDE)); q++)
+		p = q + strlen(REPAIR_ASIDE);
+	if (!p || p == file + strlen(REPAIR_ASIDE) || strlen(p) != ASIDE_TIME || p[8] != 'T' ||
+	    p[15] != 'Z' || !two_digits(p, &century) || !two_digits(p + 2, &year) ||
+	    !two_digits(p + 4, &tm.tm_mon) || !two_digits(p + 6, &tm.tm_mday) ||
+	    !two_digits(p + 9, &tm.tm_hour) || !two_digits(p + 11, &tm.tm_min) ||
+	    !two_digits(p + 13, &tm.tm_sec))
+		return false;
+	tm.tm_year = century * 100 + year - 1900;
+	tm.tm_mon--;
+	*ret_us = (int64_t)timegm(&tm) * US_PER_SECOND;
+	return true;
+}
+
+static int aside_name(const char *key, char out[PATH_MAX], struct err *err)
+{
+	time_t now = (time_t)(clock_now_us() / US_PER_SECOND);
+	struct tm tm;
+	char when[32];
+
+	gmtime_r(&now, &tm);
+	strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &tm);
+	if (snprintf(out, PATH_MAX, "%s" REPAIR_ASIDE "%s", key, when) >= PATH_MAX)
+		return err_set(err, ERR_USAGE, 0, "the path of '%.60s…' is too long", key);
+	return 0;
+}
+
+int put_aside(struct repair *r, const char *key, bool keep, struct err *err)
+{
+	int dir = r->target.at.store->dir_fd;
+	char aside[PATH_MAX];
+
+	int rc = aside_name(key, aside, err);
+	if (rc < 0)
+		return rc;
+	/* A second name first: so that there is no moment without a file under the key. */
+	if (keep && (linkat(dir, key, dir, aside, 0) == 0 || errno == EEXIST))
+		return 0;
+	if (renameat(dir, key, dir, aside) < 0)
+		return err_set(err, ERR_IO, errno, "move '%s' aside", key);
+	r->changed = true;
+	return 0;
+}
+
+/* ---- to its place ---- */
+
+static int put_source(struct repair *r, struct source *src, uint64_t bytes, const char *key,
+                      bool missing, struct err *err)
+{
+	struct store *s = r->target.at.store;
+	struct err why = ERR_INIT;
+	int rc = repair_stopped(r, err);
+
+	if (rc == 0 && !missing && s->dir_fd >= 0)
+		rc = put_aside(r, key, true, err);
+	if (rc < 0)
+		return rc;
+	rc = store_put(s, key, src, bytes, missing ? STORE_CREATE : 0, &why);
+	/* A store without conditional writes: it was seen not to be there. */
+	if (missing && err_kind_of(rc) == ERR_REFUSED) {
+		why = (struct err)ERR_INIT;
+		rc = store_put(s, key, src, bytes, 0, &why);
+	}
+	/* Somebody else has just put it: what is there is looked at as if it were ours. */
+	if (err_kind_of(rc) == ERR_EXISTS)
+		return 0;
+	if (rc < 0)
+		return err_copy(err, &why);
+	r->result->bytes += bytes;
+	r->changed = true;
+	return 0;
+}
+
+int put_file(struct repair *r, const char *name, const char *key, bool missing, struct err *err)
+{
+	cleanup_source struct source *src = NULL;
+	uint64_t bytes = 0;
+
+	int rc = source_open_file(r->scratch_fd, name, key, &src, err);
+	rc = rc ? rc : src->size(src, &bytes, err);
+	return rc ? rc : put_source(r, src, bytes, key, missing, err);
+}
+
+int put_bytes(struct repair *r, const char *key, const void *p, size_t len, bool missing,
+              struct err *err)
+{
+	cleanup_source struct source *src = NULL;
+
+	int rc = source_open_bytes(p, len, key, &src, err);
+	return rc ? rc : put_source(r, src, len, key, missing, err);
+}

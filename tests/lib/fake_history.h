@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * engine/view/history.h made up: histories of any length without an archive, for the tests of
- * what lies above.  Included by the one test program that wants it, which then does not link
+ * what lies above.  Included by the test programs that want it, which then do not link
  * the engine's own.
  *
  * A fake database has `n` commits, txids 1..n, commit i at first_us + (i - 1) * step_us (or

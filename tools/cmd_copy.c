@@ -12,8 +12,9 @@ static int is_directory(const char *archive, struct err *err)
 {
 	if (strstr(archive, "://"))
 		return err_set(err, ERR_USAGE, 0,
-		               "copy: '%.100s' is no directory (both archives are directories)",
-		               archive);
+		               "copy: '%.100s' is no directory (TO is a directory; asof replicate "
+		               "sends to %.100s)",
+		               archive, archive);
 	return 0;
 }
 
@@ -41,6 +42,8 @@ static int run_copy(struct cli *c, struct err *err)
 {
 	struct copy_options o = {0};
 	struct copy_result res;
+	struct store_options from_store;
+	const struct config *config;
 	struct progress progress;
 	bool json = false;
 	int id, rc;
@@ -54,9 +57,13 @@ static int run_copy(struct cli *c, struct err *err)
 	if (id < 0)
 		return id;
 	if ((rc = cli_check_args(c, 2, 2, "ARCHIVE ARCHIVE", err)) ||
-	    (rc = is_directory(c->args[0], err)) || (rc = is_directory(c->args[1], err)))
+	    (rc = is_directory(c->args[1], err)))
 		return rc;
 	o.from = c->args[0];
+	if (store_is_url(o.from) && (rc = cli_config(c, &config, err)))
+		return rc;
+	cli_store_options(c, o.from, &from_store);
+	o.from_store = &from_store;
 	o.to = c->args[1];
 	progress_begin(&progress);
 	progress_what(&progress, "copying");
@@ -81,9 +88,9 @@ const struct cli_command cmd_copy = {
         .name = "copy",
         .usage = "FROM TO [--db DB]",
         .summary = "Brings one archive up to another: histories, marks and backups.",
-        .details = "FROM and TO are archives; both may be in use, but TO is not written to by a\n"
-                   "replicator.  What TO has already is not copied again, nothing that TO keeps\n"
-                   "is deleted, and every byte that was copied is verified.\n",
+        .details = "FROM and TO are archives, FROM perhaps a URL; both may be in use, but TO is\n"
+                   "not written to by a replicator.  What TO has already is not copied again,\n"
+                   "nothing that TO keeps is deleted, and every byte that was copied is verified.\n",
         .example = "asof copy /backups /mnt/usb/backups",
         .options = copy_options,
         .run = run_copy,

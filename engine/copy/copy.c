@@ -10,44 +10,64 @@ static const char *const backup_folders[] = {"manual", "automated", "safety", "c
 
 /* ---- backups: whole files, which nobody changes ---- */
 
-static int copy_backup(struct copying *c, int from_fd, int to_fd, const char *name, struct err *err)
+struct backups {
+	struct copying *c;
+	struct store *store;
+	size_t prefix_len;
+	int to_root, to; /* `to`: -1 until there is one */
+	const char *folder;
+	uint64_t n;
+};
+
+static int copy_backup(void *ctx, const struct store_entry *e, struct err *err)
 {
-	struct stat st, there;
+	struct backups *b = ctx;
+	const char *name = e->key + b->prefix_len;
+	struct copy_from f = {.store = b->store, .bytes = e->bytes, .modified_us = e->modified_us};
 	size_t n = strlen(name);
+	struct stat there;
 	struct err why = ERR_INIT;
 
-	if (name[0] == '.' || (n > 4 && strcmp(name + n - 4, ".tmp") == 0) ||
-	    fstatat(from_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+	if (name[0] == '.' || strchr(name, '/') || n > 255 ||
+	    (n > 4 && strcmp(name + n - 4, ".tmp") == 0))
 		return 0;
-	if (fstatat(to_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_size == st.st_size) {
-		c->result->present++;
+	b->n++;
+	if (b->to < 0) {
+		int rc = file_open_dir(b->to_root, b->folder, true, &b->to, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (fstatat(b->to, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    (uint64_t)there.st_size == e->bytes) {
+		b->c->result->present++;
 		return 0;
 	}
-	int rc = copy_plain(c, from_fd, to_fd, name, &why);
+	snprintf(f.key, sizeof(f.key), "%s", e->key);
+	int rc = copy_plain(b->c, &f, b->to, name, &why);
 	if (rc < 0 && copy_vanished(&why)) /* cleaned up meanwhile */
 		return 0;
-	return rc < 0 ? err_copy(err, &why) : copy_stopped(c, err);
+	return rc < 0 ? err_copy(err, &why) : copy_stopped(b->c, err);
 }
 
-static int copy_backups(struct copying *c, int from_root, int to_root, struct err *err)
+static int copy_backups(struct copying *c, int to_root, uint64_t *ret_n, struct err *err)
 {
+	struct backups b = {.c = c, .store = archive_store(c->from), .to_root = to_root};
 	int rc = 0;
 
 	for (size_t i = 0; i < sizeof(backup_folders) / sizeof(*backup_folders) && rc == 0; i++) {
-		cleanup_fd int from = -1, to = -1;
-		cleanup_dir DIR *dir = NULL;
-		struct dirent *d;
-		if (file_open_dir(from_root, backup_folders[i], false, &from, NULL) < 0)
-			continue;
-		int fd = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		dir = fd < 0 ? NULL : fdopendir(fd);
-		if (!dir)
-			return err_set(err, ERR_IO, errno, "list '%s/%s'", c->options->from,
-			               backup_folders[i]);
-		rc = file_open_dir(to_root, backup_folders[i], true, &to, err);
-		while (rc == 0 && (d = readdir(dir)))
-			rc = copy_backup(c, from, to, d->d_name, err);
+		char prefix[32];
+		b.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "%s/", backup_folders[i]);
+		b.folder = backup_folders[i];
+		b.to = -1;
+		/* One that holds nothing, too, is there in the copy. */
+		if (b.store->dir_fd >= 0 && faccessat(b.store->dir_fd, b.folder, F_OK, 0) == 0)
+			rc = file_open_dir(to_root, b.folder, true, &b.to, err);
+		if (rc == 0)
+			rc = store_list(b.store, prefix, NULL, false, copy_backup, &b, err);
+		if (b.to >= 0)
+			close(b.to);
 	}
+	*ret_n = b.n;
 	return rc;
 }
 
@@ -60,21 +80,32 @@ static bool same_folder(const char *a, const char *b)
 	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static int copy_histories(struct copying *c, struct archive *a, struct err *err)
+static int copy_history(struct copying *c, const char *name, struct err *err)
+{
+	cleanup_history struct history *h = NULL;
+	struct err why = ERR_INIT;
+
+	int rc = history_get(c->from, name, &h, &why);
+	/* Of a store the list has every folder that holds something. */
+	if (rc < 0 && why.kind == ERR_NOT_FOUND && archive_store(c->from)->dir_fd < 0 &&
+	    !c->options->db)
+		return 0;
+	if (rc < 0)
+		return err_copy(err, &why);
+	rc = copy_database(c, h, name, err);
+	c->result->databases += rc == 0;
+	return rc;
+}
+
+static int copy_histories(struct copying *c, struct err *err)
 {
 	cleanup_free char **names = NULL;
 	size_t n;
-	int rc = archive_list(a, &names, &n, err);
+	int rc = archive_list(c->from, &names, &n, err);
 
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		cleanup_history struct history *h = NULL;
-		if (c->options->db && strcmp(names[i], c->options->db) != 0)
-			continue;
-		rc = history_get(a, names[i], &h, err);
-		if (rc == 0)
-			rc = copy_database(c, h, names[i], err);
-		c->result->databases += rc == 0;
-	}
+	for (size_t i = 0; i < n && rc == 0; i++)
+		if (!c->options->db || strcmp(names[i], c->options->db) == 0)
+			rc = copy_history(c, names[i], err);
 	if (rc == 0 && c->options->db && c->result->databases == 0)
 		rc = err_set(err, ERR_NOT_FOUND, 0,
 		             "archive '%s' has no database '%s' (asof list shows those it has)",
@@ -82,25 +113,45 @@ static int copy_histories(struct copying *c, struct archive *a, struct err *err)
 	return rc;
 }
 
+/* Takes what was opened over. */
+static int open_from(const struct copy_options *o, struct archive **ret, struct err *err)
+{
+	const struct archive_options small = {.cache_bytes = 1u << 20, .store = o->from_store};
+
+	if (o->from_open)
+		return archive_open_stores(&o->from_open, 1, &small, ret, err);
+	return archive_open(o->from, &small, ret, err);
+}
+
+static int copy_to_folder(struct copying *c, struct err *err)
+{
+	const struct copy_options *o = c->options;
+	cleanup_fd int to = -1;
+	uint64_t n_backups = 0;
+
+	int rc = file_open_dir(AT_FDCWD, o->to, true, &to, err);
+	if (rc == 0)
+		rc = copy_histories(c, err);
+	if (rc == 0 && !o->db)
+		rc = copy_backups(c, to, &n_backups, err);
+	if (rc == 0 && archive_store(c->from)->dir_fd < 0 && c->result->databases == 0 &&
+	    n_backups == 0)
+		rc = err_set(err, ERR_NOT_FOUND, 0,
+		             "'%s' holds no archive (check the bucket and the prefix)", o->from);
+	return rc;
+}
+
 int copy_archive(const struct copy_options *o, struct copy_result *ret, struct err *err)
 {
-	const struct archive_options small = {.cache_bytes = 1u << 20};
-	cleanup_archive struct archive *a = NULL;
-	cleanup_fd int from = -1, to = -1;
-	struct copying c = {o, ret};
+	struct copying c = {.options = o, .result = ret};
 
 	*ret = (struct copy_result){0};
-	int rc = archive_open(o->from, &small, &a, err);
-	if (rc == 0)
-		rc = file_open_dir(AT_FDCWD, o->from, false, &from, err);
-	if (rc == 0)
-		rc = file_open_dir(AT_FDCWD, o->to, true, &to, err);
-	if (rc == 0 && same_folder(o->from, o->to))
+	int rc = open_from(o, &c.from, err);
+	if (rc == 0 && (strcmp(o->from, o->to) == 0 || same_folder(o->from, o->to)))
 		rc = err_set(err, ERR_USAGE, 0, "'%s' and '%s' are one archive", o->from, o->to);
 	if (rc == 0)
-		rc = copy_histories(&c, a, err);
-	if (rc == 0 && !o->db)
-		rc = copy_backups(&c, from, to, err);
+		rc = copy_to_folder(&c, err);
+	archive_free(c.from);
 	if (rc == 0 && ret->damaged > 0)
 		rc = err_set(err, ERR_DAMAGED, 0, "%s (the rest was copied)", ret->damage);
 	return rc;

@@ -4,14 +4,17 @@
  *
  *  (1) Both may be in use.  The second is written to by nobody else meanwhile: its lock and its
  *      upkeep lock are taken for each database (BUSY).
+ *      Of a store (a bucket, a server) what its writer put there is copied as it is: a directory
+ *      reads small whole segments as it reads those that a writer left, and seals them by and by.
  *  (2) An object appears in the second whole, read back and verified, or not at all.  What is
  *      damaged in the first is not copied: it is named, and the rest goes on.
  *  (3) Of a segment that is written to just then what is durable is copied, and no byte more;
  *      the next run appends.
- *  (4) Nothing that the second has is deleted but segments that it now has as part of a sealed or
- *      joined one.  So it may keep more than the first, by a retention of its own, or less: what
- *      ends in what it thinned is not copied again.  Where the first has thinned what the second
- *      never got, the second gets the points that are left.
+ *  (4) Nothing that the second has is deleted but segments whose transactions it now has in others:
+ *      in a sealed or joined one, or in the first's where those were cut otherwise.  So it may keep
+ *      more than the first, by a retention of its own, or less: what ends in what it thinned is not
+ *      copied again.  Where the first has thinned what the second never got, the second gets the
+ *      points that are left.
  *  (5) A run that was ended anywhere left a history that is right, as of some moment; the next
  *      goes on where it was.
  */
@@ -25,9 +28,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct store;
+struct store_options;
+
 struct copy_options {
-	const char *from, *to;    /* directories; `to` is made if it is not there */
-	const char *db;           /* NULL: all, and the backups */
+	const char *from;                       /* an archive: a directory, or the URL of a store */
+	const char *to;                         /* a directory; it is made if it is not there */
+	const struct store_options *from_store; /* for a URL; may be NULL */
+	struct store *from_open; /* `from`, opened, or NULL; becomes the copy's, whatever happens */
+	const char *db;          /* NULL: all, and the backups */
 	const _Atomic bool *stop; /* may be NULL; CANCELLED once it is true */
 	/* Now and then; may be NULL.  False: stop. */
 	bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);

@@ -3,28 +3,62 @@
 #define ASOF_COPY_COPY_I_H
 
 #include "engine/copy/copy.h"
+#include "engine/store/store.h"
 #include "engine/view/replay.h"
 
 struct copying {
 	const struct copy_options *options;
 	struct copy_result *result;
+	struct archive *from;
 };
 
-/* The bytes [0, len) of a file, as `tmp_name`, fsynced; NOT_FOUND: it is gone. */
-int copy_bytes(struct copying *c, int from_fd, const char *name, uint64_t len, int to_fd,
-               const char *tmp_name, struct err *err) MUST_USE;
-/* A whole file under the same name, verified by reading it back; keeps its modification time. */
-int copy_plain(struct copying *c, int from_fd, int to_fd, const char *name,
+/* ---- files.c: one object of the first becomes a file of the second ---- */
+
+struct copy_from {
+	struct store *store;
+	char key[STORE_KEY_MAX + 1];
+	uint64_t bytes;      /* UINT64_MAX: no listing told */
+	int64_t modified_us; /* 0: not known; of a directory not needed */
+};
+/* Its content is text of at most this. */
+#define COPY_NOTE_MAX ((size_t)64 << 20)
+
+/* A whole file, verified by reading it back; keeps its modification time. */
+int copy_plain(struct copying *c, const struct copy_from *f, int to_fd, const char *name,
                struct err *err) MUST_USE;
 /* A snapshot, sealed segment or coalesced object: every byte of the copy against its hash.  DAMAGED
  * is counted and told of in the result, and is no error here. */
-int copy_object(struct copying *c, int from_fd, int to_fd, const struct history_object *o,
-                struct err *err) MUST_USE;
-/* A growing segment up to `len`: made, or appended to. */
-int copy_growing(struct copying *c, int from_fd, int to_fd, const struct history_object *o,
-                 uint64_t len, struct err *err) MUST_USE;
-/* Up to which length it is whole: of a segment that its writer left. */
-int copy_whole_length(int fd, const char *name, uint64_t *ret_len, struct err *err) MUST_USE;
+int copy_object(struct copying *c, const struct copy_from *f, int to_fd,
+                const struct history_object *o, struct err *err) MUST_USE;
+/* A growing segment up to `len`: made, or appended to, or, where another one with fewer transactions
+ * has its name, put in its place; `anew`: in any case. */
+int copy_growing(struct copying *c, const struct copy_from *f, int to_fd,
+                 const struct history_object *o, uint64_t len, bool anew, struct err *err) MUST_USE;
+
+/* Up to where a segment that its writer left is whole. */
+struct copy_extent {
+	uint64_t bytes, id, last_txid; /* last_txid 0: it holds nothing */
+};
+/* Takes `src` over, whatever happens. */
+int copy_whole_length(struct source *src, struct copy_extent *ret, struct err *err) MUST_USE;
+int copy_extent_there(int to_fd, const char *name, struct copy_extent *ret,
+                      struct err *err) MUST_USE;
+
+/* ---- there.c: segments that the second has, cut otherwise than those of the first ---- */
+
+struct copy_there {
+	struct copy_segment *e;
+	size_t n;
+};
+int copy_list_there(int segment_fd, struct copy_there *ret, struct err *err) MUST_USE;
+void copy_there_release(struct copy_there *t);
+/* Whether a sealed segment there holds all that this one does. */
+bool copy_holds_all(const struct copy_there *t, const struct history_object *o);
+/* The next segment there, sealed or growing, that ends within this one, and begins before it.  Each is
+ * given once; NULL: none is left. */
+const struct object_name *copy_next_straddled(struct copy_there *t, const struct history_object *o);
+
+/* ---- database.c ---- */
 int copy_database(struct copying *c, struct history *h, const char *name, struct err *err) MUST_USE;
 int copy_stopped(const struct copying *c, struct err *err);
 /* The object is gone: it was joined into another, or deleted, since it was listed. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Single files and objects: copied under a temporary name, read back, renamed. */
-#include "engine/archive/grow.h"
+#include "engine/archive/grow_i.h"
 #include "engine/archive/sealed.h"
 #include "engine/archive/snapshot.h"
+#include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
@@ -13,6 +14,8 @@
 #include <sys/stat.h>
 
 #define PIECE (1u << 20)
+#define FAR_PIECE (8u << 20) /* what one request brings */
+#define TRIES 2              /* of what came damaged from afar: perhaps it only came so */
 #define CACHE_BYTES (1u << 20)
 
 int copy_stopped(const struct copying *c, struct err *err)
@@ -34,87 +37,119 @@ static void temporary(const char *name, char out[300])
 	snprintf(out, 300, "%.250s.tmp", name);
 }
 
-/* The bytes [from, to) of one file at their place in another, durable. */
-static int copy_range(struct copying *c, int in, int out, uint64_t from, uint64_t to,
-                      const char *name, struct err *err)
+/* The bytes [from, to) of an object at their place in a file, durable; *sum goes on over them. */
+static int copy_range(struct copying *c, const struct copy_from *f, int out, uint64_t from,
+                      uint64_t to, uint64_t *sum, struct err *err)
 {
-	cleanup_free uint8_t *b = malloc(PIECE);
-	int rc = b ? 0 : err_set(err, ERR_NOMEM, 0, "no memory to copy");
+	cleanup_source struct source *in = NULL;
+	size_t piece = f->store->remote ? FAR_PIECE : PIECE;
+	cleanup_free uint8_t *b = malloc(piece);
 
+	if (!b)
+		return err_set(err, ERR_NOMEM, 0, "no memory to copy");
+	int rc = store_open_object(f->store, f->key, f->bytes, &in, err);
 	for (uint64_t at = from; at < to && rc == 0;) {
-		size_t n = to - at < PIECE ? (size_t)(to - at) : PIECE;
-		rc = file_pread(in, b, n, at, name, err);
+		size_t n = to - at < piece ? (size_t)(to - at) : piece;
+		rc = in->pread(in, b, n, at, err);
 		if (rc == 0)
-			rc = file_pwrite(out, b, n, at, name, err);
+			rc = file_pwrite(out, b, n, at, f->key, err);
+		if (rc < 0)
+			break;
+		*sum = hash64(b, n, *sum);
 		at += n;
 		c->result->bytes += n;
-		if (rc == 0)
-			rc = copy_stopped(c, err);
+		rc = copy_stopped(c, err);
 	}
-	return rc < 0 ? rc : file_datasync(out, name, err);
+	return rc < 0 ? rc : file_datasync(out, f->key, err);
 }
 
-int copy_bytes(struct copying *c, int from_fd, const char *name, uint64_t len, int to_fd,
-               const char *tmp_name, struct err *err)
+/* The first `len` bytes of an object as a file; *sum is over them. */
+static int copy_bytes(struct copying *c, const struct copy_from *f, uint64_t len, int to_fd,
+                      const char *tmp, uint64_t *sum, struct err *err)
 {
-	cleanup_fd int in = -1, out = -1;
+	cleanup_fd int out = -1;
 
-	int rc = file_open(from_fd, name, O_RDONLY, 0, &in, err);
-	if (rc == 0)
-		rc = file_open(to_fd, tmp_name, O_RDWR | O_CREAT | O_TRUNC, 0600, &out, err);
-	return rc < 0 ? rc : copy_range(c, in, out, 0, len, name, err);
+	*sum = 0;
+	int rc = file_open(to_fd, tmp, O_RDWR | O_CREAT | O_TRUNC, 0600, &out, err);
+	return rc < 0 ? rc : copy_range(c, f, out, 0, len, sum, err);
 }
 
-static int hash_of(int dir_fd, const char *name, uint64_t *ret, uint64_t *ret_len, struct err *err)
+/* As copy_range() has it, over a file; *ret_len: how long that is. */
+static int hash_of(int dir_fd, const char *name, size_t piece, uint64_t *ret, uint64_t *ret_len,
+                   struct err *err)
 {
 	cleanup_fd int fd = -1;
-	cleanup_free uint8_t *b = malloc(PIECE);
+	cleanup_free uint8_t *b = malloc(piece);
 	uint64_t at = 0, sum = 0;
-	size_t n = PIECE;
+	size_t n = piece;
 
 	if (!b)
 		return err_set(err, ERR_NOMEM, 0, "no memory to copy");
 	int rc = file_open(dir_fd, name, O_RDONLY, 0, &fd, err);
-	for (; rc == 0 && n == PIECE; at += n) {
-		rc = file_pread_some(fd, b, PIECE, at, &n, name, err);
-		sum = hash64(b, n, sum);
+	for (; rc == 0 && n == piece; at += n) {
+		rc = file_pread_some(fd, b, piece, at, &n, name, err);
+		if (rc == 0 && n > 0)
+			sum = hash64(b, n, sum);
 	}
 	*ret = sum;
 	*ret_len = at;
 	return rc;
 }
 
-static int finish(int from_fd, int to_fd, const char *name, const char *tmp, struct err *err)
+/* It is as old as what it was copied from. */
+static void keep_time(const struct copy_from *f, int to_fd, const char *tmp)
 {
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
 	struct stat st;
 
-	if (fstatat(from_fd, name, &st, 0) == 0) {
-		const struct timespec times[2] = {st.st_atim, st.st_mtim};
-		(void)!utimensat(to_fd, tmp, times, 0);
+	if (f->store->dir_fd >= 0 && fstatat(f->store->dir_fd, f->key, &st, 0) == 0) {
+		times[0] = st.st_atim;
+		times[1] = st.st_mtim;
+	} else if (f->modified_us > 0) {
+		times[1] = (struct timespec){.tv_sec = f->modified_us / US_PER_SECOND,
+		                             .tv_nsec = f->modified_us % US_PER_SECOND * 1000};
 	}
+	(void)!utimensat(to_fd, tmp, times, 0);
+}
+
+static int finish(const struct copy_from *f, int to_fd, const char *name, const char *tmp,
+                  struct err *err)
+{
+	keep_time(f, to_fd, tmp);
 	if (renameat(to_fd, tmp, to_fd, name) < 0)
 		return err_set(err, ERR_IO, errno, "rename '%s' to '%s'", tmp, name);
 	return file_sync_dir(to_fd, name, err);
 }
 
-int copy_plain(struct copying *c, int from_fd, int to_fd, const char *name, struct err *err)
+/* Where no listing told its size. */
+static int find_size(struct copy_from *f, struct err *err)
 {
+	cleanup_source struct source *src = NULL;
+
+	if (f->bytes != UINT64_MAX)
+		return 0;
+	int rc = store_open_object(f->store, f->key, UINT64_MAX, &src, err);
+	return rc < 0 ? rc : src->size(src, &f->bytes, err);
+}
+
+int copy_plain(struct copying *c, const struct copy_from *from, int to_fd, const char *name,
+               struct err *err)
+{
+	struct copy_from f = *from;
 	char tmp[300];
-	struct stat st;
-	uint64_t a, b, len_a, len_b;
+	uint64_t a = 0, b = 0, len = 0;
 
 	temporary(name, tmp);
-	if (fstatat(from_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno, "'%s'", name);
-	int rc = copy_bytes(c, from_fd, name, (uint64_t)st.st_size, to_fd, tmp, err);
+	int rc = find_size(&f, err);
+	if (rc < 0)
+		return rc;
+	rc = copy_bytes(c, &f, f.bytes, to_fd, tmp, &a, err);
 	if (rc == 0)
-		rc = hash_of(from_fd, name, &a, &len_a, err);
-	if (rc == 0)
-		rc = hash_of(to_fd, tmp, &b, &len_b, err);
-	if (rc == 0 && (a != b || len_a != len_b))
+		rc = hash_of(to_fd, tmp, f.store->remote ? FAR_PIECE : PIECE, &b, &len, err);
+	if (rc == 0 && (a != b || len != f.bytes))
 		rc = err_set(err, ERR_IO, 0, "the copy of '%s' is not what was read", name);
 	if (rc == 0)
-		rc = finish(from_fd, to_fd, name, tmp, err);
+		rc = finish(&f, to_fd, name, tmp, err);
 	if (rc < 0)
 		unlinkat(to_fd, tmp, 0);
 	else
@@ -202,22 +237,35 @@ static int damaged(struct copying *c, const struct err *why)
 	return 0;
 }
 
-int copy_object(struct copying *c, int from_fd, int to_fd, const struct history_object *o,
-                struct err *err)
+static int copy_object_try(struct copying *c, const struct copy_from *f, int to_fd,
+                           const struct history_object *o, struct err *err)
 {
 	char tmp[300];
-	struct err why = ERR_INIT;
+	uint64_t sum;
 
 	temporary(o->file, tmp);
-	int rc = copy_bytes(c, from_fd, o->file, o->bytes, to_fd, tmp, &why);
+	int rc = copy_bytes(c, f, o->bytes, to_fd, tmp, &sum, err);
 	if (rc == 0)
-		rc = verify_object(to_fd, tmp, o, &why);
+		rc = verify_object(to_fd, tmp, o, err);
 	if (rc == 0)
-		rc = finish(from_fd, to_fd, o->file, tmp, &why);
+		rc = finish(f, to_fd, o->file, tmp, err);
 	if (rc < 0)
 		unlinkat(to_fd, tmp, 0);
 	else
 		c->result->objects++;
+	return rc;
+}
+
+int copy_object(struct copying *c, const struct copy_from *f, int to_fd,
+                const struct history_object *o, struct err *err)
+{
+	struct err why = {.kind = ERR_DAMAGED};
+	int rc = -1;
+
+	for (int i = 0; i < (f->store->remote ? TRIES : 1) && why.kind == ERR_DAMAGED; i++) {
+		why = (struct err)ERR_INIT;
+		rc = copy_object_try(c, f, to_fd, o, &why);
+	}
 	if (why.kind == ERR_DAMAGED)
 		return damaged(c, &why);
 	return rc < 0 ? err_copy(err, &why) : 0;
@@ -225,44 +273,67 @@ int copy_object(struct copying *c, int from_fd, int to_fd, const struct history_
 
 /* ---- growing segments ---- */
 
-static int open_grow(int fd, const char *name, struct cache **ret_cache, struct grow_reader **ret,
+/* Takes `src` over. */
+static int open_grow(struct source *src, struct cache **ret_cache, struct grow_reader **ret,
                      struct err *err)
 {
-	struct source *src;
+	int rc = cache_new(CACHE_BYTES, ret_cache, err);
 
-	int rc = source_open_file(fd, name, name, &src, err);
-	if (rc == 0 && (rc = cache_new(CACHE_BYTES, ret_cache, err)) < 0)
-		source_free(src);
-	if (rc == 0 && (rc = grow_open(src, *ret_cache, ret, err)) < 0)
+	if (rc == 0)
+		rc = grow_open(src, *ret_cache, ret, err);
+	if (rc < 0)
 		source_free(src);
 	return rc;
 }
 
-int copy_whole_length(int fd, const char *name, uint64_t *ret_len, struct err *err)
+int copy_whole_length(struct source *src, struct copy_extent *ret, struct err *err)
 {
 	struct cache *cache = NULL;
 	struct grow_reader *r = NULL;
+	struct commit last;
 
-	int rc = open_grow(fd, name, &cache, &r, err);
+	*ret = (struct copy_extent){0};
+	int rc = open_grow(src, &cache, &r, err);
 	if (rc == 0)
-		rc = grow_refresh_all(r, ret_len, err);
+		rc = grow_refresh_all(r, &ret->bytes, err);
+	uint64_t n = rc == 0 ? grow_n_commits(r) : 0;
+	if (rc == 0)
+		ret->id = grow_reader_info(r)->id;
+	if (n > 0 && grow_get_commit(r, n - 1, &last))
+		ret->last_txid = last.txid;
 	grow_free(r);
 	cache_free(cache);
 	return rc;
 }
 
-/* All of its records and all of its data, up to exactly `len`. */
-static int verify_growing(int fd, const char *name, uint64_t len, struct err *err)
+int copy_extent_there(int to_fd, const char *name, struct copy_extent *ret, struct err *err)
+{
+	struct source *src;
+
+	*ret = (struct copy_extent){0};
+	int rc = source_open_file(to_fd, name, name, &src, err);
+	return rc < 0 ? rc : copy_whole_length(src, ret, err);
+}
+
+/* All of its records and all of its data, up to exactly `len`, and that it is what is named. */
+static int verify_growing(int fd, const char *name, const struct history_object *o, uint64_t len,
+                          struct err *err)
 {
 	cleanup_free uint8_t *b = malloc(PIECE);
 	struct cache *cache = NULL;
 	struct grow_reader *r = NULL;
+	struct source *src;
 	struct commit last;
 	uint64_t end = 0;
 
 	if (!b)
 		return err_set(err, ERR_NOMEM, 0, "no memory to read a segment");
-	int rc = open_grow(fd, name, &cache, &r, err);
+	int rc = source_open_file(fd, name, o->file, &src, err);
+	if (rc == 0)
+		rc = open_grow(src, &cache, &r, err);
+	if (rc == 0 && (grow_reader_info(r)->lineage != o->lineage ||
+	                grow_reader_info(r)->first_txid != o->first_txid))
+		rc = wrong_name(o, err);
 	if (rc == 0)
 		rc = grow_refresh(r, len, err);
 	uint64_t n = rc == 0 ? grow_n_commits(r) : 0;
@@ -278,41 +349,30 @@ static int verify_growing(int fd, const char *name, uint64_t len, struct err *er
 }
 
 /* Behind what is whole in the copy so far. */
-static int append(struct copying *c, int from_fd, int to_fd, const char *name, uint64_t from,
-                  uint64_t len, struct err *err)
+static int append(struct copying *c, const struct copy_from *f, int to_fd,
+                  const struct history_object *o, uint64_t from, uint64_t len, struct err *err)
 {
-	cleanup_fd int in = -1, out = -1;
+	cleanup_fd int out = -1;
+	uint64_t sum = 0;
 
-	int rc = file_open(from_fd, name, O_RDONLY, 0, &in, err);
-	if (rc == 0)
-		rc = file_open(to_fd, name, O_RDWR, 0, &out, err);
+	int rc = file_open(to_fd, o->file, O_RDWR, 0, &out, err);
 	if (rc == 0 && ftruncate(out, (off_t)from) < 0)
-		rc = err_set(err, ERR_IO, errno, "cut '%s'", name);
-	return rc < 0 ? rc : copy_range(c, in, out, from, len, name, err);
+		rc = err_set(err, ERR_IO, errno, "cut '%s'", o->file);
+	return rc < 0 ? rc : copy_range(c, f, out, from, len, &sum, err);
 }
 
-static int copy_growing_try(struct copying *c, int from_fd, int to_fd,
-                            const struct history_object *o, uint64_t len, struct err *err)
+static int copy_growing_whole(struct copying *c, const struct copy_from *f, int to_fd,
+                              const struct history_object *o, uint64_t len, struct err *err)
 {
 	char tmp[300];
-	uint64_t have = 0;
-	struct err why = ERR_INIT;
+	uint64_t sum;
 
 	temporary(o->file, tmp);
-	if (copy_whole_length(to_fd, o->file, &have, &why) == 0) {
-		if (have >= len) {
-			c->result->present++;
-			return 0;
-		}
-		c->result->objects++;
-		int rc = append(c, from_fd, to_fd, o->file, have, len, err);
-		return rc < 0 ? rc : verify_growing(to_fd, o->file, len, err);
-	}
-	int rc = copy_bytes(c, from_fd, o->file, len, to_fd, tmp, err);
+	int rc = copy_bytes(c, f, len, to_fd, tmp, &sum, err);
 	if (rc == 0)
-		rc = verify_growing(to_fd, tmp, len, err);
+		rc = verify_growing(to_fd, tmp, o, len, err);
 	if (rc == 0)
-		rc = finish(from_fd, to_fd, o->file, tmp, err);
+		rc = finish(f, to_fd, o->file, tmp, err);
 	if (rc < 0)
 		unlinkat(to_fd, tmp, 0);
 	else
@@ -320,12 +380,58 @@ static int copy_growing_try(struct copying *c, int from_fd, int to_fd,
 	return rc;
 }
 
-int copy_growing(struct copying *c, int from_fd, int to_fd, const struct history_object *o,
-                 uint64_t len, struct err *err)
+/* Of which segment it is: what is there under that name may be another, cut elsewhere. */
+static int id_of(const struct copy_from *f, uint64_t *ret, struct err *err)
 {
-	struct err why = ERR_INIT;
+	cleanup_source struct source *src = NULL;
+	uint8_t header[GROW_HEADER_SIZE];
+	struct grow_info info;
+	uint64_t hash;
 
-	int rc = copy_growing_try(c, from_fd, to_fd, o, len, &why);
+	int rc = store_open_object(f->store, f->key, f->bytes, &src, err);
+	if (rc == 0)
+		rc = src->pread(src, header, sizeof(header), 0, err);
+	if (rc == 0)
+		rc = grow_header_get(header, sizeof(header), f->key, &info, &hash, err);
+	if (rc == 0)
+		*ret = info.id;
+	return rc;
+}
+
+static int copy_growing_try(struct copying *c, const struct copy_from *f, int to_fd,
+                            const struct history_object *o, uint64_t len, bool anew,
+                            struct err *err)
+{
+	struct copy_extent have;
+	struct err why = ERR_INIT;
+	uint64_t id;
+
+	if (anew || copy_extent_there(to_fd, o->file, &have, &why) < 0)
+		return copy_growing_whole(c, f, to_fd, o, len, err);
+	int rc = id_of(f, &id, err);
+	if (rc < 0)
+		return rc;
+	if (have.id == id ? have.bytes >= len : have.last_txid >= o->last_txid) {
+		c->result->present++;
+		return 0;
+	}
+	if (have.id != id)
+		return copy_growing_whole(c, f, to_fd, o, len, err);
+	c->result->objects++;
+	rc = append(c, f, to_fd, o, have.bytes, len, err);
+	return rc < 0 ? rc : verify_growing(to_fd, o->file, o, len, err);
+}
+
+int copy_growing(struct copying *c, const struct copy_from *f, int to_fd,
+                 const struct history_object *o, uint64_t len, bool anew, struct err *err)
+{
+	struct err why = {.kind = ERR_DAMAGED};
+	int rc = -1;
+
+	for (int i = 0; i < (f->store->remote ? TRIES : 1) && why.kind == ERR_DAMAGED; i++) {
+		why = (struct err)ERR_INIT;
+		rc = copy_growing_try(c, f, to_fd, o, len, anew, &why);
+	}
 	if (why.kind == ERR_DAMAGED && rc < 0)
 		return damaged(c, &why);
 	return rc < 0 ? err_copy(err, &why) : 0;

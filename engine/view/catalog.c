@@ -257,6 +257,18 @@ static bool is_snapshot(const struct history *h, uint64_t txid)
 	return false;
 }
 
+/* The first txid from `t` on that no other segment than number `i` holds: what was copied from several
+ * places can overlap. */
+static uint64_t held_by_others(const struct history *h, size_t i, uint64_t t)
+{
+	for (size_t k = 0; k < h->segments.n; k++) {
+		const struct entry *e = &h->segments.e[k];
+		if (k != i && !e->broken && e->name.first_txid <= t && e->name.last_txid >= t)
+			t = e->name.last_txid + 1;
+	}
+	return t;
+}
+
 /* A growing segment that its writer left looks torn where it is damaged.  What follows it, and the
  * head, tell how far it must reach (a snapshot may hold a state that was found idle). */
 static void find_cut_short(struct history *h)
@@ -275,6 +287,8 @@ static void find_cut_short(struct history *h)
 			continue;
 		if (t <= h->thinned.until_txid) /* what comes next may have been deleted */
 			t = h->thinned.until_txid + 1;
+		if (t < end)
+			t = held_by_others(h, i, t);
 		while (t < end && is_snapshot(h, t))
 			t++;
 		if (t < end) {

@@ -97,6 +97,27 @@ class Far(harness.Case):
         self.assertTrue(self.read("bisect", *a, "trades.db", "SELECT n > 15 FROM counter"))
         self.assertFalse(os.path.exists("sftp:"))
 
+    def test_copy_back(self):
+        """The archive comes back from the server, reads as that, and is written to again."""
+        self.lose_machine()
+        back = self.path("back")
+        run = json.loads(self.read("copy", "--json", self.url, back))
+        self.assertGreater(run["objects"], 0)
+        for i in (10, 20, 30):
+            self.assertIn(str(i), self.read("query", "--archive", back, "--at", self.at(i),
+                                            "trades.db", "SELECT n FROM counter").split())
+        self.read("validate", "--archive", back)
+        again = json.loads(self.read("copy", "--json", self.url, back))
+        self.assertEqual((again["objects"], again["bytes"]), (0, 0))
+        self.read("restore", "--latest", "--archive", back, "-o", self.db_path)
+        self.db = self.open_db()
+        writer = self.replicate(self.url, "--take-over", archive=back)
+        writer.wait_ready()
+        commit(self.db)
+        self.wait_shipped(31)
+        self.assertEqual(writer.stop(), 0, writer.log())
+        self.assert_fails(self.far("copy", self.server.url(self.path("no")), self.path("x")), 3, "no archive")
+
     def test_mount_follows(self):
         harness.need_fuse()
         mnt = self.path("mnt")

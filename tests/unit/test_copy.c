@@ -9,6 +9,7 @@
 #include "engine/copy/copy.h"
 #include "engine/retain/retain.h"
 #include "tests/lib/ending.h"
+#include "tests/lib/shipped.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -20,19 +21,6 @@
 #include <cmocka.h>
 
 static _Atomic bool stop;
-
-static struct synth *make(const char *root, uint64_t seed)
-{
-	const struct synth_options o = {
-	        .seed = seed,
-	        .page_size = 512u << (seed % 3),
-	        .max_pages = 30,
-	        .max_frames = 5,
-	        .level = 1,
-	        .torn_batches = seed % 2,
-	};
-	return synth_new(root, "x.db", &o);
-}
 
 static void must_copy(const char *from, const char *to, struct copy_result *ret)
 {
@@ -374,12 +362,192 @@ static void test_own_retention(void **state)
 	test_remove(to);
 }
 
+/* ---- from a store ---- */
+
+static void seal_all(const char *root)
+{
+	struct compactor *c;
+	struct err err = ERR_INIT;
+	bool did = true;
+
+	synth_must(compactor_new(root, "x.db", &c, &err), &err, "compactor_new");
+	while (did)
+		synth_must(compactor_step(c, &stop, &did, &err), &err, "compactor_step");
+	compactor_free(c);
+}
+
+static int copy_from_store(struct store *store, const char *to, struct copy_result *ret,
+                           struct err *err)
+{
+	static struct breaking b;
+
+	b = break_after(store, -1, false);
+	b.base.ops = &borrowed_ops;
+	const struct copy_options o = {.from = URL, .to = to, .from_open = &b.base};
+	return copy_archive(&o, ret, err);
+}
+
+static void must_copy_from(struct store *store, const char *to, struct copy_result *ret)
+{
+	struct err err = ERR_INIT;
+
+	synth_must(copy_from_store(store, to, ret, &err), &err, "copy from a store");
+}
+
+static void send_all(const char *root, struct store *store)
+{
+	struct shipper *sh = open_shipper(root, store, 1);
+	struct err err = ERR_INIT;
+
+	synth_must(ship_all(sh, &err), &err, "ship");
+	shipper_free(sh);
+}
+
+/* What was sent comes back, into a folder that also has some from the archive itself, cut otherwise,
+ * and that is sealed by its own upkeep in between. */
+static void test_from_store(void **state)
+{
+	uint64_t seed = test_seed();
+
+	for (unsigned i = 0; i < test_rounds(30); i++) {
+		cleanup_free char *root = test_folder(), *to = test_folder();
+		struct copy_result res;
+		struct synth *s = make(root, seed + 200 + i);
+		struct store *store;
+		struct err err = ERR_INIT;
+
+		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + 200 + i));
+		synth_must(store_open_memory(&store, &err), &err, "store");
+		synth_random_history(s, 20 + (unsigned)rng_below(&s->rng, 30));
+		for (unsigned k = 0; k < 6; k++) {
+			send_all(root, store);
+			if (rng_chance(&s->rng, 40)) {
+				grow_on(s);
+				must_copy(root, to, &res);
+				compare(s, root, to);
+				send_all(root, store);
+			}
+			if (rng_chance(&s->rng, 40) && k > 0)
+				seal_all(to);
+			must_copy_from(store, to, &res);
+			compare(s, root, to);
+			must_copy_from(store, to, &res);
+			assert_int_equal(res.objects, 0);
+			assert_int_equal(res.bytes, 0);
+			if (rng_chance(&s->rng, 40)) {
+				seal_all(to);
+				compare(s, root, to);
+			}
+			grow_on(s);
+			if (rng_chance(&s->rng, 30))
+				upkeep(s);
+			forget_objects(s);
+		}
+		store_free(store);
+		synth_free(s);
+		test_remove(root);
+		test_remove(to);
+	}
+}
+
+struct far_attempt {
+	struct store *store;
+	const char *to;
+};
+
+static int far_attempt(void *ctx)
+{
+	const struct far_attempt *a = ctx;
+	struct copy_result res;
+
+	return copy_from_store(a->store, a->to, &res, NULL);
+}
+
+static void test_from_store_ending(void **state)
+{
+	uint64_t seed = test_seed();
+	long step = getenv("ASOF_TEST_SHORT") ? 7 : 1;
+
+	for (unsigned i = 0; i < test_rounds(3); i++) {
+		cleanup_free char *root = test_folder(), *to = test_folder(), *copy = NULL;
+		struct synth *s = make(root, seed + 300 + i);
+		struct copy_result res;
+		struct store *store;
+		struct err err = ERR_INIT;
+		long at = 0;
+
+		assert_true(asprintf(&copy, "%s-copy", to) > 0);
+		synth_must(store_open_memory(&store, &err), &err, "store");
+		synth_random_history(s, 30);
+		if (i > 0) { /* over what was copied from the archive, which grew since */
+			must_copy(root, to, &res);
+			if (i == 2)
+				seal_all(to);
+			grow_on(s);
+		}
+		send_all(root, store);
+		for (bool ended = true; ended; at += step) {
+			copy_folder(to, copy);
+			ended = run_until_write(at, far_attempt,
+			                        &(struct far_attempt){store, copy});
+			if (ended)
+				check_half_done(s, copy);
+			must_copy_from(store, copy, &res);
+			compare(s, root, copy);
+			if (at > 20000)
+				synth_die("the copy finds no end");
+		}
+		printf("ended at each of %ld writes\n", at);
+		store_free(store);
+		synth_free(s);
+		test_remove(root);
+		test_remove(to);
+		test_remove(copy);
+	}
+}
+
+/* Each request fails once; what was copied until then is right, and the next run goes on. */
+static void test_from_store_failing(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct synth *s = make(root, test_seed() + 400);
+	struct store *store;
+	struct err err = ERR_INIT;
+	int rc = -1;
+
+	synth_must(store_open_memory(&store, &err), &err, "store");
+	synth_random_history(s, 30);
+	send_all(root, store);
+	for (long at = 0; rc < 0; at++) {
+		cleanup_free char *to = test_folder();
+		struct copy_result res;
+		struct breaking b = break_after(store, at, false);
+		b.base.ops = &borrowed_ops;
+		const struct copy_options o = {.from = URL, .to = to, .from_open = &b.base};
+		rc = copy_archive(&o, &res, &err);
+		assert_true(rc == 0 || err.kind == ERR_UNAVAILABLE);
+		check_half_done(s, to);
+		must_copy_from(store, to, &res);
+		compare(s, root, to);
+		test_remove(to);
+	}
+	store_free(store);
+	synth_free(s);
+	test_remove(root);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_ending_anywhere),
-	        cmocka_unit_test(test_growing),     cmocka_unit_test(test_damage),
-	        cmocka_unit_test(test_refused),     cmocka_unit_test(test_own_retention),
+	        cmocka_unit_test(test_any_history),
+	        cmocka_unit_test(test_ending_anywhere),
+	        cmocka_unit_test(test_growing),
+	        cmocka_unit_test(test_damage),
+	        cmocka_unit_test(test_refused),
+	        cmocka_unit_test(test_own_retention),
+	        cmocka_unit_test(test_from_store),
+	        cmocka_unit_test(test_from_store_ending),
+	        cmocka_unit_test(test_from_store_failing),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

@@ -272,6 +272,8 @@ static int replace_one(struct sides *s, size_t i, const struct object_name *ther
 	char file[OBJECT_NAME_MAX];
 	uint64_t next = there->first_txid;
 
+	if (next <= s->thinned_to.until_txid) /* what is left of those needs no segment */
+		next = s->thinned_to.until_txid + 1;
 	object_name_format(there, file);
 	for (size_t k = 0; k <= i; k++) {
 		const struct history_object *o = &s->objects[k];

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/store/store.h"
 #include "tools/backups.h"
 #include "tools/progress.h"
+#include "tools/repairing.h"
 #include "tools/verified.h"
 
 #include <inttypes.h>
@@ -9,13 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPT_TYPE = OPT_FIRST_OWN, OPT_BACKUPS, OPT_HISTORY };
+enum { OPT_TYPE = OPT_FIRST_OWN, OPT_BACKUPS, OPT_HISTORY, OPT_REPAIR };
 
 struct validation {
-	bool json;
+	bool json, repair;
 	int type; /* -1: all */
 	bool backups_alone, history_alone;
-	json_t *details;
+	json_t *details, *repairs;
 	struct verified_run histories; /* its progress is that of backups, too */
 	uint64_t n, n_valid, n_unseen; /* unseen: not opened, for want of a key */
 };
@@ -124,12 +126,29 @@ static bool same_folder(const char *a, const char *b)
 	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static int validate_archive(struct validation *v, struct cli *c, const char *root, struct err *err)
+{
+	struct repairing r;
+	int rc = repairing_open(&r, c, root, v->repair, v->json, err);
+
+	v->histories.repairing = &r;
+	v->histories.options.store = &r.store_options;
+	rc = rc ? rc : verified_archive(&v->histories, root, err);
+	v->histories.repairing = NULL;
+	v->histories.options.store = NULL;
+	if (rc == 0)
+		repairing_conclude(&r);
+	json_array_extend(v->repairs, r.steps);
+	repairing_close(&r);
+	return rc;
+}
+
 /* The archive where the backups lie, and those that the configuration names beside it. */
 static int validate_histories(struct validation *v, struct cli *c, const char *root,
                               bool root_was_given, struct err *err)
 {
 	const struct config *config;
-	int rc = verified_archive(&v->histories, root, err);
+	int rc = validate_archive(v, c, root, err);
 
 	if (rc || root_was_given || (rc = cli_config(c, &config, err)) || !config)
 		return rc;
@@ -139,7 +158,7 @@ static int validate_histories(struct validation *v, struct cli *c, const char *r
 		for (size_t k = 0; k < i && !seen; k++)
 			seen = same_folder(archive, config->databases[k].archive);
 		if (!seen)
-			rc = verified_archive(&v->histories, archive, err);
+			rc = validate_archive(v, c, archive, err);
 	}
 	return rc;
 }
@@ -165,11 +184,11 @@ static void print_totals(const struct validation *v)
 
 static json_t *result_json(const char *root, const struct validation *v)
 {
-	return json_pack("{so s{so so so sO} sO}", "archive", json_text(root), "backups",
+	return json_pack("{so s{so so so sO} sO sO}", "archive", json_text(root), "backups",
 	                 "total_backups", cli_json_uint(v->n), "valid_backups",
 	                 cli_json_uint(v->n_valid), "invalid_backups",
 	                 cli_json_uint(v->n - v->n_valid), "validation_details", v->details,
-	                 "history", v->histories.histories);
+	                 "history", v->histories.histories, "repairs", v->repairs);
 }
 
 static int conclude(const struct validation *v, const char *root, struct err *err)
@@ -230,6 +249,9 @@ static int take_option(struct cli *c, int id, struct validation *v, const char *
 	case OPT_JSON:
 		v->json = true;
 		return 0;
+	case OPT_REPAIR:
+		v->repair = true;
+		return 0;
 	case OPT_BACKUPS:
 		v->backups_alone = true;
 		return 0;
@@ -264,9 +286,11 @@ static int run_validate(struct cli *c, struct err *err)
 	v.histories.options = (struct verify_options){.scope = VERIFY_FULL, .integrity = true};
 	v.histories.json = v.json;
 	v.details = json_array();
+	v.repairs = json_array();
 	v.histories.histories = json_array();
 	rc = validate(&v, c, root, given != NULL, err);
 	json_decref(v.details);
+	json_decref(v.repairs);
 	json_decref(v.histories.histories);
 	return rc;
 }
@@ -275,6 +299,7 @@ static const struct cli_option validate_options[] = {
         {OPT_TYPE, "type", "TYPE", "only manual, automated, safety or compressed backups"},
         {OPT_BACKUPS, "backups", NULL, "the backups, and not the histories"},
         {OPT_HISTORY, "history", NULL, "the histories, and not the backups"},
+        {OPT_REPAIR, "repair", NULL, "put back what another place has whole"},
         CLI_OPTION_ARCHIVE,
         CLI_OPTION_JSON,
         CLI_OPTION_END,
@@ -287,9 +312,10 @@ const struct cli_command cmd_validate = {
         .details = "BACKUP is a path or a name as asof list shows it; none: all of them, and the\n"
                    "whole history of every database.  What is damaged is named, with the moments\n"
                    "that it concerns and the nearest that restore; the rest is checked all the\n"
-                   "same, and the exit status is 4.  Rows that violate a foreign key are told and\n"
-                   "are no damage.  Encrypted backups are opened where gpg has the key; elsewhere\n"
-                   "their bytes are compared with the sha256 of their manifest.\n",
+                   "same, and the exit status is 4.  --repair puts it back from another place of\n"
+                   "the archive: --also, or as configured.  Rows that violate a foreign key are\n"
+                   "told and are no damage.  Encrypted backups are opened where gpg has the key;\n"
+                   "elsewhere their bytes are compared with the sha256 of their manifest.\n",
         .example = "asof validate --archive /backups",
         .options = validate_options,
         .run = run_validate,

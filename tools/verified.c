@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/verified.h"
 
+#include "engine/store/store.h"
+#include "tools/repairing.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -159,23 +162,54 @@ void verified_print(const struct verify_report *r)
 		print_damage(&r->damages[i]);
 }
 
+static int verify_once(struct verified_run *v, const char *root, const char *name,
+                       struct verify_report *report, struct err *err)
+{
+	v->options.progress = progress_tell;
+	v->options.ctx = &v->progress;
+	progress_what(&v->progress, name);
+	int rc = verify_history(root, name, &v->options, report, err);
+	progress_clear(&v->progress);
+	return rc;
+}
+
+/* Other places are asked where there is something to ask for: damage, or an archive that was named
+ * together with them. */
+static bool asks(const struct verified_run *v, const struct verify_report *report)
+{
+	const struct repairing *r = v->repairing;
+
+	return r && (r->repair || report->n_damages || r->cli->n_also ||
+	             (store_is_url(r->root) && r->n_others));
+}
+
 static int verified_history(struct verified_run *v, const char *root, const char *name,
                             struct err *err)
 {
 	CLEANUP(verify_report_release) struct verify_report report = {.n_damages = 0};
+	bool put = false, left = false;
+	int rc =
+	        v->repairing && v->repairing->repair ? repairing_notes(v->repairing, name, err) : 0;
 
-	v->options.progress = progress_tell;
-	v->options.ctx = &v->progress;
-	progress_what(&v->progress, name);
-	int rc = verify_history(root, name, &v->options, &report, err);
-	progress_clear(&v->progress);
+	rc = rc ? rc : verify_once(v, root, name, &report, err);
+	if (rc == 0 && asks(v, &report)) {
+		if (!v->json && !v->repairing->repair)
+			verified_print(&report);
+		if (!v->repairing->repair)
+			rc = repairing_notes(v->repairing, name, err);
+		rc = rc ? rc : repairing_history(v->repairing, &report, &put, &left, err);
+		if (rc == 0 && put) {
+			verify_report_release(&report);
+			rc = verify_once(v, root, name, &report, err);
+		}
+	}
 	if (rc)
 		return err_wrap(err, rc, "the history of '%.100s'", name);
 	v->n++;
-	v->n_bad += !verify_report_ok(&report);
+	v->n_bad += !verify_report_ok(&report) || left;
 	if (v->json)
 		json_array_append_new(v->histories, verified_json(&report));
-	else
+	else if (!asks(v, &report) || v->repairing->repair)
 		verified_print(&report);
 	return 0;
 }
@@ -184,9 +218,11 @@ int verified_archive(struct verified_run *v, const char *root, struct err *err)
 {
 	cleanup_archive struct archive *a = NULL;
 	cleanup_free char **names = NULL;
+	const struct archive_options o = {.store = v->options.store};
 	size_t n = 0;
-	int rc = archive_open(root, NULL, &a, err);
+	int rc = v->repairing ? repairing_lost(v->repairing, err) : 0;
 
+	rc = rc ? rc : archive_open(root, &o, &a, err);
 	rc = rc ? rc : archive_list(a, &names, &n, err);
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = verified_history(v, root, names[i], err);

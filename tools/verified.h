@@ -11,15 +11,18 @@ json_t *verified_json(const struct verify_report *r);
 /* A line, and three more for each damage: object and reason, moments affected, what restores. */
 void verified_print(const struct verify_report *r);
 
+struct repairing;
+
 /* Histories, verified and told of one by one. */
 struct verified_run {
 	struct verify_options options; /* .progress is this one's */
 	struct progress progress;
 	bool json;
-	json_t *histories; /* with json: an array, to which each is appended */
+	json_t *histories;           /* with json: an array, to which each is appended */
+	struct repairing *repairing; /* NULL: damage is told of, and that is that */
 	uint64_t n, n_bad;
 };
-/* All of an archive. */
+/* All of an archive; with `repairing`, that one's. */
 int verified_archive(struct verified_run *v, const char *root, struct err *err) MUST_USE;
 
 /* What is kept with a history of its last verification: zeros where there was none. */

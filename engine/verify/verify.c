@@ -359,7 +359,7 @@ static int run(struct run *r, struct err *err)
 
 static int open_run(struct run *r, const char *root, const char *name, struct err *err)
 {
-	const struct archive_options o = {.cache_bytes = CACHE_BYTES};
+	const struct archive_options o = {.cache_bytes = CACHE_BYTES, .store = r->options->store};
 	char path[240];
 	struct err why = ERR_INIT;
 

@@ -31,6 +31,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct store_options;
+
 enum verify_scope {
 	VERIFY_NEW,    /* what came since the last run: cheap, for every hour */
 	VERIFY_FULL,   /* everything: for every night, and for people who ask */
@@ -39,10 +41,11 @@ enum verify_scope {
 
 struct verify_options {
 	enum verify_scope scope;
-	double sample_percent;     /* SAMPLE: of the stored bytes, above 0 up to 100 */
-	uint64_t seed;             /* SAMPLE: the same seed takes the same sample */
-	bool integrity;            /* integrity_check and foreign_key_check, too */
-	uint64_t bytes_per_second; /* stored bytes read; 0: as fast as it goes */
+	double sample_percent;             /* SAMPLE: of the stored bytes, above 0 up to 100 */
+	uint64_t seed;                     /* SAMPLE: the same seed takes the same sample */
+	bool integrity;                    /* integrity_check and foreign_key_check, too */
+	const struct store_options *store; /* where the archive is a URL; may be NULL */
+	uint64_t bytes_per_second;         /* stored bytes read; 0: as fast as it goes */
 	/* For the pages of integrity_check, which looks each row up in each index; 0: 64 MiB.  With
 	 * less than the indexes take it reads the same pages again and again. */
 	size_t memory_bytes;

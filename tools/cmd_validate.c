@@ -301,6 +301,7 @@ static const struct cli_option validate_options[] = {
         {OPT_HISTORY, "history", NULL, "the histories, and not the backups"},
         {OPT_REPAIR, "repair", NULL, "put back what another place has whole"},
         CLI_OPTION_ARCHIVE,
+        CLI_OPTION_ALSO,
         CLI_OPTION_JSON,
         CLI_OPTION_END,
 };

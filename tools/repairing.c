@@ -143,8 +143,8 @@ int repairing_notes(struct repairing *r, const char *name, struct err *err)
 }
 
 /* Its own damage is in the report; what is not looked at is what the report found whole. */
-int repairing_history(struct repairing *r, const struct verify_report *report, bool *ret_put,
-                      bool *ret_left, struct err *err)
+int repairing_history(struct repairing *r, const struct verify_report *report, bool all,
+                      bool *ret_put, bool *ret_left, struct err *err)
 {
 	cleanup_free const char **suspects = calloc(report->n_damages + 1, sizeof(*suspects));
 	struct repair_options o;
@@ -158,7 +158,7 @@ int repairing_history(struct repairing *r, const struct verify_report *report, b
 	for (size_t i = 0; i < report->n_damages; i++)
 		if (report->damages[i].object[0])
 			suspects[o.n_suspects++] = report->damages[i].object;
-	if (o.n_suspects < report->n_damages) { /* no object is to blame: all are looked at */
+	if (all || o.n_suspects < report->n_damages) { /* no object is to blame: all are looked at */
 		o.suspects = NULL;
 		o.n_suspects = 0;
 	}

@@ -29,10 +29,10 @@ void repairing_close(struct repairing *r);
 /* Databases whose folder is there and whose note `source` is not: they are no databases to readers. */
 int repairing_lost(struct repairing *r, struct err *err) MUST_USE;
 int repairing_notes(struct repairing *r, const char *name, struct err *err) MUST_USE;
-/* After `report`: what it found damaged, and what is missing.  *ret_put: something was put back;
+/* After `report`: what it found damaged (`all`: whatever is), and what is missing.  *ret_put: something was put back;
  * *ret_left: something is not as it should be. */
-int repairing_history(struct repairing *r, const struct verify_report *report, bool *ret_put,
-                      bool *ret_left, struct err *err) MUST_USE;
+int repairing_history(struct repairing *r, const struct verify_report *report, bool all,
+                      bool *ret_put, bool *ret_left, struct err *err) MUST_USE;
 /* Says how what can be repaired is. */
 void repairing_conclude(const struct repairing *r);
 

@@ -191,22 +191,31 @@ static int verified_history(struct verified_run *v, const char *root, const char
 	int rc =
 	        v->repairing && v->repairing->repair ? repairing_notes(v->repairing, name, err) : 0;
 
-	rc = rc ? rc : verify_once(v, root, name, &report, err);
-	if (rc == 0 && asks(v, &report)) {
-		if (!v->json && !v->repairing->repair)
+	struct err why = ERR_INIT;
+	if (rc == 0)
+		rc = verify_once(v, root, name, &report, &why);
+	/* What is missing can be all that there was to see. */
+	bool nothing = err_kind_of(rc) == ERR_NOT_FOUND && asks(v, &report);
+	if (rc < 0 && why.kind && !nothing)
+		rc = err_copy(err, &why);
+	if (nothing || (rc == 0 && asks(v, &report))) {
+		if (!v->json && !v->repairing->repair && !nothing)
 			verified_print(&report);
-		if (!v->repairing->repair)
-			rc = repairing_notes(v->repairing, name, err);
-		rc = rc ? rc : repairing_history(v->repairing, &report, &put, &left, err);
+		rc = v->repairing->repair ? 0 : repairing_notes(v->repairing, name, err);
+		rc = rc ? rc : repairing_history(v->repairing, &report, nothing, &put, &left, err);
 		if (rc == 0 && put) {
 			verify_report_release(&report);
 			rc = verify_once(v, root, name, &report, err);
+		} else if (rc == 0 && nothing && !left) {
+			rc = err_copy(err, &why);
 		}
 	}
 	if (rc)
 		return err_wrap(err, rc, "the history of '%.100s'", name);
 	v->n++;
 	v->n_bad += !verify_report_ok(&report) || left;
+	if (nothing && !put)
+		return 0;
 	if (v->json)
 		json_array_append_new(v->histories, verified_json(&report));
 	else if (!asks(v, &report) || v->repairing->repair)

@@ -4,6 +4,7 @@
 """An archive in two places: what one of them lost, or has damaged, comes from the other."""
 
 import errno
+import json
 import os
 import shutil
 import sys
@@ -187,6 +188,64 @@ class Places(harness.Case):
         run = self.query(self.N, "--also", other_url)
         self.assertEqual(run.returncode, 4, run.stderr)
         self.assertIn("another database", run.stderr)
+
+    # ---- repaired ----
+
+    def validate(self, place, *args):
+        return self.run_asof("validate", "--history", "--archive", place, *args)
+
+    def test_repaired_from_the_other(self):
+        """What lies on the server, by its URL."""
+        self.assertEqual(self.validate(self.urls[0]).returncode, 0)
+        paths = list(objects_of(self.places[0]))
+        for path in paths:
+            flip(path)
+        os.unlink(paths[0])
+        flip(os.path.join(self.places[0], "local", NAME, "00000001.lineage"))
+        also = ("--also", self.urls[1])
+        run = self.validate(self.urls[0])
+        self.assertEqual(run.returncode, 4, run.stderr)
+        run = self.validate(self.urls[0], *also)
+        self.assertEqual(run.returncode, 4, run.stderr)
+        self.assertIn(f"can be repaired from {self.urls[1]}", run.stdout)
+        self.assertIn("asof validate --repair", run.stdout)
+        run = self.validate(self.urls[0], "--repair", *also)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertIn("repaired", run.stdout)
+        self.assertEqual(self.validate(self.urls[0], *also).returncode, 0)
+        for i in self.times:
+            run = self.query(i)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertIn(str(i), run.stdout.split())
+
+    def test_repaired_as_a_directory(self):
+        """The damaged original is kept under another name, until asof cleanup takes it."""
+        place = self.places[0]
+        base = next(p for p in objects_of(place) if p.endswith(".db.gz"))
+        flip(base)
+        with open(base, "rb") as f:
+            damaged = f.read()
+        run = self.validate(place, "--json", "--repair", "--also", self.urls[1])
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        steps = json.loads(run.stdout)["repairs"]
+        self.assertEqual([s["outcome"] for s in steps], ["repaired"])
+        self.assertEqual(steps[0]["from"], self.urls[1])
+        aside = [f for f in os.listdir(os.path.dirname(base)) if ".damaged-" in f]
+        self.assertEqual(len(aside), 1)
+        aside = os.path.join(os.path.dirname(base), aside[0])
+        with open(aside, "rb") as f:
+            self.assertEqual(f.read(), damaged)
+        self.assertEqual(self.validate(place).returncode, 0)
+
+    def test_not_to_be_repaired(self):
+        """Damaged in both: said so, with what it takes along, and as damage."""
+        base = next(p for p in objects_of(self.places[0]) if p.endswith(".db.gz"))
+        for place in self.places:
+            flip(base.replace(self.places[0], place))
+        run = self.validate(self.urls[0], "--repair", "--also", self.urls[1])
+        self.assertEqual(run.returncode, 4, run.stdout + run.stderr)
+        self.assertIn("cannot be repaired", run.stdout)
+        self.assertIn("cannot be restored", run.stdout)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 # runner: timeout=400
 
 import base64
+import glob
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import certificates  # noqa: E402
@@ -437,6 +439,47 @@ class Bucket(harness.Case):
         here = asof("log", "--archive", self.archive, "--json")
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(run.stdout.count('"txid"'), here.stdout.count('"txid"'))
+        self.assertEqual(r.stop(), 0, r.log())
+
+    def test_repaired(self):
+        """What is damaged and missing in the bucket is put back from here, and what is here from it."""
+        db = self.open_db(synchronous="OFF")
+        make_counter(db)
+        r = self.replicate_there()
+        for _ in range(5):
+            commit(db)
+            r.wait_known()
+        run = asof("wait", "--dest", self.url, "--archive", self.archive, "--timeout", "60")
+        self.assertEqual(run.returncode, 0, run.stderr + r.log())
+        self.assertEqual(r.stop(), 0, r.log())
+        prefix = os.path.basename(self.dir) + "/local/"
+        keys = [k for k in server.keys("trades", prefix) if k.endswith((".wal.gz", ".db.gz"))]
+        self.assertGreaterEqual(len(keys), 2)
+        for i, key in enumerate(keys):
+            path = "/trades/" + urllib.parse.quote(key)
+            content = bytearray(server.request("GET", path))
+            content[len(content) // 2] ^= 1
+            server.request("DELETE", path)
+            if i > 0:
+                server.request("PUT", path, bytes(content))
+
+        def validate(place, *args):
+            return asof("validate", "--history", "--archive", place, *args)
+        self.assertEqual(validate(self.url).returncode, 4)
+        run = validate(self.url, "--repair", "--also", self.archive)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertEqual(validate(self.url).returncode, 0)
+        self.assertEqual(self.restored(), 5)
+        base, = glob.glob(os.path.join(self.archive, "local", "*", "snapshot", "*.db.gz"))
+        os.unlink(base)
+        self.assertNotEqual(validate(self.archive).returncode, 0)
+        run = validate(self.archive, "--repair", "--also", self.url)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertTrue(os.path.exists(base))
+        # The writer goes on where it was, as if nothing had been.
+        r = self.replicate_there()
+        commit(db)
+        wait_for("what is new there", lambda: self.restored() == 6, 60)
         self.assertEqual(r.stop(), 0, r.log())
 
     def test_without_conditional_writes(self):

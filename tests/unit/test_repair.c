@@ -8,6 +8,7 @@
 #include "engine/base/log.h"
 #include "engine/compact/compact.h"
 #include "engine/repair/repair.h"
+#include "engine/store/crypt.h"
 #include "engine/store/faulty.h"
 #include "tests/lib/memory.h"
 #include "tests/lib/shipped.h"
@@ -487,6 +488,45 @@ static void test_a_place_that_lies(void **state)
 	free_pair(&p);
 }
 
+/* ---- an encrypted destination: what is put goes there as all else does ---- */
+
+static void test_encrypted(void **state)
+{
+	struct pair p = new_pair(test_seed() + 4);
+	struct key_identity me;
+	struct store *inner, *outer;
+	struct files was, sealed;
+	struct err err = ERR_INIT;
+	char file[600];
+
+	snprintf(file, sizeof(file), "%s/me", p.root);
+	synth_must(key_identity_make(file, &me, &err), &err, "key");
+	synth_must(store_open_memory(&inner, &err), &err, "memory");
+	synth_must(store_open_crypt(inner, &me, &outer, &err), &err, "crypt");
+	save(p.far, &was);
+	for (size_t i = 0; i < was.n; i++)
+		put(outer, was.v[i].key, was.v[i].bytes, was.v[i].len);
+	look(&p, outer);
+	save(inner, &sealed);
+	for (size_t i = 0; i < sealed.n; i++) {
+		const struct file *f = find(&was, sealed.v[i].key);
+		for (enum harm how = FLIPPED; f && counts(f, how) && how < N_HARMS; how++) {
+			struct tally t;
+			harm(&p, inner, &sealed.v[i], how);
+			synth_must(repair(outer, URL, &p.local, 1, p.root, false, &t, &err), &err,
+			           "repair");
+			if (t.failed[0])
+				synth_die("%s %s: %s", harms[how], f->key, t.failed);
+			must_see_all(&p, outer, harms[how], f->key);
+			restore(&sealed);
+		}
+	}
+	release(&was);
+	release(&sealed);
+	store_free(outer);
+	free_pair(&p);
+}
+
 /* ---- another's history ---- */
 
 static void test_another_database(void **state)
@@ -533,6 +573,7 @@ int main(void)
 	        cmocka_unit_test(test_each),
 	        cmocka_unit_test(test_ended_anywhere),
 	        cmocka_unit_test(test_a_place_that_lies),
+	        cmocka_unit_test(test_encrypted),
 	        cmocka_unit_test(test_another_database),
 	        cmocka_unit_test(test_aside),
 	};

@@ -158,7 +158,8 @@ int repairing_history(struct repairing *r, const struct verify_report *report, b
 	for (size_t i = 0; i < report->n_damages; i++)
 		if (report->damages[i].object[0])
 			suspects[o.n_suspects++] = report->damages[i].object;
-	if (all || o.n_suspects < report->n_damages) { /* no object is to blame: all are looked at */
+	if (all ||
+	    o.n_suspects < report->n_damages) { /* no object is to blame: all are looked at */
 		o.suspects = NULL;
 		o.n_suspects = 0;
 	}

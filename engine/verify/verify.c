@@ -337,7 +337,7 @@ static int run(struct run *r, struct err *err)
 		if (rc == 0 && r->report->n_damages == 0)
 			rc = report_damage(r, none, &check, err);
 	} else if (err_kind_of(rc) == ERR_NOT_FOUND && r->n_objects == 0) {
-		return 0; /* nothing was captured yet */
+		return 0;                              /* nothing was captured yet */
 	} else if (err_kind_of(rc) == ERR_NOT_FOUND) { /* of damage, or a first copy is under way */
 		newest = (struct moment){0};
 		rc = check_objects(r, err);

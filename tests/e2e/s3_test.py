@@ -477,7 +477,8 @@ class Bucket(harness.Case):
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertTrue(os.path.exists(base))
         # The writer goes on where it was, as if nothing had been.
-        r = self.replicate_there()
+        r = self.replicate(self.url)
+        r.wait_ready()
         commit(db)
         wait_for("what is new there", lambda: self.restored() == 6, 60)
         self.assertEqual(r.stop(), 0, r.log())

@@ -350,6 +350,30 @@ def exclusive_locking_mode(p):
     check(not verdict.undeclared, str(verdict.undeclared[:2]))
 
 
+def exclusive_by_new_connections(p):
+    """Refused at once for as long as we are attached, with nothing left behind: see capture.c."""
+    p.create()
+    p.start()
+    db = p.connect()
+    for i in range(30):
+        other = p.connect(timeout=0)
+        try:
+            if i % 2:
+                other.execute("PRAGMA locking_mode=EXCLUSIVE")
+                other.execute("SELECT count(*) FROM data").fetchone()
+            else:
+                other.execute("PRAGMA journal_mode=DELETE").fetchone()
+            check(False, "got it while asof is attached")
+        except sqlite3.OperationalError as e:
+            check("locked" in str(e), str(e))
+        other.close()
+        commit(db)  # no lock that stays would let it
+    p.wait_captured()
+    check("detaching" not in p.said(), p.said())
+    db.close()
+    p.finish()
+
+
 # ---- files change under capture ----
 
 def replaced_by_mv(p):
@@ -701,7 +725,8 @@ def not_a_database(p):
 SCENARIOS = [app_opens_and_closes, checkpoints_succeed, strict_lacks_nothing,
              transaction_larger_than_cache, page_sizes, vacuum, busy_sink, cap_is_declared,
              missed_commits_are_found, missed_commits_that_are_gone,
-             journal_mode_delete, exclusive_locking_mode, replaced_by_mv,
+             journal_mode_delete, exclusive_locking_mode, exclusive_by_new_connections,
+             replaced_by_mv,
              known_no_longer_than_in_place, not_attached_while_replaced,
              replaced_with_other_page_size, replaced_by_cp, checkpoints_are_no_replacement,
              sidecars_deleted, database_removed_and_made_again, resume_is_proven,

@@ -427,6 +427,8 @@ class Orders(Case):
     def test_pause_and_resume(self):
         daemon = Daemon(self)
         daemon.wait_replicating("a.db")
+        with self.assertRaisesRegex(sqlite3.OperationalError, "locked"):
+            self.db.execute("PRAGMA journal_mode = DELETE")
         self.order("pause", "a.db")
         self.assertEqual(daemon.databases()["a.db"]["state"], "paused")
         # Let go: the application can have the file to itself.

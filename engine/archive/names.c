@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 void object_name_format(const struct object_name *n, char out[OBJECT_NAME_MAX])
 {
@@ -209,4 +210,34 @@ int db_name_check(const char *name, struct err *err)
 		return 0;
 	return err_set(err, ERR_USAGE, 0, "the database name '%.200s' %s (choose another)", name,
 	               why);
+}
+
+/* ---- what was moved aside ---- */
+
+static bool two_digits(const char *p, int *ret)
+{
+	if (p[0] < '0' || p[0] > '9' || p[1] < '0' || p[1] > '9')
+		return false;
+	*ret = (p[0] - '0') * 10 + p[1] - '0';
+	return true;
+}
+
+bool aside_name_parse(const char *file, int64_t *ret_us)
+{
+	const char *p = NULL;
+	struct tm tm = {0};
+	int century, year;
+
+	for (const char *q = file; (q = strstr(q, ASIDE_SUFFIX)); q++)
+		p = q + strlen(ASIDE_SUFFIX);
+	if (!p || p == file + strlen(ASIDE_SUFFIX) || strlen(p) != 16 || p[8] != 'T' ||
+	    p[15] != 'Z' || !two_digits(p, &century) || !two_digits(p + 2, &year) ||
+	    !two_digits(p + 4, &tm.tm_mon) || !two_digits(p + 6, &tm.tm_mday) ||
+	    !two_digits(p + 9, &tm.tm_hour) || !two_digits(p + 11, &tm.tm_min) ||
+	    !two_digits(p + 13, &tm.tm_sec))
+		return false;
+	tm.tm_year = century * 100 + year - 1900;
+	tm.tm_mon--;
+	*ret_us = (int64_t)timegm(&tm) * US_PER_SECOND;
+	return true;
 }

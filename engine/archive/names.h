@@ -50,6 +50,15 @@ void object_name_format(const struct object_name *n, char out[OBJECT_NAME_MAX]);
  * coalesced objects both give OBJECT_SEALED. */
 bool object_name_parse(const char *text, struct object_name *ret);
 
+/*
+ * A damaged file that a repair replaced keeps its bytes under another name, FILE.damaged-TIME with the
+ * UTC time of that as 20240115T103000Z, which no reader looks at; it goes after ASIDE_KEEP_US.
+ */
+#define ASIDE_SUFFIX ".damaged-"
+#define ASIDE_KEEP_US (INT64_C(30) * 86400 * 1000000)
+/* Whether it is such a name, and of when. */
+bool aside_name_parse(const char *file, int64_t *ret_us);
+
 /* 1 to 200 bytes of UTF-8, no '/', no control bytes, not beginning with '.', not ending in
  * -wal, -shm, -journal: else ERR_USAGE saying which. */
 int db_name_check(const char *name, struct err *err) MUST_USE;

@@ -5,6 +5,7 @@
  */
 #include "engine/backup/backup_i.h"
 
+#include "engine/archive/names.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
@@ -229,6 +230,10 @@ static int add_manifest(struct folder *f, const char *file, struct err *err)
 
 static bool is_leftover(const char *file)
 {
+	int64_t aside_us;
+
+	if (aside_name_parse(file, &aside_us)) /* by a repair; kept for a while */
+		return aside_us < clock_now_us() - ASIDE_KEEP_US;
 	return strncmp(file, BACKUP_TMP_PREFIX, strlen(BACKUP_TMP_PREFIX)) == 0;
 }
 

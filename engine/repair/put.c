@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #define PIECE (1u << 20)
-#define ASIDE_TIME 16 /* 20240115T103000Z */
 
 int repair_stopped(const struct repair *r, struct err *err)
 {
@@ -94,34 +93,6 @@ int put_fetch(struct repair *r, const struct site *from, const char *key, const 
 
 /* ---- aside ---- */
 
-static bool two_digits(const char *p, int *ret)
-{
-	if (p[0] < '0' || p[0] > '9' || p[1] < '0' || p[1] > '9')
-		return false;
-	*ret = (p[0] - '0') * 10 + p[1] - '0';
-	return true;
-}
-
-bool repair_aside_parse(const char *file, int64_t *ret_us)
-{
-	const char *p = NULL;
-	struct tm tm = {0};
-	int century, year;
-
-	for (const char *q = file; (q = strstr(q, REPAIR_ASIDE)); q++)
-		p = q + strlen(REPAIR_ASIDE);
-	if (!p || p == file + strlen(REPAIR_ASIDE) || strlen(p) != ASIDE_TIME || p[8] != 'T' ||
-	    p[15] != 'Z' || !two_digits(p, &century) || !two_digits(p + 2, &year) ||
-	    !two_digits(p + 4, &tm.tm_mon) || !two_digits(p + 6, &tm.tm_mday) ||
-	    !two_digits(p + 9, &tm.tm_hour) || !two_digits(p + 11, &tm.tm_min) ||
-	    !two_digits(p + 13, &tm.tm_sec))
-		return false;
-	tm.tm_year = century * 100 + year - 1900;
-	tm.tm_mon--;
-	*ret_us = (int64_t)timegm(&tm) * US_PER_SECOND;
-	return true;
-}
-
 static int aside_name(const char *key, char out[PATH_MAX], struct err *err)
 {
 	time_t now = (time_t)(clock_now_us() / US_PER_SECOND);
@@ -130,7 +101,7 @@ static int aside_name(const char *key, char out[PATH_MAX], struct err *err)
 
 	gmtime_r(&now, &tm);
 	strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &tm);
-	if (snprintf(out, PATH_MAX, "%s" REPAIR_ASIDE "%s", key, when) >= PATH_MAX)
+	if (snprintf(out, PATH_MAX, "%s" ASIDE_SUFFIX "%s", key, when) >= PATH_MAX)
 		return err_set(err, ERR_USAGE, 0, "the path of '%.60s…' is too long", key);
 	return 0;
 }

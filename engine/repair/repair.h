@@ -7,8 +7,8 @@
  *  (2) What is put was read in full, checked, and lies here when it is put; it is read back and
  *      checked again afterwards.
  *  (3) A damaged original in a directory is moved aside, not deleted: FILE.damaged-TIME beside it
- *      (REPAIR_ASIDE).  No reader looks at such names; asof cleanup removes them after
- *      REPAIR_ASIDE_KEEP_US.  At a store it is overwritten.
+ *      (aside_name_parse()).  No reader looks at such names; asof cleanup removes them after
+ *      ASIDE_KEEP_US.  At a store it is overwritten.
  *  (4) Where no place has an object under its very name (segments are joined and cut otherwise from
  *      place to place), it is made anew of the transactions that any place has, and counts only
  *      if what it is then called, by lineage, transactions and times, is what was lost.
@@ -31,11 +31,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-#define REPAIR_ASIDE ".damaged-" /* then the UTC time, 20240115T103000Z */
-#define REPAIR_ASIDE_KEEP_US (30 * 86400 * US_PER_SECOND)
-/* Whether a file of that name was moved aside, and when. */
-bool repair_aside_parse(const char *file, int64_t *ret_us);
 
 struct repair_place {
 	struct store *store; /* the caller's */

@@ -625,6 +625,33 @@ static int make_room(struct pass *p, struct err *err)
 	return 0;
 }
 
+/* ---- what repairs moved aside ---- */
+
+static void remove_old(int folder_fd, int64_t before_us)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+	int64_t aside_us;
+
+	int fd = folder_fd < 0 ? -1 : openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir && fd >= 0)
+		close(fd);
+	while (dir && (d = readdir(dir)))
+		if (aside_name_parse(d->d_name, &aside_us) && aside_us < before_us)
+			unlinkat(folder_fd, d->d_name, 0);
+}
+
+static void remove_aside(struct retainer *r, int64_t now_us)
+{
+	const int folders[] = {r->dir_fd, r->segment_fd, r->coalesced_fd, r->snapshot_fd};
+
+	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++)
+		remove_old(folders[i], now_us - ASIDE_KEEP_US);
+}
+
+/* ---- all of it ---- */
+
 static int run(struct pass *p, struct err *err)
 {
 	*p->result = (struct retain_result){0};
@@ -650,7 +677,10 @@ int retainer_run(struct retainer *r, const struct retain_policy *policy, int64_t
 	                 .result = ret};
 
 	int rc = upkeep_lock(r->dir_fd, r->name, LOCK_WAIT_US, &lock, err);
-	return rc < 0 ? rc : run(&p, err);
+	if (rc < 0)
+		return rc;
+	remove_aside(r, now_us);
+	return run(&p, err);
 }
 
 int retainer_preview(struct retainer *r, const struct retain_policy *policy, int64_t now_us,

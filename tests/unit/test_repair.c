@@ -4,10 +4,12 @@
  * short; the archive a directory or a store, and so the place.  Afterwards every moment that could be
  * seen can be seen again, byte for byte, in the archive alone.
  */
+#include "engine/archive/names.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/compact/compact.h"
 #include "engine/repair/repair.h"
+#include "engine/retain/retain.h"
 #include "engine/store/crypt.h"
 #include "engine/store/faulty.h"
 #include "tests/lib/memory.h"
@@ -559,12 +561,36 @@ static void test_aside(void **state)
 {
 	int64_t us = 0;
 
-	assert_true(repair_aside_parse("x.db.gz.damaged-20240115T103000Z", &us));
+	assert_true(aside_name_parse("x.db.gz.damaged-20240115T103000Z", &us));
 	assert_int_equal(us, INT64_C(1705314600000000));
-	assert_false(repair_aside_parse(".damaged-20240115T103000Z", &us));
-	assert_false(repair_aside_parse("x.damaged-20240115T1030Z", &us));
-	assert_false(repair_aside_parse("x.damaged-20240115T103000Z.gz", &us));
-	assert_false(repair_aside_parse("x.db.gz", &us));
+	assert_false(aside_name_parse(".damaged-20240115T103000Z", &us));
+	assert_false(aside_name_parse("x.damaged-20240115T1030Z", &us));
+	assert_false(aside_name_parse("x.damaged-20240115T103000Z.gz", &us));
+	assert_false(aside_name_parse("x.db.gz", &us));
+}
+
+/* What was moved aside is kept for a while. */
+static void test_cleanup(void **state)
+{
+	struct pair p = new_pair(test_seed() + 5);
+	const char *const old = "local/x.db/segment/x.wal.gz.damaged-20200115T103000Z";
+	const char *const kept = "local/x.db/segment/x.wal.gz.damaged-20240115T103000Z";
+	const struct retain_policy policy = {.n_tiers = 0};
+	struct retainer *r;
+	struct retain_result result;
+	struct err err = ERR_INIT;
+	struct files now;
+
+	put(p.local, old, "x", 1);
+	put(p.local, kept, "x", 1);
+	synth_must(retainer_new(p.root, "x.db", &r, &err), &err, "retainer");
+	(void)!retainer_run(r, &policy, INT64_C(1706000000000000), &stop, NULL, &result, &err);
+	retainer_free(r);
+	save(p.local, &now);
+	assert_null(find(&now, old));
+	assert_non_null(find(&now, kept));
+	release(&now);
+	free_pair(&p);
 }
 
 int main(void)
@@ -576,6 +602,7 @@ int main(void)
 	        cmocka_unit_test(test_encrypted),
 	        cmocka_unit_test(test_another_database),
 	        cmocka_unit_test(test_aside),
+	        cmocka_unit_test(test_cleanup),
 	};
 
 	log_set_level(LOG_ERROR);

@@ -57,11 +57,15 @@ static bool is_key_object(const char *key)
 
 static int ring_of(struct crypt_store *c, bool create, struct key_ring **ret, struct err *err)
 {
-	LOCK_SCOPE(&c->lock);
-	int rc = c->ring ? 0 : key_ring_open(c->inner, &c->identity, create, &c->ring, err);
+	int rc = 0;
 
-	*ret = c->ring;
-	return rc;
+	{
+		LOCK_SCOPE(&c->lock);
+		if (!c->ring)
+			rc = key_ring_open(c->inner, &c->identity, create, &c->ring, err);
+		*ret = c->ring;
+	}
+	return rc == 0 && create ? key_ring_settle(*ret, err) : rc;
 }
 
 /* ---- sealing and opening ---- */

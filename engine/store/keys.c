@@ -4,11 +4,15 @@
 #include "engine/base/clock.h"
 #include "engine/base/command.h"
 #include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/store/trial.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PUBLIC_PREFIX "asofpub1:"
@@ -17,9 +21,11 @@
 #define KEY_OBJECT_MAX (256u << 10)
 #define KEYS_MAX 10000u
 #define RECIPIENTS_MAX 256u
+#define TRIALS ".asof-" /* keys of what somebody tries a place out with begin so */
 #define BOX_BYTES (crypto_box_NONCEBYTES + KEY_BYTES + crypto_box_MACBYTES)
 #define MAC_BYTES 32
 #define LOOK_US (600 * US_PER_SECOND)
+#define SETTLE_LOOKS 20 /* in the time that a new key has to stand */
 #define B64 sodium_base64_VARIANT_ORIGINAL
 
 _Static_assert(crypto_box_PUBLICKEYBYTES == KEY_BYTES && crypto_box_SECRETKEYBYTES == KEY_BYTES,
@@ -221,7 +227,9 @@ struct key_ring {
 	size_t n;
 	uint8_t (*recipients)[KEY_BYTES]; /* of the newest */
 	size_t n_recipients;
-	int64_t looked_us; /* monotonic: for newer ones */
+	int64_t looked_us;   /* monotonic: for newer ones */
+	signed char creates; /* of the store: 1 yes, -1 no, 0 not known yet */
+	bool settled;        /* (4) of keys.h */
 };
 
 static void key_name(uint32_t number, char out[32])
@@ -454,7 +462,63 @@ static int put_key(struct key_ring *r, const struct data_key *k, const uint8_t (
 	return rc < 0 ? rc : store_put_bytes(r->store, name, text.data, text.len, flags, err);
 }
 
-/* A new data key; another that was made at the same time counts as well as ours. */
+/* Whether a key that is there already stops the put of another, found out with an object that nobody
+ * else uses. */
+static int find_creates(struct key_ring *r, struct err *err)
+{
+	char key[64];
+	uint64_t dice;
+	bool creates;
+
+	if (r->creates != 0)
+		return 0;
+	randombytes_buf(&dice, sizeof(dice));
+	snprintf(key, sizeof(key), TRIALS "trial-%016" PRIx64, dice);
+	int rc = store_find_creates(r->store, key, &creates, err);
+	if (rc == 0)
+		r->creates = creates ? 1 : -1;
+	return rc;
+}
+
+/* Looks, too, so that what ends the store's requests ends this. */
+static int wait_for_others(struct key_ring *r, uint32_t number, struct err *err)
+{
+	int64_t wait_us = r->store->settle_us ? r->store->settle_us : KEY_SETTLE_US;
+	char name[32];
+
+	key_name(number, name);
+	log_info("keys",
+	         "no conditional writes there: waiting for another's key to show "
+	         "wait_s=%lld to=%s",
+	         (long long)(wait_us / US_PER_SECOND), r->store->label);
+	for (int i = 0; i < SETTLE_LOOKS; i++) {
+		cleanup_buf struct buf b = BUF_INIT(KEY_OBJECT_MAX);
+		clock_sleep_us(wait_us / SETTLE_LOOKS);
+		int rc = store_get(r->store, name, KEY_OBJECT_MAX, &b, err);
+		if (err_kind_of(rc) == ERR_CANCELLED)
+			return rc;
+	}
+	return 0;
+}
+
+/* The newest key as it lies there now. */
+static int read_newest_again(struct key_ring *r, struct err *err)
+{
+	struct data_key had = r->keys[r->n - 1];
+	size_t n = r->n--;
+
+	int rc = read_more(r, err);
+	if (rc == 0 && r->n < n)
+		rc = err_set(err, ERR_UNAVAILABLE, 0, "the new key is not there yet (try again)");
+	if (rc < 0) {
+		r->keys[n - 1] = had;
+		r->n = n;
+	}
+	sodium_memzero(&had, sizeof(had));
+	return rc;
+}
+
+/* A new data key; another that was made at the same time counts as well as ours, or instead. */
 static int make_key(struct key_ring *r, const uint8_t (*who)[KEY_BYTES], size_t n_who,
                     struct err *err)
 {
@@ -462,21 +526,63 @@ static int make_key(struct key_ring *r, const uint8_t (*who)[KEY_BYTES], size_t 
 	                     .made_us = clock_now_us() / 1000000 * 1000000};
 	struct err why = ERR_INIT;
 
+	int rc = find_creates(r, err);
+	if (rc < 0)
+		return rc;
 	randombytes_buf(k.key, KEY_BYTES);
 	id_of(k.key, k.id);
-	int rc = put_key(r, &k, who, n_who, STORE_CREATE, &why);
+	rc = put_key(r, &k, who, n_who, r->creates > 0 ? STORE_CREATE : 0, &why);
 	sodium_memzero(&k, sizeof(k));
 	if (rc < 0 && why.kind != ERR_EXISTS)
 		return err_copy(err, &why);
+	if (r->creates < 0 && (rc = wait_for_others(r, k.number, err)) < 0)
+		return rc;
 	size_t before = r->n;
 	rc = read_more(r, err);
 	if (rc == 0 && r->n == before)
 		rc = err_set(err, ERR_UNAVAILABLE, 0, "the new key is not there yet (try again)");
+	r->settled = rc == 0;
 	return rc;
 }
 
+/* Whether somebody may just now be making the key that is the newest; by their clock. */
+static bool is_young(struct key_ring *r)
+{
+	int64_t age_us = clock_now_us() - r->keys[r->n - 1].made_us;
+
+	return llabs(age_us) < KEY_SETTLE_US + US_PER_SECOND;
+}
+
+int key_ring_settle(struct key_ring *r, struct err *err)
+{
+	uint32_t number;
+	int rc = 0;
+
+	{
+		LOCK_SCOPE(&r->lock);
+		if (r->settled || !is_young(r)) {
+			r->settled = true;
+			return 0;
+		}
+		if ((rc = find_creates(r, err)) < 0)
+			return rc;
+		if ((r->settled = r->creates > 0))
+			return 0;
+		number = (uint32_t)r->n;
+	}
+	if ((rc = wait_for_others(r, number, err)) < 0)
+		return rc;
+	LOCK_SCOPE(&r->lock);
+	rc = read_newest_again(r, err);
+	r->settled = rc == 0;
+	return rc;
+}
+
+/* What somebody tries the place out with is none of what it holds. */
 static int list_any(void *ctx, const struct store_entry *e, struct err *err)
 {
+	if (strncmp(e->key, TRIALS, strlen(TRIALS)) == 0)
+		return 0;
 	snprintf(ctx, 200, "%.199s", e->key);
 	return err_set(err, ERR_EXISTS, 0, "there is something");
 }
@@ -490,6 +596,9 @@ static int make_first(struct key_ring *r, struct err *err)
 	int rc = store_list(r->store, "", NULL, true, list_any, found, &why);
 	if (rc < 0 && why.kind != ERR_EXISTS && why.kind != ERR_NOT_FOUND)
 		return err_copy(err, &why);
+	/* Others begin just now? */
+	if (found[0] && ((rc = read_more(r, err)) < 0 || r->n))
+		return rc;
 	if (found[0])
 		return err_set(
 		        err, ERR_REFUSED, 0,

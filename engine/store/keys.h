@@ -27,6 +27,11 @@
  *      lines before it, keyed likewise.  So the list of recipients is what `by` made it.
  *  (3) Taking a recipient away re-boxes the keys there are without it and makes a new one: what was
  *      sealed before it can still read, from copies; what is sealed from then on it cannot.
+ *  (4) What is sealed can be opened as long as the archive lies there: of two who make a key at once
+ *      one has the other's.  Where no conditional write sees to that, a key counts when it has stood
+ *      for KEY_SETTLE_US: whoever makes one, or is about to seal with one that young, waits and reads
+ *      it again.  (Whoever looked before it was there and puts its own later than that breaks it; so
+ *      it is with the claims of ship.h.)
  *
  * Errors: DENIED (the identity is no recipient, or does not trust who boxed it), DAMAGED, USAGE
  * (a file that is no identity), NOT_FOUND (no such file; the archive has no keys).
@@ -41,6 +46,7 @@
 #define KEY_TEXT_MAX 64 /* "asofpub1:" and base64 */
 #define KEY_TRUST_MAX 16
 #define KEYS_FOLDER "keys/"
+#define KEY_SETTLE_US (20 * US_PER_SECOND)
 
 struct key_identity {
 	uint8_t secret[KEY_BYTES], public[KEY_BYTES];
@@ -73,6 +79,8 @@ struct data_key {
 	uint8_t id[KEY_ID_BYTES], key[KEY_BYTES];
 	int64_t made_us;
 };
+/* Before the first is sealed: (4). */
+int key_ring_settle(struct key_ring *r, struct err *err) MUST_USE;
 /* The one that seals.  Looks for a newer one every ten minutes, so that a running daemon takes up
  * what another made. */
 void key_ring_newest(struct key_ring *r, struct data_key *ret);

@@ -87,6 +87,7 @@ struct store {
 	int dir_fd;  /* of a directory: its root (borrowed by callers); else -1 */
 	bool sealed; /* encrypted there: what is read is kept nowhere in the clear */
 	_Atomic signed char creates; /* what store_creates() found: 1 yes, -1 no, 0 not known yet */
+	int64_t settle_us;           /* for tests: instead of KEY_SETTLE_US; 0: that */
 };
 
 /* Puts `bytes` bytes of `body`, which is read from its beginning as often as it takes. */

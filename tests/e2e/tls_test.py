@@ -87,7 +87,7 @@ class Tls(harness.Case):
     def test_another_name(self):
         self.serve(named)
         self.fails(self.s3.url("/a", ca=authority.file), "the server's certificate is not trusted",
-                   "host name", "(refused)")
+                   "subject name matches", "(refused)")
 
     def test_no_such_file(self):
         for name in ("nothing", "."):

@@ -6,9 +6,11 @@
  */
 #include "engine/base/log.h"
 #include "engine/ship/ship.h"
+#include "engine/store/crypt.h"
 #include "engine/store/faulty.h"
 #include "tests/lib/shipped.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -194,6 +196,85 @@ static void test_both_claim(void **state)
 	assert_true(first >= 1 && second >= 1);
 }
 
+/* ---- two, where all is encrypted and there is no key yet ---- */
+
+struct beginner {
+	struct shipper *sh;
+	struct store *store;
+	int rc;
+	struct err err;
+};
+
+static void *begin(void *arg)
+{
+	struct beginner *b = arg;
+	bool more = true;
+
+	while (more && b->rc == 0) {
+		b->rc = shipper_step(b->sh, &more, &b->err);
+		if (shipper_wait_us(b->sh))
+			clock_sleep_us(10000);
+	}
+	return NULL;
+}
+
+/* `view` is what it asks; `place` stays the caller's. */
+static struct store *encrypted(struct store *place, struct breaking *view,
+                               const struct key_identity *who)
+{
+	struct store *s;
+	struct err err = ERR_INIT;
+
+	*view = break_after(place, -1, false);
+	view->base.ops = &borrowed_ops;
+	view->base.settle_us = US_PER_SECOND;
+	synth_must(store_open_crypt(&view->base, who, &s, &err), &err, "encrypted store");
+	return s;
+}
+
+/* Both make a key and claim: one has the other's key, and is told whose place it is; what lies
+ * there can be read by whoever comes later. */
+static void test_both_begin_encrypted(void **state)
+{
+	for (int refuses = 0; refuses < 2; refuses++) {
+		cleanup_free char *root = test_folder(), *copy = NULL;
+		struct synth *s = make(root, 80);
+		struct store *place = without_conditions(refuses);
+		cleanup_key_identity struct key_identity who;
+		struct breaking view[3];
+		struct beginner b[2] = {{.err = ERR_INIT}, {.err = ERR_INIT}};
+		struct err err = ERR_INIT;
+		pthread_t t[2];
+		char file[200];
+
+		snprintf(file, sizeof(file), "%s/identity", root);
+		synth_must(key_identity_make(file, &who, &err), &err, "identity");
+		synth_random_history(s, 20);
+		copy = copy_of(root);
+		for (int i = 0; i < 2; i++) {
+			b[i].store = encrypted(place, &view[i], &who);
+			b[i].sh = open_waiting(i ? copy : root, b[i].store, US_PER_SECOND);
+			pthread_create(&t[i], NULL, begin, &b[i]);
+		}
+		for (int i = 0; i < 2; i++)
+			pthread_join(t[i], NULL);
+		assert_true((b[0].rc == 0) + (b[1].rc == 0) == 1);
+		assert_int_equal(b[b[0].rc == 0].err.kind, ERR_REFUSED);
+		assert_int_equal(count_keys(place, "keys/"), 1);
+		struct store *later = encrypted(place, &view[2], &who);
+		assert_int_equal(check_held(s, later, WHOLE), newest(s));
+		store_free(later);
+		for (int i = 0; i < 2; i++) {
+			shipper_free(b[i].sh);
+			store_free(b[i].store);
+		}
+		store_free(place);
+		synth_free(s);
+		test_remove(root);
+		test_remove(copy);
+	}
+}
+
 /* ---- taking over ---- */
 
 struct writing {
@@ -286,6 +367,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_alone),
 	        cmocka_unit_test(test_both_claim),
+	        cmocka_unit_test(test_both_begin_encrypted),
 	        cmocka_unit_test(test_take_over),
 	};
 	log_set_level(LOG_ERROR);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Encrypted stores: the numbered promises of engine/store/crypt.h and keys.h. */
+#include "engine/base/clock.h"
 #include "engine/store/crypt.h"
+#include "engine/store/faulty.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -44,14 +46,22 @@ static int b_list(struct store *s, const char *prefix, const char *after, bool d
 {
 	return store_list(INNER(s), prefix, after, deep, fn, ctx, err);
 }
+static int b_remove(struct store *s, const char *key, struct err *err)
+{
+	return store_remove(INNER(s), key, err);
+}
 static void b_free(struct store *s)
 {
 	free(s);
 }
 static struct store *borrow(struct store *inner)
 {
-	static const struct store_ops ops = {
-	        .put = b_put, .get = b_get, .open = b_open, .list = b_list, .free = b_free};
+	static const struct store_ops ops = {.put = b_put,
+	                                     .get = b_get,
+	                                     .open = b_open,
+	                                     .list = b_list,
+	                                     .remove = b_remove,
+	                                     .free = b_free};
 	struct borrowed *b = calloc(1, sizeof(*b));
 
 	b->base = (struct store){.ops = &ops, .label = inner->label, .remote = true, .dir_fd = -1};
@@ -431,48 +441,75 @@ static void test_forged_keys(void **state)
 	assert_int_equal(as(f, &f->me, "a"), ERR_NONE);
 }
 
-/* Two that begin at once end with one key. */
+/* Some that begin at once, or nearly so, end with one key: all that they sealed can be opened, by
+ * them and by whoever comes later.  Also where a key that is there stops no other. */
+#define BEGINNERS 4
+
+struct beginner {
+	struct store *s;
+	int delay_us, rc;
+	char name[16];
+};
+
 static void *begin(void *arg)
 {
-	struct store *s = arg;
-	char name[32];
+	struct beginner *b = arg;
 
-	snprintf(name, sizeof(name), "o%p", arg);
-	return (void *)(intptr_t)store_put_bytes(s, name, "x", 1, 0, NULL);
+	clock_sleep_us(b->delay_us);
+	b->rc = store_put_bytes(b->s, b->name, "x", 1, 0, NULL);
+	return NULL;
+}
+
+static void begin_together(struct fixture *f, struct store *there, int delay_us)
+{
+	cleanup_buf struct buf b = BUF_INIT(1u << 16);
+	struct beginner who[BEGINNERS] = {{NULL}};
+	pthread_t t[BEGINNERS];
+
+	for (int i = 0; i < BEGINNERS; i++) {
+		struct store *plain = borrow(there);
+		plain->settle_us = US_PER_SECOND; /* for slow machines */
+		who[i].s = crypt_over(plain, &f->me);
+		who[i].delay_us = i * delay_us;
+		snprintf(who[i].name, sizeof(who[i].name), "o%d", i);
+		pthread_create(&t[i], NULL, begin, &who[i]);
+	}
+	for (int i = 0; i < BEGINNERS; i++) {
+		pthread_join(t[i], NULL);
+		assert_int_equal(who[i].rc, 0);
+	}
+	assert_int_equal(err_kind_of(store_get(there, "keys/00000002.key", 1u << 16, &b, NULL)),
+	                 ERR_NOT_FOUND);
+	cleanup_store struct store *later = crypt_over(borrow(there), &f->me);
+	for (int i = 0; i < BEGINNERS; i++) {
+		assert_int_equal(read_kind(later, who[i].name), ERR_NONE);
+		assert_int_equal(read_kind(who[(i + 1) % BEGINNERS].s, who[i].name), ERR_NONE);
+	}
+	for (int i = 0; i < BEGINNERS; i++)
+		store_free(who[i].s);
+}
+
+static void begin_at(struct fixture *f, const struct store_faults *faults, int delay_us)
+{
+	struct store *memory = NULL, *there = NULL;
+	struct err err = ERR_INIT;
+
+	assert_ok(err, store_open_memory(&memory, &err));
+	assert_ok(err, store_open_faulty(memory, faults, &there, &err));
+	begin_together(f, there, delay_us);
+	store_free(there);
 }
 
 static void test_two_begin(void **state)
 {
-	struct fixture *f = *state;
+	const struct store_faults none = {0}, ignores = {.ignores_create = true},
+	                          refuses = {.refuses_create = true};
 
-	for (int round = 0; round < 20; round++) {
-		cleanup_buf struct buf b = BUF_INIT(1u << 16);
-		struct store *memory = NULL;
-		struct err err = ERR_INIT;
-		struct store *s[4];
-		pthread_t t[4];
-
-		assert_ok(err, store_open_memory(&memory, &err));
-		for (int i = 0; i < 4; i++) {
-			s[i] = crypt_over(borrow(memory), &f->me);
-			pthread_create(&t[i], NULL, begin, s[i]);
-		}
-		for (int i = 0; i < 4; i++) {
-			void *rc;
-			pthread_join(t[i], &rc);
-			assert_int_equal((intptr_t)rc, 0);
-		}
-		assert_int_equal(
-		        err_kind_of(store_get(memory, "keys/00000002.key", 1u << 16, &b, NULL)),
-		        ERR_NOT_FOUND);
-		for (int i = 0; i < 4; i++) {
-			char name[32];
-			snprintf(name, sizeof(name), "o%p", (void *)s[i]);
-			assert_int_equal(read_kind(s[(i + 1) % 4], name), ERR_NONE);
-		}
-		for (int i = 0; i < 4; i++)
-			store_free(s[i]);
-		store_free(memory);
+	for (int round = 0; round < 20; round++)
+		begin_at(*state, &none, round * 20);
+	for (int delay_us = 0; delay_us <= 300; delay_us += 300) {
+		begin_at(*state, &ignores, delay_us);
+		begin_at(*state, &refuses, delay_us);
 	}
 }
 

@@ -266,6 +266,18 @@ static void recover_gap(struct recorder *r)
 	snprintf(r->gap.reason, sizeof(r->gap.reason), "stopped before it was healed");
 }
 
+/* Behind what is damaged or missing nothing can be written: what it was is not known. */
+static int cannot_go_on(const struct recorder *r, const struct err *why, struct err *err)
+{
+	if (why->kind != ERR_DAMAGED && why->kind != ERR_NOT_FOUND)
+		return err_copy(err, why);
+	return err_set(err, ERR_DAMAGED, 0,
+	               "the history in '%s/local/%s' cannot be continued: %.250s (put the file back "
+	               "from another place of the archive, or move that folder out of it: then a "
+	               "new history begins)",
+	               r->root, r->name, why->msg);
+}
+
 static int recover(struct recorder *r, struct err *err)
 {
 	struct err why = ERR_INIT;
@@ -286,15 +298,15 @@ static int recover(struct recorder *r, struct err *err)
 	r->changes = told.generation;
 	struct history_status st;
 	rc = history_get_status(r->history, &st, err);
-	if (rc == 0)
-		rc = recover_last(r, err);
 	if (rc < 0)
 		return rc;
+	rc = recover_last(r, &why);
 	r->lineage = st.lineage;
 	r->known_until_us = told.known_until_us;
-	rc = recover_growing(r, err);
+	if (rc == 0)
+		rc = recover_growing(r, &why);
 	if (rc < 0)
-		return rc;
+		return cannot_go_on(r, &why, err);
 	recover_gap(r);
 	return recorder_publish(r, true, err);
 }

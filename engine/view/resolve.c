@@ -25,7 +25,7 @@ int resolve_broken(const struct entry *e, struct err *err)
 {
 	return err_set(
 	        err, ERR_DAMAGED, 0,
-	        "'%s' is damaged: what it holds cannot be told (asof validate names the rest)",
+	        "'%s' is damaged: what it holds cannot be told (asof validate names what is left)",
 	        e->file);
 }
 

@@ -271,11 +271,12 @@ static int cannot_go_on(const struct recorder *r, const struct err *why, struct 
 {
 	if (why->kind != ERR_DAMAGED && why->kind != ERR_NOT_FOUND)
 		return err_copy(err, why);
-	return err_set(err, ERR_DAMAGED, 0,
-	               "the history in '%s/local/%s' cannot be continued: %.250s (put the file back "
-	               "from another place of the archive, or move that folder out of it: then a "
-	               "new history begins)",
-	               r->root, r->name, why->msg);
+	return err_set(
+	        err, ERR_DAMAGED, 0,
+	        "the history in '%s/local/%s' cannot be continued: %.250s (put the file back "
+	        "from another place of the archive, or move that folder out of it: then a "
+	        "new history begins)",
+	        r->root, r->name, why->msg);
 }
 
 static int recover(struct recorder *r, struct err *err)

@@ -132,6 +132,8 @@ int grow_refresh(struct grow_reader *r, uint64_t durable_len, struct err *err) M
 int grow_refresh_all(struct grow_reader *r, uint64_t *ret_len, struct err *err) MUST_USE;
 const struct grow_info *grow_reader_info(const struct grow_reader *r);
 const char *grow_name(const struct grow_reader *r);
+/* A hint: source_expect(). */
+void grow_expect(struct grow_reader *r, enum source_use use);
 /* Commits known so far, up to the last record that closes. */
 uint64_t grow_n_commits(struct grow_reader *r);
 /* Commit number `i` from 0; false when there is none. */

@@ -401,6 +401,11 @@ const struct grow_info *grow_reader_info(const struct grow_reader *r)
 	return &r->info;
 }
 
+void grow_expect(struct grow_reader *r, enum source_use use)
+{
+	source_expect(r->src, use);
+}
+
 const char *grow_name(const struct grow_reader *r)
 {
 	return r->src->name;

@@ -131,6 +131,12 @@ int source_read_checked(struct source *s, void *buf, size_t len, uint64_t offset
 	return rc < 0 ? err_copy(err, &first) : 0;
 }
 
+void source_expect(struct source *s, enum source_use use)
+{
+	if (s->expect)
+		s->expect(s, use);
+}
+
 void source_free(struct source *s)
 {
 	if (s)

@@ -15,6 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What of it will be read soon. */
+enum source_use {
+	SOURCE_IN_ORDER, /* all of it, once, from its beginning on */
+	SOURCE_ALL_OVER, /* all of it, here and there */
+	SOURCE_END,      /* its end, where the index is, by whoever opens it next */
+};
+
 struct source {
 	int (*pread)(struct source *s, void *buf, size_t len, uint64_t offset, struct err *err);
 	int (*size)(struct source *s, uint64_t *ret_bytes, struct err *err); /* as of now */
@@ -27,6 +34,8 @@ struct source {
 	 */
 	int (*pread_again)(struct source *s, unsigned attempt, void *buf, size_t len,
 	                   uint64_t offset, struct err *err);
+	/* A hint, or NULL where nothing is gained by it. */
+	void (*expect)(struct source *s, enum source_use use);
 	bool remote; /* reads cost round trips */
 };
 
@@ -45,6 +54,8 @@ int source_open_bytes(const void *p, size_t len, const char *label, struct sourc
                       struct err *err) MUST_USE;
 /* An open file, which it takes over whatever happens. */
 int source_open_fd(int fd, const char *label, struct source **ret, struct err *err) MUST_USE;
+/* See expect() above. */
+void source_expect(struct source *s, enum source_use use);
 void source_free(struct source *s);
 
 #include "engine/base/cleanup.h"

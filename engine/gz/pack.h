@@ -97,6 +97,8 @@ struct cursor pack_top(const struct pack *p); /* the owner's part */
 int pack_read(struct pack *p, uint64_t offset, void *buf, size_t len, struct err *err) MUST_USE;
 /* Loads one block into the cache, if it is not there (read-ahead). */
 int pack_prefetch(struct pack *p, uint64_t block, struct err *err) MUST_USE;
+/* A hint: source_expect(). */
+void pack_expect(struct pack *p, enum source_use use);
 /* The payload of a leaf, through the cache, as `decode` made it from the stored payload
  * (NULL: as stored). */
 typedef int pack_decode_fn(const uint8_t *payload, size_t len, void **ret, size_t *ret_len,

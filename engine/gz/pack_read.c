@@ -384,3 +384,8 @@ int pack_prefetch(struct pack *p, uint64_t block, struct err *err)
 	cache_put(e);
 	return rc;
 }
+
+void pack_expect(struct pack *p, enum source_use use)
+{
+	source_expect(p->src, use);
+}

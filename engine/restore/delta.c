@@ -140,6 +140,8 @@ static int compare_all(struct delta *d, struct err *err)
 	const struct restore_options *o = d->options;
 	int64_t reported_us = 0;
 
+	if (d->new->expect)
+		d->new->expect(d->new->ctx);
 	for (uint64_t offset = 0; offset < end; offset += PIECE_BYTES) {
 		int rc = compare_piece(d, offset, err);
 		if (rc)

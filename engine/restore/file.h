@@ -33,6 +33,8 @@ struct restore_image {
 	const char *label; /* for messages */
 	uint32_t page_size;
 	uint64_t size_bytes; /* with `next`: what its header says, 0 unknown; the end tells */
+	/* A hint that all of it will be read now; may be NULL. */
+	void (*expect)(void *ctx);
 	/* Exactly `len` bytes at `offset`, which lie within the size, or an error. */
 	int (*read)(void *ctx, uint64_t offset, void *buf, size_t len, struct err *err);
 	/* The next bytes, fewer than `len` only at the end, where the whole is known to be right. */

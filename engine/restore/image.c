@@ -286,6 +286,8 @@ int image_write(const struct restore_image *from, int fd, bool shared, const cha
 		if ((rc = take_in_order(&im, err)) || (rc = check_what_came(&im, err)))
 			return rc;
 	} else {
+		if (from->expect)
+			from->expect(from->ctx);
 		run_workers(&im);
 		pthread_mutex_destroy(&im.lock);
 		if (im.rc)
@@ -318,6 +320,11 @@ static int read_view(void *ctx, uint64_t offset, void *buf, size_t len, struct e
 	return rc;
 }
 
+static void expect_view(void *ctx)
+{
+	view_expect(ctx);
+}
+
 void image_of_view(struct view *v, char label[IMAGE_LABEL_MAX], struct restore_image *ret)
 {
 	const struct moment *m = view_moment(v);
@@ -328,6 +335,7 @@ void image_of_view(struct view *v, char label[IMAGE_LABEL_MAX], struct restore_i
 	        .label = label,
 	        .page_size = m->page_size,
 	        .size_bytes = view_size(v),
+	        .expect = expect_view,
 	        .read = read_view,
 	        .state = m->state,
 	};

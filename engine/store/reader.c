@@ -1,79 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/store/reader.h"
+#include "engine/store/reader_i.h"
 
-#include "engine/base/log.h"
-
-#include <pthread.h>
 #include <string.h>
 
 #define MEMORY_DEFAULT (24u << 20)
 #define AHEAD_DEFAULT 8u
-#define PIECE_CHUNKS (READER_PIECE / READER_CHUNK)
 #define SMALL_CHUNKS 4u /* an object of so many comes whole */
-#define RUN_CHUNKS 4u   /* who has read so many on reads on: a point query costs its blocks alone */
-#define QUEUE 64u
-
-/* Chunks that are read one after the other. */
-struct run {
-	uint64_t last; /* NOTHING: none was read */
-	uint64_t n;    /* chunks that it went on by */
-};
-#define NOTHING UINT64_MAX
-#define OTHER_RUNS 8u
-#define SIDE_BY_SIDE (4 * PIECE_CHUNKS) /* so far apart read those who read a run together */
-
-/* An object being read. */
-struct remote {
-	struct source base;
-	struct store_reader *reader;
-	size_t place;
-	struct source *inner;
-	uint64_t bytes, n_chunks;
-	struct hash128 id; /* of store, key and size: what pieces and kept chunks go by */
-	_Atomic unsigned refs;
-	/* Under reader->lock; see follow(). */
-	struct run run, others[OTHER_RUNS];
-	unsigned next_other;
-	uint64_t ahead; /* where reading ahead of `run` goes on */
-};
-
-enum piece_state { LOADING, READY, FAILED };
-
-/* A stretch of an object that is in memory, or on its way.  Pieces of an object do not overlap. */
-struct piece {
-	struct piece *next;
-	struct remote *of; /* with a reference while LOADING; compared by id later */
-	struct hash128 id;
-	uint64_t first, n; /* chunks */
-	size_t len;
-	uint8_t *data;
-	enum piece_state state;
-	bool unlinked; /* no longer in the list: the last pin frees it */
-	bool ahead;
-	unsigned pins;
-	size_t taken; /* bytes handed out */
-	uint64_t used;
-	struct err err;
-};
-
-struct store_reader {
-	struct reader_options options;
-	struct store **stores;
-	pthread_mutex_t lock; /* all below */
-	pthread_cond_t loaded, more;
-	struct piece *pieces;
-	size_t bytes; /* of all pieces */
-	uint64_t uses;
-	struct piece *queue[QUEUE];
-	size_t queue_head, queue_n;
-	bool stop, threads_started;
-	size_t n_threads;
-	pthread_t *threads;
-};
 
 /* ---- pieces: under lock ---- */
 
-static struct piece *piece_at(struct store_reader *r, const struct remote *o, uint64_t chunk)
+struct piece *piece_at(struct store_reader *r, const struct remote *o, uint64_t chunk)
 {
 	for (struct piece *p = r->pieces; p; p = p->next)
 		if (hash128_equal(p->id, o->id) && chunk >= p->first && chunk < p->first + p->n)
@@ -109,7 +45,7 @@ static void unpin(struct piece *p)
 /* Read ahead, and read to its end: who reads on does not come back. */
 static bool is_through(const struct piece *p)
 {
-	return p->ahead && p->taken >= p->len;
+	return p->passing && p->taken >= p->len;
 }
 
 /* What goes first: what is through, then what was used longest ago.  `o`: the object to be read
@@ -123,7 +59,7 @@ static struct piece *least_wanted(const struct store_reader *r, const struct rem
 			continue;
 		if (is_through(p))
 			return p;
-		if (o && p->ahead && hash128_equal(p->id, o->id) && p->first > o->run.last)
+		if (o && p->passing && hash128_equal(p->id, o->id) && p->first > o->run.last)
 			continue;
 		if (!least || p->used < least->used)
 			least = p;
@@ -131,7 +67,7 @@ static struct piece *least_wanted(const struct store_reader *r, const struct rem
 	return least;
 }
 
-static bool make_room(struct store_reader *r, size_t len, const struct remote *o)
+bool make_room(struct store_reader *r, size_t len, const struct remote *o)
 {
 	while (r->bytes + len > r->options.memory_bytes) {
 		struct piece *p = least_wanted(r, o);
@@ -143,7 +79,7 @@ static bool make_room(struct store_reader *r, size_t len, const struct remote *o
 	return true;
 }
 
-static size_t stretch_bytes(const struct remote *o, uint64_t first, uint64_t n)
+size_t stretch_bytes(const struct remote *o, uint64_t first, uint64_t n)
 {
 	uint64_t from = first * READER_CHUNK, to = (first + n) * READER_CHUNK;
 
@@ -151,8 +87,7 @@ static size_t stretch_bytes(const struct remote *o, uint64_t first, uint64_t n)
 }
 
 /* Begins a piece of chunks of which none is there, with a pin. */
-static struct piece *begin_piece(struct store_reader *r, struct remote *o, uint64_t first,
-                                 uint64_t n)
+struct piece *begin_piece(struct store_reader *r, struct remote *o, uint64_t first, uint64_t n)
 {
 	struct piece *p = calloc(1, sizeof(*p));
 	size_t len = stretch_bytes(o, first, n);
@@ -175,11 +110,12 @@ static struct piece *begin_piece(struct store_reader *r, struct remote *o, uint6
 	return p;
 }
 
-static void remote_unref(struct remote *o)
+void remote_unref(struct remote *o)
 {
 	if (--o->refs > 0)
 		return;
 	source_free(o->inner);
+	staged_free(o->staged);
 	free(o->base.name);
 	free(o);
 }
@@ -212,13 +148,13 @@ static bool all_kept(struct store_reader *r, const struct piece *p)
 }
 
 /* Without the lock; gives up the pin of begin_piece() unless `keep_pin`. */
-static int load_piece(struct store_reader *r, struct piece *p, bool keep_pin, struct err *err)
+int load_piece(struct store_reader *r, struct piece *p, bool keep_pin, struct err *err)
 {
 	struct remote *o = p->of;
 	struct err why = ERR_INIT;
 
 	int rc = o->inner->pread(o->inner, p->data, p->len, p->first * READER_CHUNK, &why);
-	if (rc == 0 && !p->ahead)
+	if (rc == 0 && !p->passing)
 		keep(r, o, p->first, p->data, p->len);
 	pthread_mutex_lock(&r->lock);
 	p->state = rc == 0 ? READY : FAILED;
@@ -235,11 +171,12 @@ static int load_piece(struct store_reader *r, struct piece *p, bool keep_pin, st
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
-/* A piece that nobody needs to ask for any more. */
-static void forgo_piece(struct store_reader *r, struct piece *p)
+bool forgo_if_kept(struct store_reader *r, struct piece *p)
 {
 	struct remote *o = p->of;
 
+	if (!all_kept(r, p))
+		return false;
 	pthread_mutex_lock(&r->lock);
 	p->state = FAILED;
 	p->of = NULL;
@@ -248,143 +185,12 @@ static void forgo_piece(struct store_reader *r, struct piece *p)
 	pthread_cond_broadcast(&r->loaded);
 	pthread_mutex_unlock(&r->lock);
 	remote_unref(o);
-}
-
-static void *ahead_loop(void *arg)
-{
-	struct store_reader *r = arg;
-
-	pthread_mutex_lock(&r->lock);
-	for (;;) {
-		while (r->queue_n == 0 && !r->stop)
-			pthread_cond_wait(&r->more, &r->lock);
-		if (r->stop)
-			break;
-		struct piece *p = r->queue[r->queue_head];
-		r->queue_head = (r->queue_head + 1) % QUEUE;
-		r->queue_n--;
-		pthread_mutex_unlock(&r->lock);
-		struct err ignored = ERR_INIT; /* who needs it asks again, and is told */
-		if (all_kept(r, p))
-			forgo_piece(r, p);
-		else if (load_piece(r, p, false, &ignored) < 0)
-			log_debug("store", "read-ahead: %s", ignored.msg);
-		pthread_mutex_lock(&r->lock);
-	}
-	pthread_mutex_unlock(&r->lock);
-	return NULL;
-}
-
-/* Under lock.  With the first need: a process that is about to fork has none. */
-static void start_threads(struct store_reader *r)
-{
-	r->threads_started = true;
-	r->threads = calloc(r->options.n_ahead, sizeof(*r->threads));
-	for (unsigned i = 0; r->threads && i < r->options.n_ahead; i++)
-		if (pthread_create(&r->threads[r->n_threads], NULL, ahead_loop, r) == 0)
-			r->n_threads++;
-}
-
-/* Under lock.  Of the stretch [first, end) what is not there yet goes to the queue, a piece at a
- * time; *first is where it went on to. */
-static bool ask_ahead(struct store_reader *r, struct remote *o, uint64_t *first, uint64_t n)
-{
-	struct piece *there = piece_at(r, o, *first);
-
-	if (there) {
-		*first = there->first + there->n;
-		return true;
-	}
-	uint64_t len = 1;
-	while (len < n && *first + len < o->n_chunks && !piece_at(r, o, *first + len))
-		len++;
-	if (r->queue_n == QUEUE || !make_room(r, stretch_bytes(o, *first, len), o))
-		return false;
-	struct piece *p = begin_piece(r, o, *first, len);
-	if (!p)
-		return false;
-	p->ahead = true;
-	r->queue[(r->queue_head + r->queue_n++) % QUEUE] = p;
-	pthread_cond_signal(&r->more);
-	*first += len;
 	return true;
 }
 
-/* As far as read-ahead goes beyond the last chunk that was read: twice what can be under way. */
-static uint64_t widest_window(const struct store_reader *r)
-{
-	return 2 * (uint64_t)r->options.n_ahead * PIECE_CHUNKS;
-}
-
-/* Under lock. */
-static void ask_for_window(struct store_reader *r, struct remote *o)
-{
-	uint64_t most = widest_window(r), from = o->run.last + 1;
-	uint64_t window = o->run.n < most / 4 ? o->run.n * 4 : most;
-	uint64_t step = window / 4 < PIECE_CHUNKS ? window / 4 : PIECE_CHUNKS;
-
-	/* What was passed over, others are about to read. */
-	if (o->ahead + SIDE_BY_SIDE < from)
-		o->ahead = from;
-	if (!r->threads_started)
-		start_threads(r);
-	while (r->n_threads && o->ahead < o->n_chunks && o->ahead + step <= from + window)
-		if (!ask_ahead(r, o, &o->ahead, step))
-			break;
-}
-
-/* Whether chunk `c` is one that those who read the run read: some threads take parts in turn, so that
- * what comes is behind the last one, or somewhat beyond it. */
-static bool belongs(const struct store_reader *r, const struct remote *o, uint64_t c)
-{
-	uint64_t last = o->run.last;
-
-	return last != NOTHING && c + widest_window(r) >= last &&
-	       (c <= last + SIDE_BY_SIDE || c <= o->ahead);
-}
-
-/* The run that a chunk goes on with which is not of the run; a new one, in place of the oldest. */
-static struct run *go_on_elsewhere(struct remote *o, uint64_t c)
-{
-	for (unsigned i = 0; i < OTHER_RUNS; i++) {
-		struct run *x = &o->others[i];
-		if (x->last != NOTHING && c >= x->last && c <= x->last + 2) {
-			x->n += c - x->last;
-			x->last = c;
-			return x;
-		}
-	}
-	struct run *x = &o->others[o->next_other++ % OTHER_RUNS];
-	*x = (struct run){c, 0};
-	return x;
-}
-
-/*
- * Under lock: chunk `c` is being read.  Who reads on, more or less in order, gets a window that
- * grows with what was read.  What is read elsewhere meanwhile (an index) changes nothing, until it
- * goes on itself: then it is the run.
- */
-static void follow(struct store_reader *r, struct remote *o, uint64_t c)
-{
-	if (!belongs(r, o, c)) {
-		struct run *x = go_on_elsewhere(o, c);
-		if (x->n < RUN_CHUNKS)
-			return;
-		o->run = *x;
-		o->ahead = c + 1;
-		x->last = NOTHING;
-	} else if (c > o->run.last && c <= o->run.last + SIDE_BY_SIDE) {
-		o->run.n += c - o->run.last;
-		o->run.last = c;
-	} else { /* behind, or an index that was read ahead on the way */
-		return;
-	}
-	ask_for_window(r, o);
-}
-
 /* Under lock: the stretch to ask for when chunk `c` is wanted, and those after it up to `end`. */
-static void choose_stretch(struct store_reader *r, const struct remote *o, uint64_t c, uint64_t end,
-                           uint64_t *ret_first, uint64_t *ret_n)
+void choose_stretch(struct store_reader *r, const struct remote *o, uint64_t c, uint64_t end,
+                    uint64_t *ret_first, uint64_t *ret_n)
 {
 	uint64_t first = c, last = end - 1;
 
@@ -515,9 +321,11 @@ static int remote_pread(struct source *s, void *buf, size_t len, uint64_t offset
 
 	if (offset > o->bytes || len > o->bytes - offset)
 		return past_end(o, offset, len, err);
+	struct staged *staged = o->staged;
 	while (len > 0) {
 		size_t n = 0;
-		int rc = take(o, offset, out, len, &n, err);
+		int rc = staged ? staged_read(staged, o->inner, offset, out, len, &n, err)
+		                : take(o, offset, out, len, &n, err);
 		if (rc < 0)
 			return rc;
 		out += n;
@@ -541,8 +349,10 @@ static void forget(struct remote *o, uint64_t offset, size_t len)
 	uint64_t first = offset / READER_CHUNK,
 	         end = (offset + (len ? len : 1) - 1) / READER_CHUNK + 1;
 	struct piece *next;
-	LOCK_SCOPE(&r->lock);
 
+	if (o->staged)
+		staged_forget(o->staged, offset, len);
+	LOCK_SCOPE(&r->lock);
 	for (struct piece *p = r->pieces; p; p = next) {
 		next = p->next;
 		if (!hash128_equal(p->id, o->id) || p->first >= end || p->first + p->n <= first ||
@@ -640,6 +450,7 @@ int store_reader_open(struct store_reader *r, size_t place, const char *key, uin
 	        .free = remote_free,
 	        .name = name,
 	        .pread_again = remote_again,
+	        .expect = store->remote ? remote_expect : NULL,
 	        .remote = store->remote,
 	};
 	o->reader = r;
@@ -708,6 +519,11 @@ void store_reader_free(struct store_reader *r)
 	pthread_mutex_unlock(&r->lock);
 	for (size_t i = 0; i < r->n_threads; i++)
 		pthread_join(r->threads[i], NULL);
+	while (r->staging) {
+		struct remote *o = r->staging;
+		r->staging = o->next_staged;
+		remote_unref(o);
+	}
 	while (r->pieces) {
 		struct piece *p = r->pieces;
 		if (p->of)

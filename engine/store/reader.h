@@ -8,10 +8,14 @@
  *  (2) Who reads on is recognised, be it one or several threads that take parts in turn, and read
  *      ahead for: some requests are then under way at once, and nothing comes twice.  What was read
  *      ahead and read to its end is the first to go.
+ *      Who knows what will be read says so (source.h, expect()): that comes at once; an object that
+ *      is read all over is brought into a file without a name (staged.h), and not of a sealed store.
  *  (3) Of many who want a chunk one asks for it.
  *  (4) Chunks that were asked for are kept in a local folder, if there is one (kept.h); what was read
- *      ahead is not.
- *  (5) Memory is bounded by `memory_bytes`, and by what those who wait have asked for.
+ *      ahead of a run is not, so that a restore leaves in it what mounts need.
+ *  (5) Memory is bounded by `memory_bytes`, by what those who wait have asked for, and by a piece for
+ *      each of the `n_ahead` requests and of those who wait while staged objects come: by default
+ *      24 + 8 MiB, and 1 MiB for each who waits.
  *  (6) What does not match its hash, or is not there, is asked for again without what is kept, and
  *      then in the other stores (source.h, pread_again).  There must be an object under the same
  *      key; that it is the same one only the hash tells.

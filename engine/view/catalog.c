@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 /* Objects kept open though no view uses them. */
+#define WALKED_BYTES (8u << 20) /* a segment of level 0 up to it is read whole at once */
 #define OPEN_MAX_IDLE 128u
 #define REFRESH_US 100000
 
@@ -533,6 +534,16 @@ static int open_source(struct history *h, struct entries *in, const struct entry
 	                         listed ? e->modified_us : 0, ret, err);
 }
 
+void catalog_expect(struct history *h, struct entries *in, const struct entry *e)
+{
+	cleanup_source struct source *src = NULL;
+	struct err ignored = ERR_INIT; /* who opens it is told */
+
+	if (!e->open && e->name.type != OBJECT_GROWING &&
+	    open_source(h, in, e, e->place, &src, &ignored) == 0)
+		source_expect(src, SOURCE_END);
+}
+
 /* Of a bucket, a segment with a growing one's name is whole. */
 static int take_whole(struct history *h, struct entry *e, struct source *src, struct object *o,
                       struct err *err)
@@ -557,6 +568,8 @@ static int open_at(struct history *h, struct entries *in, struct entry *e, size_
 	int rc = open_source(h, in, e, place, &src, err);
 	if (rc < 0)
 		return rc;
+	if (e->name.type == OBJECT_GROWING && h->in_bucket && e->bytes <= WALKED_BYTES)
+		source_expect(src, SOURCE_IN_ORDER);
 	if (e->name.type == OBJECT_SNAPSHOT)
 		rc = snapshot_open(src, h->archive->cache, &o->snapshot, err);
 	else if (e->name.type != OBJECT_GROWING)

@@ -198,6 +198,9 @@ enum view_read_flags {
 	 * image from a read-only place; all else is as it was. */
 	VIEW_READ_PATCHED = 1,
 };
+/* A hint: the whole image will be read soon, once, about in order.  From far away its objects come
+ * several requests at once from now on. */
+void view_expect(struct view *v);
 /*
  * Reads `len` bytes at `offset`; all of them or an error, but that a read past the end gives
  * what there is (*ret_len).  Safe from many threads at once on one view.  Sequential reads

@@ -108,6 +108,8 @@ void catalog_release(struct history *h);
 /* Opens what `e` names (or gives what is open), with a reference of its own. */
 int catalog_open(struct history *h, struct entries *in, struct entry *e, struct object **ret,
                  struct err *err) MUST_USE;
+/* Of a bucket: what opening it will read comes from now on. */
+void catalog_expect(struct history *h, struct entries *in, const struct entry *e);
 void entries_release(struct history *h, struct entries *es);
 int entries_add(struct entries *es, const struct entry *e, struct err *err) MUST_USE;
 void entries_sort(struct entries *es);
@@ -185,6 +187,8 @@ int object_read(struct object *o, uint64_t offset, void *buf, size_t len, struct
 /* Adds the pages <= max_pgno that the frames min_frame < f <= max_frame hold. */
 int object_add_pages(struct object *o, uint64_t min_frame, uint64_t max_frame, uint32_t max_pgno,
                      struct bitset *pages, struct err *err) MUST_USE;
+/* A hint: source_expect(). */
+void object_expect(struct object *o, enum source_use use);
 uint32_t object_page_size(struct object *o);
 const char *object_label(struct object *o);
 

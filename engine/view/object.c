@@ -85,6 +85,14 @@ int object_add_pages(struct object *o, uint64_t min_frame, uint64_t max_frame, u
 	return 0;
 }
 
+void object_expect(struct object *o, enum source_use use)
+{
+	if (o->grow)
+		grow_expect(o->grow, use);
+	else
+		pack_expect(o->sealed ? sealed_pack(o->sealed) : snapshot_pack(o->snapshot), use);
+}
+
 uint32_t object_page_size(struct object *o)
 {
 	return o->sealed ? sealed_get_info(o->sealed)->page_size

@@ -155,8 +155,36 @@ static int grow_picks(const struct history *h, struct pick **more, size_t *cap,
 	return 0;
 }
 
-/* `exact`: the layers say of nothing at or before `pos`. */
-static int plan_layers(struct view *v, uint64_t pos, bool exact, struct err *err)
+/* Far away, their indexes come at once and not one after the other. */
+static void expect_indexes(struct history *h, struct entry *base, const struct pick *picks,
+                           size_t n)
+{
+	if (!h->in_bucket || n + (base ? 1 : 0) < 2)
+		return;
+	for (size_t i = 0; i < n; i++)
+		catalog_expect(h, picks[i].in, picks[i].e);
+	if (base)
+		catalog_expect(h, &h->snapshots, base);
+}
+
+static int open_base(struct view *v, struct entry *base, struct err *err)
+{
+	struct history *h = v->history;
+
+	int rc = catalog_open(h, &h->snapshots, base, &v->base, err);
+	if (rc < 0)
+		return rc;
+	if (snapshot_get_info(v->base->snapshot)->page_size != v->moment.page_size)
+		return err_set(err, ERR_GAP, 0,
+		               "transaction %" PRIu64
+		               " of '%s' lies before the first snapshot with its page size",
+		               v->moment.txid, h->name);
+	return 0;
+}
+
+/* `base`: NULL, or what is opened first; `exact`: the layers say of nothing at or before `pos`. */
+static int plan_layers(struct view *v, struct entry *base, uint64_t pos, bool exact,
+                       struct err *err)
 {
 	struct history *h = v->history;
 	uint64_t txid = v->moment.txid;
@@ -189,6 +217,10 @@ static int plan_layers(struct view *v, uint64_t pos, bool exact, struct err *err
 		                           use_wide ? wide : fine, exact ? pos : UINT64_MAX};
 		pos = use_wide ? wide->name.last_txid : fine->name.last_txid;
 	}
+	expect_indexes(h, base, picks, n);
+	int opened = base ? open_base(v, base, err) : 0;
+	if (opened < 0)
+		return opened;
 	v->layers = calloc(n ? n : 1, sizeof(*v->layers));
 	if (!v->layers)
 		return err_set(err, ERR_NOMEM, 0, "no memory for a view");
@@ -217,15 +249,7 @@ static int plan(struct view *v, struct err *err)
 		return err_set(err, ERR_NOT_FOUND, 0,
 		               "no snapshot of '%s' lies before transaction %" PRIu64, h->name,
 		               v->moment.txid);
-	int rc = catalog_open(h, &h->snapshots, base, &v->base, err);
-	if (rc < 0)
-		return rc;
-	if (snapshot_get_info(v->base->snapshot)->page_size != v->moment.page_size)
-		return err_set(err, ERR_GAP, 0,
-		               "transaction %" PRIu64
-		               " of '%s' lies before the first snapshot with its page size",
-		               v->moment.txid, h->name);
-	return plan_layers(v, base->name.first_txid - 1, false, err);
+	return plan_layers(v, base, base->name.first_txid - 1, false, err);
 }
 
 static int new_view(struct history *h, struct view **ret, struct err *err)
@@ -406,7 +430,8 @@ static int find_page(struct view *v, uint32_t pgno, uint8_t *buf, struct object 
 
 static int plan_of(struct view *v, struct view *fresh, struct err *err)
 {
-	return v->is_span ? plan_layers(fresh, v->after_txid, v->exact, err) : plan(fresh, err);
+	return v->is_span ? plan_layers(fresh, NULL, v->after_txid, v->exact, err)
+	                  : plan(fresh, err);
 }
 
 /* With the plan locked for writing: the same image out of what there is now.  `bad`: an object that
@@ -533,6 +558,17 @@ static void read_ahead(struct view *v, uint64_t offset, size_t len)
 		pthread_rwlock_unlock(&v->plan_lock);
 }
 
+/* What lies over the base is read by page, and so all over. */
+void view_expect(struct view *v)
+{
+	pthread_rwlock_rdlock(&v->plan_lock);
+	for (size_t i = 0; i < v->n_layers; i++)
+		object_expect(v->layers[i].object, SOURCE_ALL_OVER);
+	if (v->base)
+		object_expect(v->base, SOURCE_IN_ORDER);
+	pthread_rwlock_unlock(&v->plan_lock);
+}
+
 int view_read(struct view *v, uint64_t offset, void *buf, size_t len, unsigned flags,
               size_t *ret_len, struct err *err)
 {
@@ -621,7 +657,7 @@ static int try_span(struct history *h, uint64_t after_txid, uint64_t until_txid,
 	if (rc < 0)
 		return rc;
 	v->history = h;
-	rc = plan_layers(v, after_txid, exact, err);
+	rc = plan_layers(v, NULL, after_txid, exact, err);
 	v->history = rc == 0 ? h : NULL;
 	if (rc == 0)
 		*ret = take_ptr(v);

@@ -5,7 +5,7 @@
  */
 #include "engine/base/clock.h"
 #include "engine/store/faulty.h"
-#include "engine/store/reader.h"
+#include "engine/store/reader_i.h"
 #include "tests/lib/synth.h"
 
 #include <pthread.h>
@@ -71,14 +71,20 @@ struct readers {
 	struct far *f;
 	_Atomic uint64_t next;
 	_Atomic unsigned wrong, failed;
-	unsigned tries; /* before a read counts as failed */
+	_Atomic size_t most_bytes; /* in the reader's memory, as seen */
+	unsigned tries;            /* before a read counts as failed */
 };
 
 static void read_one(struct readers *x, uint64_t at, size_t len)
 {
 	uint8_t got[READ_BYTES];
+	struct store_reader *r = x->f->reader;
 	int rc = -1;
 
+	pthread_mutex_lock(&r->lock);
+	if (r->bytes > x->most_bytes)
+		x->most_bytes = r->bytes;
+	pthread_mutex_unlock(&r->lock);
 	for (unsigned i = 0; i < x->tries && rc < 0; i++)
 		rc = x->f->src->pread(x->f->src, got, len, at, NULL);
 	x->failed += rc < 0;
@@ -130,7 +136,10 @@ static void test_many_read_on_together(void **state)
 		assert_int_equal(x.wrong + x.failed, 0);
 		/* 41 MiB by pieces of one, and what it takes until the run shows. */
 		assert_in_range(n, 41, 41 + 40 * counts[i]);
-		assert_in_range(c.received_bytes, BYTES, BYTES + BYTES / 20); /* once */
+		/* Once, but for what several asked for before the run showed. */
+		assert_in_range(c.received_bytes, BYTES,
+		                BYTES + BYTES / 20 + counts[i] * READER_PIECE);
+		assert_in_range(x.most_bytes, 1, (24 + counts[i]) << 20);
 		/* Reading on is waiting for some requests at once, not for one after the other. */
 		assert_in_range(at_once, 4, 8 + counts[i]);
 		far_close(&f);
@@ -171,12 +180,227 @@ static void test_here_and_there(void **state)
 	far_close(&f);
 }
 
+/* ---- what somebody said will be read ---- */
+
+static void *read_here_and_there(void *arg)
+{
+	struct readers *x = arg;
+	struct rng rng = {x->next++ + 1};
+
+	for (unsigned i = 0; i < 2000; i++)
+		read_one(x, rng_below(&rng, BYTES - READ_BYTES), READ_BYTES);
+	return NULL;
+}
+
+static void read_all_over(struct readers *x, unsigned n)
+{
+	pthread_t threads[8];
+
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, read_here_and_there, x), 0);
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+}
+
+/* What is read all over comes once, by large requests, some at once. */
+static void test_all_over(void **state)
+{
+	const struct store_faults slow = {.remote = true, .delay_us = 3000};
+	struct far f = {0};
+	struct store_counters c;
+
+	far_open(&f, &slow);
+	struct readers x = {.f = &f, .tries = 1};
+	source_expect(f.src, SOURCE_ALL_OVER);
+	read_all_over(&x, 3);
+	assert_int_equal(x.wrong + x.failed, 0);
+	store_get_counters(f.store, &c);
+	assert_int_equal(c.requests[STORE_GET], (BYTES + READER_PIECE - 1) / READER_PIECE);
+	assert_int_equal(c.received_bytes, BYTES);
+	assert_in_range(store_faulty_most_at_once(f.store), 4, 8 + 3);
+	far_close(&f);
+}
+
+static void test_all_over_with_faults(void **state)
+{
+	const struct store_faults faults = {
+	        .seed = test_seed(), .remote = true, .fail_permille = 100, .cut_permille = 100};
+	struct far f = {0};
+
+	far_open(&f, &faults);
+	struct readers x = {.f = &f, .tries = 40};
+	source_expect(f.src, SOURCE_ALL_OVER);
+	read_all_over(&x, 3);
+	assert_int_equal(x.wrong + x.failed, 0);
+	far_close(&f);
+}
+
+/* Bytes that turned on the way: who finds that asks again, and what is here of them is forgotten. */
+static void test_turned_bytes_are_forgotten(void **state)
+{
+	const struct store_faults flips = {.remote = true, .flip_permille = 1000},
+	                          none = {.remote = true};
+	struct far f = {0};
+	uint8_t got[READ_BYTES];
+
+	far_open(&f, &flips);
+	struct readers x = {.f = &f, .tries = 1};
+	source_expect(f.src, SOURCE_ALL_OVER);
+	for (uint64_t at = 0; at + READ_BYTES < BYTES; at += READER_PIECE)
+		read_one(&x, at, READ_BYTES);
+	assert_int_equal(x.failed, 0);
+	store_faulty_set(f.store, &none);
+	for (uint64_t at = 0; at + READER_PIECE < BYTES; at += READER_PIECE) {
+		assert_int_equal(f.src->pread_again(f.src, 1, got, READ_BYTES, at, NULL), 0);
+		assert_memory_equal(got, f.want + at, READ_BYTES);
+	}
+	x.wrong = 0;
+	for (uint64_t at = 0; at + READER_PIECE < BYTES; at += READ_BYTES)
+		read_one(&x, at, READ_BYTES);
+	assert_int_equal(x.wrong + x.failed, 0);
+	far_close(&f);
+}
+
+static void test_in_order(void **state)
+{
+	const struct store_faults slow = {.remote = true, .delay_us = 3000};
+	struct far f = {0};
+
+	far_open(&f, &slow);
+	struct readers x = {.f = &f, .tries = 1};
+	source_expect(f.src, SOURCE_IN_ORDER);
+	read_everything(&x, 2);
+	assert_int_equal(x.wrong + x.failed, 0);
+	assert_in_range(x.most_bytes, 8 << 20, (24 + 2) << 20);
+	assert_in_range(gets(f.store), 41,
+	                41 + 8); /* an index far beyond is a request of its own */
+	assert_in_range(store_faulty_most_at_once(f.store), 4, 8 + 2);
+	far_close(&f);
+}
+
+/* The end comes once, though it is opened anew after somebody said so. */
+static void test_the_end(void **state)
+{
+	const struct store_faults slow = {.remote = true, .delay_us = 3000};
+	struct source *again;
+	struct far f = {0};
+
+	far_open(&f, &slow);
+	source_expect(f.src, SOURCE_END);
+	source_free(f.src);
+	assert_int_equal(store_reader_open(f.reader, 0, KEY, BYTES, 1, &again, NULL), 0);
+	f.src = again;
+	struct readers x = {.f = &f, .tries = 1};
+	read_one(&x, BYTES - READ_BYTES, READ_BYTES);
+	read_one(&x, BYTES - 100, 100);
+	assert_int_equal(x.wrong + x.failed, 0);
+	assert_int_equal(gets(f.store), 1);
+	far_close(&f);
+}
+
+/* ---- a request that hangs ---- */
+
+/* What covers HANGS_AT hangs until so many others are through, and fails then; the first time. */
+#define HANGS_AT (5u << 20)
+#define OTHERS 12u
+
+struct hanging {
+	struct store base;
+	const uint8_t *bytes;
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	unsigned through, hung; /* under lock */
+};
+struct hanging_source {
+	struct source base;
+	struct hanging *of;
+};
+
+static int hang_pread(struct source *s, void *buf, size_t len, uint64_t offset, struct err *err)
+{
+	struct hanging *h = ((struct hanging_source *)s)->of;
+	LOCK_SCOPE(&h->lock);
+
+	if (offset <= HANGS_AT && HANGS_AT < offset + len && h->hung++ == 0) {
+		while (h->through < OTHERS)
+			pthread_cond_wait(&h->more, &h->lock);
+		return err_set(err, ERR_UNAVAILABLE, 0, "it stalled");
+	}
+	memcpy(buf, h->bytes + offset, len);
+	h->through++;
+	pthread_cond_broadcast(&h->more);
+	return 0;
+}
+
+static void hang_free(struct source *s)
+{
+	free(s->name);
+	free(s);
+}
+
+static int hang_open(struct store *s, const char *key, uint64_t bytes, struct source **ret,
+                     struct err *err)
+{
+	struct hanging_source *o = calloc(1, sizeof(*o));
+
+	o->base = (struct source){
+	        .pread = hang_pread, .free = hang_free, .name = strdup(key), .remote = true};
+	o->of = (struct hanging *)s;
+	*ret = &o->base;
+	return 0;
+}
+
+static void hang_store_free(struct store *s)
+{
+	free(s->label);
+}
+
+/* The others go on meanwhile, and what it was to bring is asked for again by who needs it. */
+static void one_hangs(enum source_use use)
+{
+	static const struct store_ops ops = {.open = hang_open, .free = hang_store_free};
+	struct hanging h = {.base = {.ops = &ops, .label = strdup("hanging"), .remote = true},
+	                    .lock = PTHREAD_MUTEX_INITIALIZER,
+	                    .more = PTHREAD_COND_INITIALIZER};
+	const struct store_faults none = {.remote = true};
+	struct store *stores[] = {&h.base};
+	const struct reader_options ro = {.stores = stores, .n_stores = 1};
+	struct far f = {0}, other = {0};
+
+	far_open(&f, &none);
+	h.bytes = f.want;
+	other.want = f.want;
+	assert_int_equal(store_reader_new(&ro, &other.reader, NULL), 0);
+	assert_int_equal(store_reader_open(other.reader, 0, KEY, BYTES, 1, &other.src, NULL), 0);
+	struct readers x = {.f = &other, .tries = 1};
+	source_expect(other.src, use);
+	read_everything(&x, 2);
+	assert_int_equal(x.wrong + x.failed, 0);
+	assert_int_equal(h.hung, 2);
+	source_free(other.src);
+	store_reader_free(other.reader);
+	free(h.base.label);
+	far_close(&f);
+}
+
+static void test_one_hangs(void **state)
+{
+	one_hangs(SOURCE_IN_ORDER);
+	one_hangs(SOURCE_ALL_OVER);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_many_read_on_together),
 	        cmocka_unit_test(test_faults_while_reading_on),
 	        cmocka_unit_test(test_here_and_there),
+	        cmocka_unit_test(test_all_over),
+	        cmocka_unit_test(test_all_over_with_faults),
+	        cmocka_unit_test(test_turned_bytes_are_forgotten),
+	        cmocka_unit_test(test_in_order),
+	        cmocka_unit_test(test_the_end),
+	        cmocka_unit_test(test_one_hangs),
 	};
 	return cmocka_run_group_tests_name("reader", tests, NULL, NULL);
 }

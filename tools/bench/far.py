@@ -3,11 +3,16 @@
 """What an archive in a bucket costs: requests, bytes and time, against a real S3 server on loopback.
 
     tools/bench/far.py [--build DIR] [--scale 0.3] [--outage 20] [--idle 60] [--json]
+                       [--latency-ms 30] [--mbit 400] [--only restore,p9,outage]
+
+All of it directly; restore also from a distance: --latency-ms for each request, answers at --mbit together
+(0 and 0: as it is).
 
 P9: one point query through a mount of the bucket, everything cold, at most two objects over the base: GETs
 and bytes, the listing counted apart (targets of the design: 8 GETs, 1 MB).  Restore: the whole database
 from the bucket, beside parallel GETs of the same objects by the same number of connections (target: at
-least 0.8 of their rate).  Catch-up: the bucket goes away for --outage seconds of writing at a fixed rate and
+least 0.8 of their rate; on loopback that is bounded by what inflating, verifying and writing take, which the
+same restore from the local archive shows, all three sharing the machine's cores).  Catch-up: the bucket goes away for --outage seconds of writing at a fixed rate and
 comes back; how many times that rate it is caught up at (target: 5).  Idle: requests of a running replicator
 in --idle seconds without a commit (target: none).  --scale: times 1 GB.
 """
@@ -32,6 +37,7 @@ import time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(ROOT, "tests", "lib"))
+import distance  # noqa: E402
 import radosgw  # noqa: E402
 import s3_faults  # noqa: E402
 
@@ -56,7 +62,7 @@ class Bench:
         self.load = os.path.join(options.build, "tools", "bench", "load")
         self.db = os.path.join(folder, NAME)
         self.archive = os.path.join(folder, "archive")
-        self.url = server.url("bench")
+        self.url, self.port = server.url("bench"), server.port
         self.env = {**os.environ, **server.credentials(), "ASOF_CACHE_DIR": os.path.join(folder, "cache")}
 
     def run(self, *words, **more):
@@ -150,9 +156,9 @@ class Bench:
     def get(self, key, first, last):
         path = f"/bench/{key}"
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        headers = {"host": f"127.0.0.1:{self.server.port}", "x-amz-date": now, "range": f"bytes={first}-{last}",
+        headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now, "range": f"bytes={first}-{last}",
                    "x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
-        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(c):
             c.request("GET", path, headers={**headers,
                                             "Authorization": radosgw.authorization("GET", path, headers)})
@@ -176,11 +182,22 @@ class Bench:
             got = sum(pool.map(lambda p: self.get(*p), pieces))
         return {"bytes": got, "seconds": time.perf_counter() - begin}
 
-    def restore(self):
+    @contextlib.contextmanager
+    def at_a_distance(self):
+        o, port, url = self.options, self.server.port, self.url
+        way = distance.Distance(port, o.latency_ms / 1e3, o.mbit * 1e6 / 8)
+        self.port, self.url = way.port, url.replace(str(port), str(way.port))
+        try:
+            yield way
+        finally:
+            self.port, self.url = port, url
+            way.stop()
+
+    def restore(self, archive=None):
         self.forget()
         out = os.path.join(self.folder, "restored.db")
         begin = time.perf_counter()
-        self.run("restore", "--latest", "--force", "--archive", self.url, "--db", NAME, "-o", out)
+        self.run("restore", "--latest", "--force", "--archive", archive or self.url, "--db", NAME, "-o", out)
         took = time.perf_counter() - begin
         os.unlink(out)
         return {"seconds": took}
@@ -212,15 +229,27 @@ class Bench:
         return {"away_s": away_s, "caught_up_s": caught_s, "times_the_rate": away_s / max(caught_s, 1e-3),
                 "idle_s": self.options.idle, "idle_requests": idle}
 
+    def restores(self):
+        out = {"gets": [], "bucket": [], "local": []}
+        for _ in range(3):
+            out["gets"].append(self.parallel_gets())
+            out["bucket"].append(self.restore())
+            out["local"].append(self.restore(self.archive))
+        return out
+
     def all(self):
+        o = self.options
         self.fill()
         out = {"database_bytes": os.path.getsize(self.db)}
-        out["point_query"] = [self.point_query() for _ in range(3)]
-        out["restore"], out["parallel_gets"] = [], []
-        for _ in range(3):
-            out["parallel_gets"].append(self.parallel_gets())
-            out["restore"].append(self.restore())
-        out["outage"] = self.outage()
+        if "p9" in o.only:
+            out["point_query"] = [self.point_query() for _ in range(3)]
+        if "restore" in o.only:
+            out["restore"] = self.restores()
+            if o.latency_ms or o.mbit:
+                with self.at_a_distance():
+                    out["restore_far"] = self.restores()
+        if "outage" in o.only:
+            out["outage"] = self.outage()
         return out
 
 
@@ -228,20 +257,23 @@ def median(values):
     return sorted(values)[len(values) // 2]
 
 
-def print_table(out):
-    q = out["point_query"]
+def print_table(out, options):
     print(f"database                        {out['database_bytes'] / 1e6:.0f} MB")
-    print(f"P9 point query, cold            {max(p['gets'] for p in q)} GETs, "
-          f"{max(p['bytes'] for p in q) / 1e3:.0f} kB, {median([p['seconds'] for p in q]) * 1e3:.0f} ms "
-          f"(to mount and list: {q[0]['before_gets']} requests, {q[0]['before_bytes'] / 1e3:.0f} kB)")
-    gets = median([g["seconds"] for g in out["parallel_gets"]])
-    restore = median([r["seconds"] for r in out["restore"]])
-    print(f"restore                         {restore:.2f} s; the same bytes by {CONNECTIONS} parallel GETs "
-          f"{gets:.2f} s: {gets / restore:.2f} of their rate")
-    o = out["outage"]
-    print(f"after an outage of {o['away_s']:.0f} s          caught up in {o['caught_up_s']:.1f} s: "
-          f"{o['times_the_rate']:.1f} times the write rate")
-    print(f"idle for {o['idle_s']} s                   {o['idle_requests']} requests")
+    if q := out.get("point_query"):
+        print(f"P9 point query, cold            {max(p['gets'] for p in q)} GETs, "
+              f"{max(p['bytes'] for p in q) / 1e3:.0f} kB, {median([p['seconds'] for p in q]) * 1e3:.0f} ms "
+              f"(to mount and list: {q[0]['before_gets']} requests, {q[0]['before_bytes'] / 1e3:.0f} kB)")
+    far = f"{options.latency_ms:g} ms away, {options.mbit:g} Mbit/s"
+    for key, what in (("restore", "loopback"), ("restore_far", far)):
+        if r := out.get(key):
+            gets, bucket, local = (median([x["seconds"] for x in r[k]]) for k in ("gets", "bucket", "local"))
+            print(f"restore, {what:<22} {bucket:.2f} s; the same bytes by {CONNECTIONS} parallel GETs "
+                  f"{gets:.2f} s: {gets / bucket:.2f} of their rate; from the local archive {local:.2f} s: "
+                  f"{max(gets, local) / bucket:.2f} of what the slower of the two allows")
+    if o := out.get("outage"):
+        print(f"after an outage of {o['away_s']:.0f} s          caught up in {o['caught_up_s']:.1f} s: "
+              f"{o['times_the_rate']:.1f} times the write rate")
+        print(f"idle for {o['idle_s']} s                   {o['idle_requests']} requests")
 
 
 def main():
@@ -250,6 +282,9 @@ def main():
     p.add_argument("--scale", type=float, default=0.3)
     p.add_argument("--outage", type=int, default=20)
     p.add_argument("--idle", type=int, default=60)
+    p.add_argument("--latency-ms", type=float, default=30)
+    p.add_argument("--mbit", type=float, default=400)
+    p.add_argument("--only", default="p9,restore,outage")
     p.add_argument("--json", action="store_true")
     options = p.parse_args()
     subprocess.run(["ninja", "-C", options.build, "tools/asof", "tools/bench/load"], check=True,
@@ -266,7 +301,7 @@ def main():
     if options.json:
         print(json.dumps(out, indent=1))
     else:
-        print_table(out)
+        print_table(out, options)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ struct validation {
 	json_t *details, *repairs;
 	struct verified_run histories; /* its progress is that of backups, too */
 	uint64_t n, n_valid, n_unseen; /* unseen: not opened, for want of a key */
+	char **suspects;               /* TYPE/FILE of those that are not valid */
+	size_t n_suspects;
 };
 
 /* ---- output ---- */
@@ -57,6 +59,19 @@ static void print_detail(const struct backup_entry *e, const struct backup_check
 
 /* ---- */
 
+static int add_suspect(struct validation *v, const struct backup_entry *e, struct err *err)
+{
+	char **more = realloc(v->suspects, (v->n_suspects + 1) * sizeof(*more));
+
+	if (more)
+		v->suspects = more;
+	if (!more ||
+	    asprintf(&more[v->n_suspects], "%s/%s", backup_type_names[e->type], e->name) < 0)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a list of backups");
+	v->n_suspects++;
+	return 0;
+}
+
 static int validate_one(struct validation *v, const struct backup_list *list,
                         const struct backup_entry *e, struct err *err)
 {
@@ -85,7 +100,7 @@ static int validate_one(struct validation *v, const struct backup_list *list,
 		json_array_append_new(v->details, detail_json(e, &check));
 	else
 		print_detail(e, &check);
-	return 0;
+	return check.valid ? 0 : add_suspect(v, e, err);
 }
 
 static int validate_named(struct validation *v, struct cli *c, const struct backup_list *list,
@@ -214,17 +229,36 @@ static int conclude(const struct validation *v, const char *root, struct err *er
 	return 0;
 }
 
+/* With --repair before they are checked, else after: where it has anything to tell. */
+static int repair_backups_of(struct validation *v, struct cli *c, const char *root, struct err *err)
+{
+	struct repairing r;
+
+	if (v->history_alone || (!v->repair && !v->n_suspects))
+		return 0;
+	int rc = repairing_open(&r, c, root, v->repair, v->json, err);
+	rc = rc ? rc : repairing_backups(&r, (const char *const *)v->suspects, v->n_suspects, err);
+	if (rc == 0)
+		repairing_conclude(&r);
+	json_array_extend(v->repairs, r.steps);
+	repairing_close(&r);
+	return rc;
+}
+
 static int validate(struct validation *v, struct cli *c, const char *root, bool root_was_given,
                     struct err *err)
 {
 	cleanup_backup_list struct backup_list list = {0};
-	int rc = backup_list_read(root, &list, err);
+	int rc = v->repair ? repair_backups_of(v, c, root, err) : 0;
 
+	rc = rc ? rc : backup_list_read(root, &list, err);
 	if (rc)
 		return rc;
 	progress_begin(&v->histories.progress);
 	if (!v->history_alone)
 		rc = validate_backups(v, c, &list, err);
+	if (!rc && !v->repair)
+		rc = repair_backups_of(v, c, root, err);
 	if (!rc && !v->backups_alone && !c->n_args && v->type < 0)
 		rc = validate_histories(v, c, root, root_was_given, err);
 	if (rc)
@@ -281,6 +315,8 @@ static int run_validate(struct cli *c, struct err *err)
 		return rc;
 	if (v.history_alone && (v.backups_alone || c->n_args || v.type >= 0))
 		return cli_usage(c, err, "--history goes with neither backups nor --type");
+	if (v.repair && (c->n_args || v.type >= 0))
+		return cli_usage(c, err, "--repair goes with neither BACKUP nor --type");
 	if ((rc = backups_root(c, given, &root, err)))
 		return rc;
 	v.histories.options = (struct verify_options){.scope = VERIFY_FULL, .integrity = true};
@@ -292,6 +328,9 @@ static int run_validate(struct cli *c, struct err *err)
 	json_decref(v.details);
 	json_decref(v.repairs);
 	json_decref(v.histories.histories);
+	for (size_t i = 0; i < v.n_suspects; i++)
+		free(v.suspects[i]);
+	free(v.suspects);
 	return rc;
 }
 

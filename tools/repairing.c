@@ -70,6 +70,8 @@ static void told(void *ctx, const struct repair_step *s)
 	struct repairing *r = ctx;
 	char why[480];
 
+	if (s->outcome == REPAIR_FAILED && !r->repair && !r->n_others)
+		return; /* the report has it */
 	r->tells = r->tells || s->outcome == REPAIR_POSSIBLE;
 	if (r->json) {
 		tell_json(r, s);
@@ -166,6 +168,22 @@ int repairing_history(struct repairing *r, const struct verify_report *report, b
 	int rc = repair_objects(&o, report->database, &result, err);
 	*ret_put = result.n[REPAIR_DONE] || result.n[REPAIR_COVERED];
 	*ret_left = result.n[REPAIR_POSSIBLE] || result.n[REPAIR_FAILED];
+	add_up(r, &result);
+	return rc;
+}
+
+int repairing_backups(struct repairing *r, const char *const *suspects, size_t n, struct err *err)
+{
+	static const char *const none[] = {""};
+	struct repair_options o;
+	struct repair_result result = {.bytes = 0};
+
+	options_of(r, &o);
+	if (!r->repair) {
+		o.suspects = n ? suspects : none;
+		o.n_suspects = n;
+	}
+	int rc = repair_backups(&o, &result, err);
 	add_up(r, &result);
 	return rc;
 }

@@ -33,6 +33,9 @@ int repairing_notes(struct repairing *r, const char *name, struct err *err) MUST
  * *ret_left: something is not as it should be. */
 int repairing_history(struct repairing *r, const struct verify_report *report, bool all,
                       bool *ret_put, bool *ret_left, struct err *err) MUST_USE;
+/* Backups: with --repair all are looked at; else of these keys (TYPE/FILE) it is told. */
+int repairing_backups(struct repairing *r, const char *const *suspects, size_t n,
+                      struct err *err) MUST_USE;
 /* Says how what can be repaired is. */
 void repairing_conclude(const struct repairing *r);
 

@@ -211,6 +211,8 @@ bool backup_is_of(const struct backup_entry *e, const char *db_path);
 
 /* The manifest of a backup, in either of the old shapes or in ours; NOT_FOUND: none,
  * DAMAGED: it cannot be read. */
+int backup_manifest_of_text(const char *text, size_t len, struct backup_manifest *ret,
+                            struct err *err) MUST_USE;
 int backup_manifest_read(const struct backup_entry *e, struct backup_manifest *ret,
                          struct err *err) MUST_USE;
 

@@ -302,3 +302,9 @@ int backup_manifest_parse(const char *text, size_t len, const char *file,
 		*files = (struct backup_manifest_files){0};
 	return rc;
 }
+
+int backup_manifest_of_text(const char *text, size_t len, struct backup_manifest *ret,
+                            struct err *err)
+{
+	return backup_manifest_parse(text, len, NULL, ret, NULL, err);
+}

@@ -363,7 +363,7 @@ static void tell_whole(struct repair *r)
 			continue;
 		table_of(o, table);
 		repair_key(r, o->file, key);
-		log_info("repair", "whole key=%s", key);
+		log_debug("repair", "whole key=%s", key);
 	}
 }
 

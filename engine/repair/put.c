@@ -32,7 +32,7 @@ void repair_tell(struct repair *r, const char *key, bool missing, enum repair_ou
 
 	r->result->n[outcome]++;
 	if (outcome == REPAIR_DONE)
-		log_info("repair", "put back key=%s from=%s", key, from);
+		log_debug("repair", "put back key=%s from=%s", key, from);
 	if (r->options->told)
 		r->options->told(r->options->ctx, &s);
 }

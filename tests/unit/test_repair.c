@@ -17,6 +17,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <nettle/sha2.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -569,6 +570,73 @@ static void test_aside(void **state)
 	assert_false(aside_name_parse("x.db.gz", &us));
 }
 
+/* ---- backups ---- */
+
+#define BACKUP "manual/x_20240115_143000.db.gz"
+#define MANIFEST "manual/manifest_20240115_143000.json"
+
+static void put_backup(struct store *s)
+{
+	static const char manifest[] =
+	        "{\"backup_file\": \"/somewhere/x_20240115_143000.db.gz\", \"sha256\": "
+	        "\"0000000000000000000000000000000000000000000000000000000000000000\"}";
+	static const char bytes[] = "as good as a backup";
+	struct sha256_ctx sha;
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	char text[sizeof(manifest)];
+
+	memcpy(text, manifest, sizeof(manifest));
+	sha256_init(&sha);
+	sha256_update(&sha, sizeof(bytes), (const uint8_t *)bytes);
+	sha256_digest(&sha, sizeof(digest), digest);
+	for (size_t i = 0; i < sizeof(digest); i++) {
+		char hex[3];
+		snprintf(hex, sizeof(hex), "%02x", digest[i]);
+		memcpy(strstr(text, "sha256") + 10 + 2 * i, hex, 2);
+	}
+	put(s, BACKUP, bytes, sizeof(bytes));
+	put(s, MANIFEST, text, strlen(text));
+}
+
+static void test_backups(void **state)
+{
+	struct pair p = new_pair(test_seed() + 6);
+	struct files was;
+
+	put_backup(p.far);
+	put_backup(p.local);
+	save(p.local, &was);
+	const char *const keys[] = {BACKUP, MANIFEST};
+	for (unsigned i = 0; i < 2 * N_HARMS; i++) {
+		struct repair_place from = {p.far, URL};
+		struct tally t = {.failed = ""};
+		struct repair_options o = {.target = {p.local, p.root},
+		                           .others = &from,
+		                           .n_others = 1,
+		                           .told = told,
+		                           .ctx = &t};
+		struct err err = ERR_INIT;
+		struct files now;
+		const char *key = keys[i % 2];
+		struct file f = *find(&was, key);
+		if (i / 2 == FLIPPED && i % 2) /* so that it is none any more */
+			put(p.local, key, "{]", 2);
+		else
+			harm(&p, p.local, &f, (enum harm)(i / 2));
+		synth_must(repair_backups(&o, &t.result, &err), &err, "backups");
+		if (t.failed[0] || t.result.n[REPAIR_DONE] != 1)
+			synth_die("%s %s: %s", harms[i / 2], key, t.failed);
+		save(p.local, &now);
+		const struct file *g = find(&now, key);
+		assert_true(g && g->len == f.len && memcmp(g->bytes, f.bytes, f.len) == 0);
+		assert_int_equal(now.n, was.n + (i / 2 != REMOVED)); /* moved aside */
+		release(&now);
+		restore(&was);
+	}
+	release(&was);
+	free_pair(&p);
+}
+
 /* What was moved aside is kept for a while. */
 static void test_cleanup(void **state)
 {
@@ -603,6 +671,7 @@ int main(void)
 	        cmocka_unit_test(test_another_database),
 	        cmocka_unit_test(test_aside),
 	        cmocka_unit_test(test_cleanup),
+	        cmocka_unit_test(test_backups),
 	};
 
 	log_set_level(LOG_ERROR);

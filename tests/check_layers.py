@@ -20,7 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # One rank may hold several modules: these do not see each other.
 ENGINE = [["base"], ["sqlite"], ["gz"], ["archive"], ["store"], ["capture"], ["view"], ["query"],
-          ["restore"], ["compact"], ["retain"], ["copy"], ["verify"], ["ship"], ["backup"], ["repair"], ["schedule"],
+          ["restore"], ["compact"], ["retain"], ["verify"], ["ship"], ["backup"], ["copy"], ["repair"], ["schedule"],
           ["monitor"], ["config"], ["daemon"], ["observe"]]
 RANK = {module: i for i, row in enumerate(ENGINE) for module in row}
 TOPS = {"engine": {"engine"}, "fs": {"fs", "engine"}, "tools": {"tools", "fs", "engine"},

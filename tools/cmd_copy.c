@@ -8,16 +8,6 @@
 
 enum { OPT_DB = OPT_FIRST_OWN };
 
-static int is_directory(const char *archive, struct err *err)
-{
-	if (strstr(archive, "://"))
-		return err_set(err, ERR_USAGE, 0,
-		               "copy: '%.100s' is no directory (TO is a directory; asof replicate "
-		               "sends to %.100s)",
-		               archive, archive);
-	return 0;
-}
-
 static int say(const struct copy_options *o, const struct copy_result *r, bool json,
                struct err *err)
 {
@@ -42,7 +32,7 @@ static int run_copy(struct cli *c, struct err *err)
 {
 	struct copy_options o = {0};
 	struct copy_result res;
-	struct store_options from_store;
+	struct store_options from_store, to_store;
 	const struct config *config;
 	struct progress progress;
 	bool json = false;
@@ -56,15 +46,16 @@ static int run_copy(struct cli *c, struct err *err)
 	}
 	if (id < 0)
 		return id;
-	if ((rc = cli_check_args(c, 2, 2, "ARCHIVE ARCHIVE", err)) ||
-	    (rc = is_directory(c->args[1], err)))
+	if ((rc = cli_check_args(c, 2, 2, "ARCHIVE ARCHIVE", err)))
 		return rc;
 	o.from = c->args[0];
-	if (store_is_url(o.from) && (rc = cli_config(c, &config, err)))
+	o.to = c->args[1];
+	if ((store_is_url(o.from) || store_is_url(o.to)) && (rc = cli_config(c, &config, err)))
 		return rc;
 	cli_store_options(c, o.from, &from_store);
+	cli_store_options(c, o.to, &to_store);
 	o.from_store = &from_store;
-	o.to = c->args[1];
+	o.to_store = &to_store;
 	progress_begin(&progress);
 	progress_what(&progress, "copying");
 	o.progress = progress_tell;
@@ -89,7 +80,7 @@ const struct cli_command cmd_copy = {
         .usage = "FROM TO [--db DB]",
         .summary = "Brings one archive up to another: histories, marks and backups.",
         .details =
-                "FROM and TO are archives, FROM perhaps a URL; both may be in use, but TO is\n"
+                "FROM and TO are archives, one perhaps a URL; both may be in use, but TO is\n"
                 "not written to by a replicator.  What TO has already is not copied again,\n"
                 "nothing that TO keeps is deleted, and every byte that was copied is verified.\n",
         .example = "asof copy /backups /mnt/usb/backups",

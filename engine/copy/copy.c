@@ -141,16 +141,48 @@ static int copy_to_folder(struct copying *c, struct err *err)
 	return rc;
 }
 
+/* Whether it goes to a store; *ret: opened.  A folder that is encrypted is one, too. */
+static int open_to(const struct copy_options *o, struct store **ret, struct err *err)
+{
+	cleanup_store struct store *to = NULL;
+
+	*ret = o->to_open;
+	if (o->to_open ||
+	    (!store_is_url(o->to) && !strstr(o->to, "://") && access(o->to, F_OK) < 0))
+		return 0;
+	int rc = store_open(o->to, o->to_store, &to, err);
+	if (rc == 0 && to->dir_fd < 0)
+		*ret = take_ptr(to);
+	return rc;
+}
+
+static int copy_opened(struct copying *c, struct store *to, struct err *err)
+{
+	const struct copy_options *o = c->options;
+
+	if (strcmp(o->from, o->to) == 0 || (!to && same_folder(o->from, o->to)))
+		return err_set(err, ERR_USAGE, 0, "'%s' and '%s' are one archive", o->from, o->to);
+	if (to && archive_store(c->from)->dir_fd < 0)
+		return err_set(err, ERR_USAGE, 0,
+		               "'%.200s' and '%.200s' are both far away (copy to a directory, and "
+		               "from there)",
+		               o->from, o->to);
+	return to ? copy_to_store(c, to, err) : copy_to_folder(c, err);
+}
+
 int copy_archive(const struct copy_options *o, struct copy_result *ret, struct err *err)
 {
 	struct copying c = {.options = o, .result = ret};
+	cleanup_store struct store *to = NULL;
 
 	*ret = (struct copy_result){0};
-	int rc = open_from(o, &c.from, err);
-	if (rc == 0 && (strcmp(o->from, o->to) == 0 || same_folder(o->from, o->to)))
-		rc = err_set(err, ERR_USAGE, 0, "'%s' and '%s' are one archive", o->from, o->to);
+	int rc = open_to(o, &to, err);
+	if (rc < 0)
+		store_free(o->from_open);
+	else
+		rc = open_from(o, &c.from, err);
 	if (rc == 0)
-		rc = copy_to_folder(&c, err);
+		rc = copy_opened(&c, to, err);
 	archive_free(c.from);
 	if (rc == 0 && ret->damaged > 0)
 		rc = err_set(err, ERR_DAMAGED, 0, "%s (the rest was copied)", ret->damage);

@@ -17,6 +17,9 @@
  *      points that are left.
  *  (5) A run that was ended anywhere left a history that is right, as of some moment; the next
  *      goes on where it was.
+ *  (6) A store gets what a replicator would send there, by the same rules (ship/ship.h,
+ *      backup/send.h): this archive becomes its writer; where another is, it is REFUSED.  What is
+ *      captured meanwhile is left to the next run.
  */
 #ifndef ASOF_COPY_COPY_H
 #define ASOF_COPY_COPY_H
@@ -32,11 +35,13 @@ struct store;
 struct store_options;
 
 struct copy_options {
-	const char *from;                       /* an archive: a directory, or the URL of a store */
-	const char *to;                         /* a directory; it is made if it is not there */
+	const char *from; /* an archive: a directory, or the URL of a store */
+	const char *to;   /* likewise; a directory is made if it is not there */
 	const struct store_options *from_store; /* for a URL; may be NULL */
-	struct store *from_open; /* `from`, opened, or NULL; becomes the copy's, whatever happens */
-	const char *db;          /* NULL: all, and the backups */
+	const struct store_options *to_store;
+	/* Either, opened, or NULL; becomes the copy's, whatever happens. */
+	struct store *from_open, *to_open;
+	const char *db;           /* NULL: all, and the backups */
 	const _Atomic bool *stop; /* may be NULL; CANCELLED once it is true */
 	/* Now and then; may be NULL.  False: stop. */
 	bool (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);

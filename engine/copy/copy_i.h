@@ -58,6 +58,10 @@ bool copy_holds_all(const struct copy_there *t, const struct history_object *o);
  * given once; NULL: none is left. */
 const struct object_name *copy_next_straddled(struct copy_there *t, const struct history_object *o);
 
+/* ---- send.c ---- */
+/* Of a directory what `to` lacks. */
+int copy_to_store(struct copying *c, struct store *to, struct err *err) MUST_USE;
+
 /* ---- database.c ---- */
 int copy_database(struct copying *c, struct history *h, const char *name, struct err *err) MUST_USE;
 int copy_stopped(const struct copying *c, struct err *err);

@@ -78,6 +78,14 @@ static int progress_pread(struct source *s, void *buf, size_t len, uint64_t offs
 	struct progress *p = (struct progress *)s;
 
 	tell_progress(p);
+	const struct ship_options *o = &p->shipper->options;
+	bool stopped = false;
+	if (o->progress && !atomic_flag_test_and_set(&p->shipper->telling)) {
+		stopped = !o->progress(o->ctx, offset);
+		atomic_flag_clear(&p->shipper->telling);
+	}
+	if (stopped)
+		return err_set(err, ERR_CANCELLED, 0, "stopped");
 	return p->from->pread(p->from, buf, len, offset, err);
 }
 

@@ -27,7 +27,7 @@ int shipper_new(const struct ship_options *o, struct shipper **ret, struct err *
 	s->options = *o;
 	if (!s->options.claim_wait_us)
 		s->options.claim_wait_us = SHIP_CLAIM_WAIT_US;
-	s->dir_fd = -1;
+	s->dir_fd = s->turn_fd = -1;
 	s->root = strdup(o->archive);
 	s->name = strdup(o->name);
 	s->url = strdup(o->url);
@@ -50,6 +50,8 @@ int shipper_new(const struct ship_options *o, struct shipper **ret, struct err *
 
 static void close_history(struct shipper *s)
 {
+	if (s->turn_fd >= 0)
+		close(take_fd(&s->turn_fd));
 	free(take_ptr(s->objects));
 	s->n_objects = 0;
 	if (s->history)
@@ -280,7 +282,8 @@ static int ship_new(struct shipper *s, bool *ret_did, struct err *err)
 
 	*ret_did = false;
 	ship_status_get(s, &st);
-	if (s->next_txid > st.tip_txid)
+	uint64_t until = s->options.until_txid;
+	if (s->next_txid > st.tip_txid || (until && s->next_txid > until))
 		return 0;
 	for (int tries = 0;; tries++) {
 		const struct history_object *o = holder_of(s, s->next_txid);
@@ -365,7 +368,7 @@ static int step(struct shipper *s, bool *ret_more, struct err *err)
 	rc = ship_look(s, err);
 	if (rc == 0 && ship_first(s) == 0)
 		return 0;
-	if (rc == 0 && !s->known && is_complete(s))
+	if (rc == 0 && !s->known && !s->options.look && is_complete(s))
 		return 0;
 	if (rc == 0 && !s->known)
 		rc = ship_begin(s, err);
@@ -419,7 +422,10 @@ int shipper_step(struct shipper *s, bool *ret_more, struct err *err)
 	*ret_more = false;
 	if (s->status.fenced)
 		return err_set(err, ERR_REFUSED, 0, "%s", s->status.trouble);
-	int rc = step(s, ret_more, &why);
+	int rc = ship_take_turn(s, err);
+	if (rc < 0)
+		return rc;
+	rc = step(s, ret_more, &why);
 	/* A claim that has to stand for a while: the next step goes on. */
 	if (rc < 0 && why.kind == ERR_BUSY && s->claim_due_us) {
 		*ret_more = true;

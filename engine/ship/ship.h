@@ -37,6 +37,9 @@
  *      a fifth of that allows, the newest first.  A joined segment is not sent where its parts are.
  *  (8) Damage in the archive is not spread: objects are read in full before they are sent.
  *
+ *  (9) Of the shippers of one archive for one destination, in whichever processes, one works at a
+ *      time, from a step to its rest: BUSY.
+ *
  * A shipper is used by one thread at a time, but ship_status_get().
  */
 #ifndef ASOF_SHIP_SHIP_H
@@ -62,6 +65,12 @@ struct ship_options {
 	int64_t grace_us;         /* of covered level 0; 0: the default */
 	int64_t claim_wait_us;    /* see (2); 0: the default */
 	const _Atomic bool *stop; /* may be NULL; CANCELLED once it is true */
+	/* ---- of who sends once, and not as it grows ---- */
+	uint64_t until_txid; /* nothing new behind it is begun with; 0: no bound */
+	bool look;           /* at the store, whatever is known of it */
+	/* While bytes are sent; by one thread at a time; false: stop (CANCELLED).  May be NULL. */
+	bool (*progress)(void *ctx, uint64_t sent_bytes);
+	void *ctx;
 };
 
 struct shipper;

@@ -51,6 +51,7 @@ struct shipper {
 	struct ship_options options;
 	char *root, *name, *url;
 	int dir_fd;
+	int turn_fd; /* locked while it works: ship.h (9); else -1 */
 	char id[WRITER_ID_SIZE];
 
 	/* open while it works */
@@ -70,6 +71,7 @@ struct shipper {
 	uint32_t claiming;    /* the lineage whose note was written */
 	int64_t claim_due_us; /* monotonic: it is read back then; 0: none is waited for */
 	int64_t checked_us;   /* monotonic, of the writer's note */
+	atomic_flag telling;  /* its progress */
 	bool objects_due;     /* objects came or went since the last look */
 
 	pthread_mutex_t lock;
@@ -185,6 +187,8 @@ int ship_look(struct shipper *s, struct err *err) MUST_USE;
 
 /* ---- status.c ---- */
 int ship_status_write(struct shipper *s, struct err *err) MUST_USE;
+/* ship.h (9). */
+int ship_take_turn(struct shipper *s, struct err *err) MUST_USE;
 /* Takes the counters of a former process over. */
 void ship_status_recall(struct shipper *s);
 

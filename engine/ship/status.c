@@ -173,6 +173,29 @@ int ship_status_write(struct shipper *s, struct err *err)
 	return rc;
 }
 
+int ship_take_turn(struct shipper *s, struct err *err)
+{
+	cleanup_fd int fd = -1;
+	struct err why = ERR_INIT;
+	char name[32];
+
+	if (s->turn_fd >= 0)
+		return 0;
+	file_name(s->url, name);
+	int rc = file_open(s->dir_fd, name, O_RDWR | O_CREAT, 0600, &fd, err);
+	if (rc < 0)
+		return rc;
+	if (file_lock(fd, name, &why) < 0)
+		return why.kind == ERR_BUSY
+		               ? err_set(err, ERR_BUSY, 0,
+		                         "another asof sends '%s' to %s just now (asof run, asof "
+		                         "replicate and asof copy take turns)",
+		                         s->name, s->url)
+		               : err_copy(err, &why);
+	s->turn_fd = take_fd(&fd);
+	return 0;
+}
+
 void ship_status_recall(struct shipper *s)
 {
 	struct ship_status st;

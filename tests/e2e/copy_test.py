@@ -116,7 +116,8 @@ class Copy(harness.Case):
         self.assert_fails(asof("copy", self.archive, self.archive), 2, "one archive")
         self.assert_fails(asof("copy", self.archive), 2)
         self.assert_fails(asof("copy", self.path("none"), self.to), 3, "none")
-        self.assert_fails(asof("copy", self.archive, "s3://bucket/x"), 2, "s3://")
+        self.assert_fails(asof("copy", "s3://bucket/x", "s3://bucket/y"), 2, "both far away")
+        self.assert_fails(asof("copy", self.archive, "ftp://host/x"), 2, "no such kind")
         self.assert_fails(asof("copy", self.archive, self.to, "--db", "none.db"), 3, "none.db")
 
 

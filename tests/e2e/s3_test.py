@@ -72,6 +72,38 @@ class Bucket(harness.Case):
         self.assertIn("(usage)", run.stderr)
         self.assertIn("'x", run.stderr)
 
+    def test_copy(self):
+        """A live archive to an encrypted bucket, again, and back from there; another is refused."""
+        identity = self.path("identity")
+        self.assertEqual(asof("key", "generate", identity).returncode, 0)
+        env = {**self.env, "ASOF_KEY_FILE": identity}
+
+        def copy(*words):
+            run = asof("copy", "--json", *words, env=env, timeout=100)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            return json.loads(run.stdout)
+        self.db = self.open_db()
+        make_counter(self.db)
+        writer = self.replicate()
+        writer.wait_ready()
+        commit(self.db)
+        writer.wait_known()
+        run = asof("backup", "--db-path", self.db_path, "--archive", self.archive)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertGreater(copy(self.archive, self.url)["objects"], 3)
+        commit(self.db)
+        writer.wait_known()
+        again = copy(self.archive, self.url)
+        self.assertGreater(again["present"], 3)
+        self.assertEqual(writer.stop(), 0, writer.log())
+        back = self.path("back")
+        copy(self.url, back)
+        self.assertEqual(counter_of(self.restore("--latest", archive=back)), counter_of(self.db_path))
+        self.assertEqual(sorted(os.listdir(os.path.join(back, "manual"))),
+                         sorted(f for f in os.listdir(os.path.join(self.archive, "manual"))
+                                if not f.startswith(".")))
+        self.assert_fails(asof("copy", back, self.url, env=env, timeout=100), 1, "another asof")
+
     def proxy(self, plan, conditions="keep"):
         p = s3_faults.Proxy(server.port, plan, conditions)
         self.addCleanup(p.stop)

@@ -536,6 +536,133 @@ static void test_from_store_failing(void **state)
 	test_remove(root);
 }
 
+/* ---- to a store ---- */
+
+static int copy_to(const char *from, struct breaking *b, struct copy_result *ret, struct err *err)
+{
+	const struct copy_options o = {.from = from, .to = URL, .to_open = &b->base};
+
+	b->base.ops = &borrowed_ops;
+	return copy_archive(&o, ret, err);
+}
+
+static void must_copy_to(const char *from, struct store *store, struct copy_result *ret)
+{
+	struct breaking b = break_after(store, -1, false);
+	struct err err = ERR_INIT;
+
+	synth_must(copy_to(from, &b, ret, &err), &err, "copy to a store");
+}
+
+/* There and back, as it grows and is joined: every transaction is what it was. */
+static void test_to_store(void **state)
+{
+	uint64_t seed = test_seed();
+
+	for (unsigned i = 0; i < test_rounds(20); i++) {
+		cleanup_free char *root = test_folder(), *back = test_folder();
+		struct copy_result res;
+		struct synth *s = make(root, seed + 500 + i);
+		struct store *store;
+		struct err err = ERR_INIT;
+
+		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + 500 + i));
+		synth_must(store_open_memory(&store, &err), &err, "store");
+		synth_random_history(s, 10 + (unsigned)rng_below(&s->rng, 40));
+		for (unsigned k = 0; k < 4; k++) {
+			must_copy_to(root, store, &res);
+			assert_int_equal(check_held(s, store, WHOLE), newest(s));
+			/* A later run may find room for an object that can be made anew, too. */
+			for (unsigned n = 0; res.objects > 0; n++) {
+				assert_true(n < 5);
+				must_copy_to(root, store, &res);
+			}
+			assert_int_equal(res.bytes, 0);
+			must_copy_from(store, back, &res);
+			compare(s, root, back);
+			grow_on(s);
+			if (rng_chance(&s->rng, 30))
+				upkeep(s);
+			forget_objects(s);
+		}
+		store_free(store);
+		synth_free(s);
+		test_remove(root);
+		test_remove(back);
+	}
+}
+
+/* Each request fails once, before it took effect or after; the next run completes it, whether this
+ * machine remembers the first or not. */
+static void test_to_store_failing(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct synth *s = make(root, test_seed() + 600);
+	struct err err = ERR_INIT;
+	int rc = -1;
+
+	synth_random_history(s, 30);
+	for (long at = 0; rc < 0; at++) {
+		struct copy_result res;
+		struct store *store;
+		forget(root); /* what another store had */
+		synth_must(store_open_memory(&store, &err), &err, "store");
+		struct breaking b = break_after(store, at / 2, at % 2);
+		rc = copy_to(root, &b, &res, &err);
+		assert_true(rc == 0 || err.kind == ERR_UNAVAILABLE);
+		check_held(s, store, PARTLY);
+		if (at % 3)
+			forget(root);
+		must_copy_to(root, store, &res);
+		assert_int_equal(check_held(s, store, WHOLE), newest(s));
+		store_free(store);
+	}
+	synth_free(s);
+	test_remove(root);
+}
+
+/* Another archive's place, another writer's, and one that is being sent to just now. */
+static void test_to_store_refused(void **state)
+{
+	cleanup_free char *root = test_folder(), *other = test_folder(), *twin = NULL, *path = NULL;
+	struct synth *s = make(root, 1), *second = make(other, 2);
+	const struct source_note note = {.id = 99, .path = "/srv/other"};
+	struct copy_result res;
+	struct store *store;
+	struct err err = ERR_INIT;
+	int64_t us;
+	bool more;
+
+	synth_must(store_open_memory(&store, &err), &err, "store");
+	synth_random_history(s, 20);
+	synth_random_history(second, 20);
+	assert_true(asprintf(&path, "%s/local/x.db", other) > 0);
+	cleanup_fd int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	synth_must(source_note_put(dir, &note, &err), &err, "note");
+	must_copy_to(root, store, &res);
+	twin = copy_of(root);
+	struct breaking b = break_after(store, -1, false);
+	const char *const roots[] = {other, twin};
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(copy_to(roots[i], &b, &res, &err), -ERR_REFUSED);
+		assert_non_null(strstr(err.msg, "written by another asof"));
+	}
+	assert_int_equal(b.puts, 0);
+	struct shipper *sh = open_shipper(root, store, 1);
+	synth_must(shipper_step(sh, &more, &err), &err, "step");
+	assert_int_equal(copy_to(root, &b, &res, &err), -ERR_BUSY);
+	shipper_rest(sh, &us);
+	must_copy_to(root, store, &res);
+	shipper_free(sh);
+	assert_int_equal(check_held(s, store, WHOLE), newest(s));
+	store_free(store);
+	synth_free(s);
+	synth_free(second);
+	test_remove(root);
+	test_remove(other);
+	test_remove(twin);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -548,6 +675,9 @@ int main(void)
 	        cmocka_unit_test(test_from_store),
 	        cmocka_unit_test(test_from_store_ending),
 	        cmocka_unit_test(test_from_store_failing),
+	        cmocka_unit_test(test_to_store),
+	        cmocka_unit_test(test_to_store_failing),
+	        cmocka_unit_test(test_to_store_refused),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

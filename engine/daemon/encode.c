@@ -240,17 +240,22 @@ static int apply_overlay(struct recorder *r, struct err *err)
 	return 0;
 }
 
-/*
- * A view looks into every segment behind its base that was not coalesced yet.  Where sealing does
- * not keep up, segments that were asked to be short grow on to the usual size instead: what one
- * knows to be behind gets no deeper.
- */
+uint64_t encode_segment_bytes(uint64_t asked_bytes, uint64_t unsealed, uint64_t content_bytes,
+                              int64_t age_us)
+{
+	if (asked_bytes < SEGMENT_BYTES_DEFAULT)
+		return unsealed < UNSEALED_SOFT_MAX ? asked_bytes : SEGMENT_BYTES_DEFAULT;
+	bool fast =
+	        age_us >= 0 && content_bytes / FAST_BYTES_PER_S > (uint64_t)age_us / US_PER_SECOND;
+	return asked_bytes == SEGMENT_BYTES_DEFAULT && fast ? SEGMENT_BYTES_FAST : asked_bytes;
+}
+
 static bool is_long_enough(const struct recorder *r)
 {
 	uint64_t bytes = grow_content_len(r->w);
 
-	return bytes >= r->segment_bytes &&
-	       (r->unsealed < UNSEALED_SOFT_MAX || bytes >= SEGMENT_BYTES_DEFAULT);
+	return bytes >= encode_segment_bytes(r->segment_bytes, r->unsealed, bytes,
+	                                     clock_now_us() - r->segment_began_us);
 }
 
 static void count_sync(struct recorder *r, int64_t took_us)

@@ -60,6 +60,8 @@ void overlay_clear(struct overlay *o);
 void overlay_release(struct overlay *o);
 
 #define SEGMENT_BYTES_DEFAULT (64u << 20)
+#define SEGMENT_BYTES_FAST (4 * SEGMENT_BYTES_DEFAULT)
+#define FAST_BYTES_PER_S ((uint64_t)16 << 20)
 #define UNSEALED_SOFT_MAX 4u
 
 /* A pass over the live file: the first snapshot, or the search for pages that differ. */
@@ -183,6 +185,17 @@ int encode_frame(struct recorder *r, uint32_t pgno, uint32_t n_truncate, const u
 /* Ends the group: record, fsync, table, head. */
 int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
 /* The next frame begins a new segment. */
+/*
+ * How long the growing segment may become; it has `content_bytes`, and began `age_us` ago.
+ *
+ * A view looks into every segment behind its base that was not coalesced yet.  Where sealing does
+ * not keep up, segments that were asked to be short grow on to the usual size instead: what one
+ * knows to be behind gets no deeper.  And those of the usual size grow on to SEGMENT_BYTES_FAST
+ * while commits fill them faster than FAST_BYTES_PER_S: beside a writer that goes flat out, sealing
+ * costs it an eighth of its throughput, so it waits, and few segments may wait (keeper.c).
+ */
+uint64_t encode_segment_bytes(uint64_t asked_bytes, uint64_t unsealed, uint64_t content_bytes,
+                              int64_t age_us);
 void encode_cut(struct recorder *r);
 /* Cuts a segment that has grown for an hour, so that quiet databases are sealed, too. */
 void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty);

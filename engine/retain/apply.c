@@ -11,9 +11,8 @@
 #include "engine/archive/upkeep.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
-#include "engine/compact/make.h"
 #include "engine/retain/check.h"
-#include "engine/retain/plan.h"
+#include "engine/retain/retain_i.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -27,33 +26,6 @@
 #define LEVEL 6
 #define LOCK_WAIT_US (30 * US_PER_SECOND)
 #define ROUNDS_MAX 50u /* of making and planning again */
-
-struct retainer {
-	struct archive *archive;
-	struct history *history;
-	char *root, *name;
-	int dir_fd, segment_fd, coalesced_fd, snapshot_fd;
-};
-
-/* What a pass works on. */
-struct pass {
-	struct retainer *r;
-	const struct retain_policy *policy;
-	int64_t now_us, grace_us;
-	bool dry;
-	const _Atomic bool *stop;
-	FILE *log;
-	struct retain_result *result;
-
-	struct history_object *objects;
-	bool *roots;
-	size_t n;
-	struct mark *marks;
-	size_t n_marks;
-	struct thinned_note thinned;
-	struct expiring_note expiring;
-	struct retain_plan plan;
-};
 
 /* ---- opening ---- */
 
@@ -93,6 +65,10 @@ void retainer_free(struct retainer *r)
 {
 	if (!r)
 		return;
+	far_forget(r);
+	if (r->near_history)
+		history_put(r->near_history);
+	archive_free(r->near);
 	if (r->history)
 		history_put(r->history);
 	archive_free(r->archive);
@@ -147,8 +123,18 @@ static int look(struct pass *p, struct err *err)
 	int rc = history_objects(r->history, &p->objects, &p->n, err);
 	if (rc == 0)
 		rc = history_marks(r->history, &p->marks, &p->n_marks, err);
+	if (rc == 0 && r->is_far)
+		rc = far_check_broken(p, err);
+	if (rc == 0 && r->is_far)
+		rc = far_add_marks(p, err);
+	if (rc == 0 && r->is_far)
+		rc = far_fetch_note(r, "thinned", err);
+	if (rc == 0 && r->is_far)
+		rc = far_fetch_note(r, "expiring", err);
 	if (rc < 0)
 		return rc;
+	if (r->is_far)
+		far_hold_level0(p);
 	if (thinned_note_get(r->dir_fd, &p->thinned, &why) < 0 && why.kind != ERR_NOT_FOUND)
 		return err_copy(err, &why);
 	why = (struct err)ERR_INIT;
@@ -182,7 +168,7 @@ static int find_at(void *ctx, uint64_t txid, struct retain_point *ret, struct er
 	return rc;
 }
 
-static int make_plan(struct pass *p, struct err *err)
+int retain_replan(struct pass *p, struct err *err)
 {
 	const struct retain_input in = {
 	        .objects = p->objects,
@@ -202,15 +188,14 @@ static int make_plan(struct pass *p, struct err *err)
 	return retain_plan(&in, &p->plan, err);
 }
 
-static const char *folder_of(const struct history_object *o)
+const char *retain_folder_of(const struct history_object *o)
 {
 	return o->type == HISTORY_SNAPSHOT    ? "snapshot"
 	       : o->type == HISTORY_COALESCED ? "coalesced"
 	                                      : "segment";
 }
 
-static void say(struct pass *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void say(struct pass *p, const char *fmt, ...)
+void retain_say(struct pass *p, const char *fmt, ...)
 {
 	char text[600];
 	va_list args;
@@ -226,7 +211,7 @@ static void say(struct pass *p, const char *fmt, ...)
 /* ---- making ---- */
 
 /* The time of commit after_txid + 1, as far as it is known. */
-static int64_t first_time(const struct pass *p, uint64_t after_txid)
+static int64_t first_time(const struct pass *p, struct history *h, uint64_t after_txid)
 {
 	struct commit c;
 	struct moment m;
@@ -235,9 +220,9 @@ static int64_t first_time(const struct pass *p, uint64_t after_txid)
 		if (p->objects[i].type == HISTORY_COALESCED &&
 		    p->objects[i].first_txid == after_txid + 1)
 			return p->objects[i].first_us;
-	if (history_commit(p->r->history, after_txid + 1, &c, NULL) == 0)
+	if (history_commit(h, after_txid + 1, &c, NULL) == 0)
 		return c.time_us;
-	return history_tx(p->r->history, after_txid, &m, NULL) == 0 ? m.time_us : 0;
+	return history_tx(h, after_txid, &m, NULL) == 0 ? m.time_us : 0;
 }
 
 /* The state before is not that which the object goes on from: a copy of the whole lies between. */
@@ -250,27 +235,35 @@ static bool spans_root(const struct pass *p, const struct retain_job *job)
 	return false;
 }
 
-static int make_object(struct pass *p, const struct retain_job *job, uint64_t *ret_bytes,
-                       struct err *err)
+static int make_object(struct pass *p, struct history *h, const struct retain_job *job,
+                       uint64_t *ret_bytes, struct err *err)
 {
 	struct retainer *r = p->r;
-	struct make_options o = {r->history, r->coalesced_fd, LEVEL, p->stop};
+	struct make_options o = {h, r->coalesced_fd, LEVEL, p->stop};
 	struct object_name name;
 	char file[OBJECT_NAME_MAX];
 
-	int rc =
-	        make_coalesced(&o, job->after_txid, job->until_txid, first_time(p, job->after_txid),
-	                       job->type == RETAIN_COALESCE, &name, ret_bytes, err);
+	int rc = make_coalesced(&o, job->after_txid, job->until_txid,
+	                        first_time(p, h, job->after_txid), job->type == RETAIN_COALESCE,
+	                        &name, ret_bytes, err);
 	if (rc < 0)
 		return rc;
 	name.type = OBJECT_SEALED; /* as names of the folder `coalesced` look */
 	object_name_format(&name, file);
 	if (job->type == RETAIN_COALESCE && job->after_txid > 0 && !spans_root(p, job))
-		rc = check_coalesced(r->history, r->coalesced_fd, file, job->after_txid, p->stop,
-		                     err);
+		rc = check_coalesced(h, r->coalesced_fd, file, job->after_txid, p->stop, err);
 	if (err_kind_of(rc) == ERR_DAMAGED) /* not to be read by anyone */
 		unlinkat(r->coalesced_fd, file, 0);
 	return rc;
+}
+
+int retain_make(struct pass *p, struct history *h, const struct retain_job *job,
+                uint64_t *ret_bytes, struct err *err)
+{
+	struct make_options o = {h, p->r->snapshot_fd, LEVEL, p->stop};
+
+	return job->type == RETAIN_BASE ? make_base(&o, job->until_txid, ret_bytes, err)
+	                                : make_object(p, h, job, ret_bytes, err);
 }
 
 static void say_job(struct pass *p, const struct retain_job *job, uint64_t bytes)
@@ -280,21 +273,21 @@ static void say_job(struct pass *p, const struct retain_job *job, uint64_t bytes
 	if (!p->dry)
 		snprintf(size, sizeof(size), ", %" PRIu64 " bytes", bytes);
 	if (job->type == RETAIN_BASE)
-		say(p, "base at transaction %" PRIu64 "%s: %s", job->until_txid, size, job->reason);
+		retain_say(p, "base at transaction %" PRIu64 "%s: %s", job->until_txid, size,
+		           job->reason);
 	else
-		say(p, "coalesce transactions %" PRIu64 " to %" PRIu64 "%s: %s",
-		    job->after_txid + 1, job->until_txid, size, job->reason);
+		retain_say(p, "coalesce transactions %" PRIu64 " to %" PRIu64 "%s: %s",
+		           job->after_txid + 1, job->until_txid, size, job->reason);
 }
 
 static int do_job(struct pass *p, const struct retain_job *job, struct err *err)
 {
-	struct make_options o = {p->r->history, p->r->snapshot_fd, LEVEL, p->stop};
 	uint64_t bytes = 0;
 	int rc = 0;
 
 	if (!p->dry)
-		rc = job->type == RETAIN_BASE ? make_base(&o, job->until_txid, &bytes, err)
-		                              : make_object(p, job, &bytes, err);
+		rc = p->r->is_far ? far_do_job(p, job, &bytes, err)
+		                  : retain_make(p, p->r->history, job, &bytes, err);
 	if (rc < 0)
 		return rc;
 	p->result->bases += job->type == RETAIN_BASE;
@@ -313,7 +306,7 @@ static int make_all(struct pass *p, struct err *err)
 	for (unsigned round = 0; rc == 0; round++) {
 		rc = look(p, err);
 		if (rc == 0)
-			rc = make_plan(p, err);
+			rc = retain_replan(p, err);
 		if (rc < 0 || p->plan.n_jobs == 0)
 			return rc;
 		if (round == ROUNDS_MAX)
@@ -370,13 +363,18 @@ static int tell(struct pass *p, struct err *err)
 
 	if (plan->fine_txid == 0 || same_points(p))
 		return 0;
-	say(p, "keep %zu moments up to transaction %" PRIu64 ", and every one behind it",
-	    plan->n_points, plan->fine_txid);
+	retain_say(p, "keep %zu moments up to transaction %" PRIu64 ", and every one behind it",
+	           plan->n_points, plan->fine_txid);
 	if (p->dry)
 		return 0;
+	int rc = p->r->is_far ? far_check_broken(p, err) : 0;
+	if (rc == 0 && p->r->is_far)
+		rc = far_check_marks(p, err);
+	if (rc < 0)
+		return rc;
 	n.points = calloc(plan->n_points + 1, sizeof(*n.points));
 	n.roots = calloc(p->n + 1, sizeof(*n.roots));
-	int rc = n.points && n.roots ? 0 : err_set(err, ERR_NOMEM, 0, "no memory for a note");
+	rc = n.points && n.roots ? 0 : err_set(err, ERR_NOMEM, 0, "no memory for a note");
 	for (size_t i = 0; i < plan->n_points && rc == 0; i++) {
 		const struct retain_point *at = &plan->points[i];
 		n.points[n.n_points++] =
@@ -396,6 +394,8 @@ static int tell(struct pass *p, struct err *err)
 	}
 	if (rc == 0)
 		rc = thinned_note_put(p->r->dir_fd, &n, err);
+	if (rc == 0 && p->r->is_far)
+		rc = far_put_note(p->r, "thinned", err);
 	thinned_note_release(&n);
 	history_relist(p->r->history);
 	return rc;
@@ -426,7 +426,7 @@ static int expire(struct pass *p, bool *due, struct err *err)
 		char when[TIME_STR_MAX];
 		if (!p->plan.expire[i])
 			continue;
-		snprintf(e->file, sizeof(e->file), "%s/%.190s", folder_of(o), o->file);
+		snprintf(e->file, sizeof(e->file), "%s/%.190s", retain_folder_of(o), o->file);
 		e->since_us = since(p, e->file);
 		if (e->since_us == INT64_MIN || e->since_us > p->now_us) {
 			e->since_us = p->now_us;
@@ -435,8 +435,10 @@ static int expire(struct pass *p, bool *due, struct err *err)
 		due[i] = p->now_us - e->since_us >= p->grace_us;
 		if (!due[i]) {
 			time_format(e->since_us + p->grace_us, when);
-			say(p, "expires %s: needed by no moment that is kept, to be deleted at %s",
-			    e->file, when);
+			retain_say(
+			        p,
+			        "expires %s: needed by no moment that is kept, to be deleted at %s",
+			        e->file, when);
 			p->result->expiring++;
 			p->result->expiring_bytes += o->bytes;
 		}
@@ -445,6 +447,8 @@ static int expire(struct pass *p, bool *due, struct err *err)
 	changed = changed || n.n != p->expiring.n;
 	if (changed && !p->dry)
 		rc = expiring_note_put(p->r->dir_fd, &n, err);
+	if (rc == 0 && changed && !p->dry && p->r->is_far)
+		rc = far_put_note(p->r, "expiring", err);
 	expiring_note_release(&n);
 	return rc;
 }
@@ -458,13 +462,14 @@ static int delete_one(struct pass *p, const struct history_object *o, struct err
 	struct object_name n;
 	char table[OBJECT_NAME_MAX];
 
-	say(p, "delete %s/%s: needed by no moment that is kept", folder_of(o), o->file);
+	retain_say(p, "delete %s/%s: needed by no moment that is kept", retain_folder_of(o),
+	           o->file);
 	p->result->deleted++;
 	p->result->deleted_bytes += o->bytes;
 	if (p->dry)
 		return 0;
 	if (unlinkat(fd, o->file, 0) < 0 && errno != ENOENT)
-		return err_set(err, ERR_IO, errno, "remove '%s/%s'", folder_of(o), o->file);
+		return err_set(err, ERR_IO, errno, "remove '%s/%s'", retain_folder_of(o), o->file);
 	if (o->type == HISTORY_SEGMENT && object_name_parse(o->file, &n)) {
 		n.type = OBJECT_COMMITS;
 		object_name_format(&n, table);
@@ -476,20 +481,22 @@ static int delete_one(struct pass *p, const struct history_object *o, struct err
 /* Snapshots go first, and durably so: a reader takes the newest that is there for its base. */
 static int delete_due(struct pass *p, const bool *due, struct err *err)
 {
-	bool snapshots = false;
+	bool snapshots = false, *denied = &p->result->no_delete;
 	int rc = 0;
 
 	for (int turn = 0; turn < 2 && rc == 0; turn++) {
 		for (size_t i = 0; i < p->n && rc == 0; i++) {
 			bool snapshot = p->objects[i].type == HISTORY_SNAPSHOT;
-			if (!due[i] || snapshot != (turn == 0))
+			if (!due[i] || snapshot != (turn == 0) || *denied ||
+			    (p->r->is_far && far_is_behind(p, due, i)))
 				continue;
 			if (p->stop && *p->stop)
 				return err_set(err, ERR_CANCELLED, 0, "stopped");
-			rc = delete_one(p, &p->objects[i], err);
+			rc = p->r->is_far && !p->dry ? far_delete(p, &p->objects[i], denied, err)
+			                             : delete_one(p, &p->objects[i], err);
 			snapshots = snapshots || snapshot;
 		}
-		if (rc == 0 && turn == 0 && snapshots && !p->dry)
+		if (rc == 0 && turn == 0 && snapshots && !p->dry && !p->r->is_far)
 			rc = file_sync_dir(p->r->snapshot_fd, "snapshot", err);
 	}
 	history_relist(p->r->history);
@@ -659,7 +666,7 @@ static int run(struct pass *p, struct err *err)
 	if (rc == 0)
 		rc = run_pass(p, err);
 	if (rc == 0)
-		rc = make_room(p, err);
+		rc = p->r->is_far ? far_find_due(p, err) : make_room(p, err);
 	forget(p);
 	return rc;
 }
@@ -676,6 +683,7 @@ int retainer_run(struct retainer *r, const struct retain_policy *policy, int64_t
 	                 .log = log,
 	                 .result = ret};
 
+	/* (Of a destination it is scratch, beside the local history: one pass at a time.) */
 	int rc = upkeep_lock(r->dir_fd, r->name, LOCK_WAIT_US, &lock, err);
 	if (rc < 0)
 		return rc;
@@ -693,6 +701,8 @@ int retainer_preview(struct retainer *r, const struct retain_policy *policy, int
 	                 .dry = true,
 	                 .log = log,
 	                 .result = ret};
+	cleanup_fd int lock = -1;
 
-	return run(&p, err);
+	int rc = r->is_far ? upkeep_lock(r->dir_fd, r->name, LOCK_WAIT_US, &lock, err) : 0;
+	return rc < 0 ? rc : run(&p, err);
 }

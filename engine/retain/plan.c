@@ -135,6 +135,34 @@ static int only_whole_segments(struct planner *pl, int64_t step, struct retain_p
 	return 0;
 }
 
+/*
+ * A copy that was made while commits came needs all of them: it is thinned with what lies under it, or
+ * neither is.
+ */
+static int only_whole_copies(struct planner *pl, struct retain_point *u, struct err *err)
+{
+	const struct retain_input *in = pl->in;
+
+	for (size_t i = 0; i < in->n && u->txid > in->fine_txid; i++) {
+		const struct history_object *o = &in->objects[i];
+		uint64_t txid = o->first_txid;
+		if (o->type != HISTORY_SNAPSHOT || o->first_txid > u->txid ||
+		    o->last_txid <= u->txid)
+			continue;
+		*u = (struct retain_point){0};
+		while (--txid > in->fine_txid && u->txid == 0) {
+			struct err why = ERR_INIT;
+			if (in->at(in->ctx, txid, u, &why) == 0)
+				break;
+			*u = (struct retain_point){0};
+			if (why.kind != ERR_NOT_FOUND && why.kind != ERR_GAP)
+				return err_copy(err, &why);
+		}
+		i = SIZE_MAX; /* which another one may need: from the first again */
+	}
+	return 0;
+}
+
 /* The moment from which on every commit is kept: the last one before a boundary that the tiers
  * behind count by.  *ret_txid 0: every commit there is. */
 static int find_fine(struct planner *pl, struct retain_point *ret, struct err *err)
@@ -169,6 +197,8 @@ static int find_fine(struct planner *pl, struct retain_point *ret, struct err *e
 	}
 	if (u.txid > 0)
 		rc = only_whole_segments(pl, step, &u, err);
+	if (rc == 0)
+		rc = only_whole_copies(pl, &u, err);
 	if (rc == 0 && u.txid < in->fine_txid) /* what was thinned stays so */
 		rc = in->at(in->ctx, in->fine_txid, &u, err);
 	if (rc < 0)

@@ -25,6 +25,19 @@
  * Making comes before telling, telling before deleting, and each step is whole or has not
  * happened; so a crash anywhere leaves a history that is right, and the next pass goes on.
  * While a pass (or compaction) runs, the file `upkeep` is locked: a second one is BUSY.
+ *
+ * At a destination (retainer_new_far()) it is the same pass, over what the destination holds,
+ * by a policy of its own:
+ *
+ *  (4) What it asks to be made comes from the local archive where that still has those
+ *      transactions, as an object of that very name or by making it from them; else from what is
+ *      read at the destination.  Then it is put there, never in place of another.
+ *  (5) Segments of level 0 are left to who sends them, until a sealed one behind them is there.  Where
+ *      a sealed segment goes, the level 0 that it covers goes first; and segments go the oldest first,
+ *      none while one of level 0 lies before it: a reader takes each of these to reach up to the next.
+ *  (6) `may_write` is asked before every put and every deletion.  Max_bytes and min_free do not
+ *      count there.
+ *  (7) Where deletion is denied everything else is done; what has expired stays (`no_delete`).
  */
 #ifndef ASOF_RETAIN_RETAIN_H
 #define ASOF_RETAIN_RETAIN_H
@@ -75,6 +88,8 @@ struct retain_result {
 	uint64_t expiring, expiring_bytes; /* wait for their grace time */
 	uint64_t deleted, deleted_bytes;
 	uint64_t bytes;      /* of the history afterwards */
+	bool no_delete;      /* at a destination: deletion is denied */
+	int64_t due_us;      /* at a destination: without new transactions nothing changes before */
 	bool short_of_space; /* max_bytes or min_free was reached: the policy was shortened */
 	char shortened[RETAIN_POLICY_STR_MAX]; /* to this */
 };
@@ -84,6 +99,16 @@ struct retainer;
 int retainer_new(const char *root, const char *name, struct retainer **ret,
                  struct err *err) MUST_USE;
 void retainer_free(struct retainer *r);
+/* Where and how a history lies at a destination. */
+struct retain_far {
+	struct store *store;                          /* outlives the retainer */
+	const char *archive;                          /* the local one that has this history */
+	bool creates;                                 /* it has conditional writes */
+	int (*may_write)(void *ctx, struct err *err); /* REFUSED: another one writes there now */
+	void *ctx;
+};
+int retainer_new_far(const struct retain_far *far, const char *name, struct retainer **ret,
+                     struct err *err) MUST_USE;
 /*
  * One pass.  `stop` may become true at any time (CANCELLED).  `log` (may be NULL) gets a line
  * for each thing done, with its reason.  BUSY: somebody else has been at work in this history

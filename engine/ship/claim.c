@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define NOTE_MAX 4096
+#define THINNED_MAX ((size_t)64 << 20)
 #define CHECKS_IN_WAIT 4 /* the note is read at least so often in the time that a claim waits */
 #define WAIT_LOOK_US 50000
 
@@ -93,7 +94,7 @@ int ship_writer_text(struct shipper *s, uint32_t lineage, struct buf *ret, struc
 	return writer_note_format(&n, ret, err);
 }
 
-static int check_claim(struct shipper *s, uint32_t lineage, struct err *err)
+int ship_check_claim(struct shipper *s, uint32_t lineage, struct err *err)
 {
 	struct writer_note there;
 
@@ -125,7 +126,7 @@ static int put_claim(struct shipper *s, uint32_t lineage, struct err *err)
 	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);
 	rc = ship_put_bytes(s, file, b.data, b.len, STORE_CREATE, &why);
 	if (rc < 0 && why.kind == ERR_EXISTS)
-		return check_claim(s, lineage, err);
+		return ship_check_claim(s, lineage, err);
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
@@ -151,7 +152,7 @@ static int claim_by_waiting(struct shipper *s, uint32_t lineage, struct err *err
 		               s->name, s->url);
 	s->claim_due_us = 0; /* whatever comes of it, the next claim is another one */
 	int64_t now_us = clock_mono_us();
-	int rc = check_claim(s, lineage, err);
+	int rc = ship_check_claim(s, lineage, err);
 	if (rc == 0) {
 		s->checked_us = now_us;
 		hold(s, lineage);
@@ -369,13 +370,35 @@ uint64_t ship_first(const struct shipper *s)
 	return base < growing ? base : growing;
 }
 
+/* What retention left there. */
+static int read_thinned(struct shipper *s, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(THINNED_MAX + 1);
+	struct thinned_note n = {0};
+
+	if (!s->has.has_thinned)
+		return 0;
+	int rc = ship_get(s, "thinned", THINNED_MAX, &b, err);
+	if (rc == 0)
+		rc = buf_append(&b, "", 1, err);
+	if (rc == 0)
+		rc = thinned_note_parse((char *)b.data, b.len - 1, &n, err);
+	if (rc == 0)
+		s->has.thinned_txid = n.until_txid;
+	thinned_note_release(&n);
+	return rc;
+}
+
 int ship_begin(struct shipper *s, struct err *err)
 {
 	struct writer_note w;
 	struct ship_end end;
 
 	s->known = false;
+	s->seen_changes = ship_retained_changes(s);
 	int rc = contents_list(s, err);
+	if (rc == 0)
+		rc = read_thinned(s, err);
 	if (rc == 0 && s->has.writer_lineage)
 		rc = ship_read_writer(s, s->has.writer_lineage, &w, err);
 	if (rc == 0 && s->has.writer_lineage && strcmp(w.id, s->id) != 0)

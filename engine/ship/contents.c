@@ -203,6 +203,7 @@ static int take_entry(void *ctx, const struct store_entry *e, struct err *err)
 	const char *slash = strrchr(file, '/'), *base = slash ? slash + 1 : file;
 	uint32_t lineage;
 
+	l->s->has.has_thinned = l->s->has.has_thinned || strcmp(file, "thinned") == 0;
 	if (!slash && is_writer(base, &lineage)) {
 		if (lineage > l->s->has.writer_lineage)
 			l->s->has.writer_lineage = lineage;

@@ -12,6 +12,8 @@
 
 /* Of what can be made anew from level 0 and sealed segments: see ship.h (7). */
 #define DERIVED_PERCENT 10u
+/* What is larger goes up in parts, which few stores put only where nothing is. */
+#define CREATE_MAX_BYTES (UINT64_C(64) << 20)
 #define NOTE_MAX_BYTES ((size_t)64 << 20)
 
 /* ---- notes ---- */
@@ -136,19 +138,23 @@ static int check_whole(struct shipper *s, const struct history_object *o, struct
 	return err_copy(err, &check.first);
 }
 
-static int put_file(struct shipper *s, const char *file, uint64_t *ret_bytes, struct err *err)
+static int put_file(struct shipper *s, const char *file, bool derived, uint64_t *ret_bytes,
+                    struct err *err)
 {
 	cleanup_source struct source *src = NULL;
+	struct err why = ERR_INIT;
 
 	int rc = source_open_file(s->dir_fd, file, NULL, &src, err);
 	if (rc == 0)
 		rc = src->size(src, ret_bytes, err);
 	if (rc == 0 && contents_has(&s->has, file, *ret_bytes))
 		return 0;
+	/* Retention makes objects there as well, perhaps just now under this name: that stays. */
+	bool create = derived && s->status.creates && *ret_bytes <= CREATE_MAX_BYTES;
 	if (rc == 0)
-		rc = ship_put(s, file, src, *ret_bytes, 0, err);
-	if (rc < 0)
-		return rc;
+		rc = ship_put(s, file, src, *ret_bytes, create ? STORE_CREATE : 0, &why);
+	if (rc < 0 && why.kind != ERR_EXISTS)
+		return why.kind ? err_copy(err, &why) : rc;
 	pthread_mutex_lock(&s->lock);
 	s->status.object_bytes += *ret_bytes;
 	s->status.objects_put++;
@@ -200,10 +206,10 @@ int ship_object(struct shipper *s, const struct history_object *o, struct err *e
 		t.type = OBJECT_COMMITS;
 		object_name_format(&t, table);
 		snprintf(path, sizeof(path), "segment/%s", table);
-		rc = put_file(s, path, &bytes, err);
+		rc = put_file(s, path, false, &bytes, err);
 	}
 	if (rc == 0)
-		rc = put_file(s, file, &bytes, err);
+		rc = put_file(s, file, o->type != HISTORY_SEGMENT, &bytes, err);
 	return rc < 0 ? rc : take_in(s, o, &n, bytes, err);
 }
 
@@ -229,7 +235,11 @@ static bool is_due(const struct shipper *s, const struct history_object *o)
 {
 	char file[OBJECT_NAME_MAX + 16];
 
-	if (o->type == HISTORY_GROWING || o->last_txid >= s->next_txid)
+	if (o->type == HISTORY_GROWING || o->last_txid >= s->next_txid ||
+	    o->last_txid <= s->has.thinned_txid)
+		return false;
+	/* Nor a copy that needs something of it. */
+	if (o->type == HISTORY_SNAPSHOT && o->first_txid <= s->has.thinned_txid)
 		return false;
 	snprintf(file, sizeof(file), "%s/%s", history_object_folder(o), o->file);
 	if (contents_has(&s->has, file, o->bytes))

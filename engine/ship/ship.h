@@ -30,8 +30,8 @@
  *  (5) Memory: 8 bytes for each object at the store, a few buffers while it works; objects are
  *      streams.  Disk: one level 0 segment at a time, without a name, in TMPDIR.
  *  (6) Level 0 that a stored sealed segment covers is deleted when it has been covered for
- *      `grace_us`.  Nothing else is deleted, and nobody needs it deleted: where that is denied,
- *      it stays.
+ *      `grace_us`.  Nothing else is deleted but by ship_retain(), and nobody needs it deleted:
+ *      where that is denied, it stays.
  *  (7) What is sent is at most 2.2 times the compressed WAL: level 0 and sealed segments are each
  *      sent once; what can be made anew from them (coalesced objects, later bases) goes as far as
  *      a fifth of that allows, the newest first.  A joined segment is not sent where its parts are.
@@ -48,6 +48,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
 #include "engine/base/err.h"
+#include "engine/retain/retain.h"
 #include "engine/store/store.h"
 
 #include <stdatomic.h>
@@ -135,6 +136,37 @@ int ship_status_each(const char *archive, const char *name,
  */
 int ship_take_over(const struct ship_options *options, char ret_from[200],
                    struct err *err) MUST_USE;
+
+/* ---- retention at the destination ---- */
+
+/* How it went, of one destination of one database; counters are of all passes. */
+struct ship_retained {
+	int64_t at_us;                               /* of the last pass that came to its end */
+	int64_t due_us;                              /* without news nothing is to be done before */
+	uint64_t seen_txid, seen_marks, seen_policy; /* what that one was of: other ones are news */
+	uint64_t changes;                            /* passes that changed something */
+	uint64_t fine_txid, kept_points;
+	uint64_t expiring, expiring_bytes; /* waiting for their grace time */
+	uint64_t deleted, deleted_bytes, made, made_bytes;
+	uint64_t requests[STORE_N_VERBS];
+	uint64_t sent_bytes, received_bytes;
+	bool no_delete; /* deletion was denied */
+	char url[300];
+};
+
+/*
+ * A pass of retention over what lies there, by a policy of the destination's own: see
+ * retain/retain.h (4) to (7).  Beside a shipper that is at work, in another process, too; one pass
+ * at a time (BUSY).  Only who writes there does it (REFUSED: another one), and who took it over only
+ * when that was policy->grace_us ago: what the one before may still have under way is over by then.
+ * Where nothing came since the last pass and nothing is due, no request is made.
+ */
+int ship_retain(const struct ship_options *options, const struct retain_policy *policy,
+                int64_t now_us, bool dry, FILE *log, struct retain_result *ret,
+                struct err *err) MUST_USE;
+/* NOT_FOUND: it was never done. */
+int ship_retained_read(const char *archive, const char *name, const char *url,
+                       struct ship_retained *ret, struct err *err) MUST_USE;
 
 DEFINE_CLEANUP(struct shipper, shipper_free);
 #define cleanup_shipper CLEANUP(shipper_free_p)

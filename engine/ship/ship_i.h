@@ -45,6 +45,9 @@ struct contents {
 	uint64_t fine_bytes;    /* level 0 and sealed segments that were ever put, about */
 	uint64_t objects, bytes;
 	bool has_snapshot;
+	bool has_thinned;
+	uint64_t
+	        thinned_txid; /* up to here retention there let go what it liked: nothing of it is sent */
 };
 
 struct shipper {
@@ -60,7 +63,8 @@ struct shipper {
 	struct history_object *objects;
 	size_t n_objects;
 
-	bool known; /* contents and next_txid are */
+	bool known;            /* contents and next_txid are */
+	uint64_t seen_changes; /* of retention there, of then */
 	struct contents has;
 	uint64_t next_txid;    /* behind the prefix that is acknowledged; 0: nothing is there */
 	uint32_t lineage;      /* that we write at the store; 0: none claimed yet */
@@ -146,6 +150,8 @@ uint64_t ship_first(const struct shipper *s);
 int ship_begin(struct shipper *s, struct err *err) MUST_USE;
 /* That what is at the store ends as the archive goes on. */
 int ship_check_end(struct shipper *s, const struct ship_end *end, struct err *err) MUST_USE;
+/* The lineage is ours, or nobody's; else REFUSED. */
+int ship_check_claim(struct shipper *s, uint32_t lineage, struct err *err) MUST_USE;
 int ship_read_writer(struct shipper *s, uint32_t lineage, struct writer_note *ret,
                      struct err *err) MUST_USE;
 int ship_writer_text(struct shipper *s, uint32_t lineage, struct buf *ret,
@@ -184,6 +190,10 @@ int64_t ship_removal_due_us(const struct shipper *s);
 /* ---- ship.c ---- */
 int ship_open_history(struct shipper *s, struct err *err) MUST_USE;
 int ship_look(struct shipper *s, struct err *err) MUST_USE;
+
+/* ---- retain.c ---- */
+/* How often retention changed something there; 0: never. */
+uint64_t ship_retained_changes(const struct shipper *s);
 
 /* ---- status.c ---- */
 int ship_status_write(struct shipper *s, struct err *err) MUST_USE;

@@ -176,6 +176,16 @@ int history_objects(struct history *h, struct history_object **ret, size_t *ret_
 	return 0;
 }
 
+int history_broken(struct history *h, struct err *err)
+{
+	LOCK_SCOPE(&h->lock);
+
+	for (size_t i = 0; i < h->segments.n; i++)
+		if (h->segments.e[i].broken)
+			return resolve_broken(&h->segments.e[i], err);
+	return 0;
+}
+
 int history_object_frames(struct history *h, const struct history_object *o, uint64_t *ret_frames,
                           uint32_t *ret_page_size, struct source_position *ret_pos, struct err *err)
 {

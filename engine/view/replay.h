@@ -38,6 +38,9 @@ struct history_object {
 /* All objects, sorted by type, then first txid; malloc'ed. */
 int history_objects(struct history *h, struct history_object **ret, size_t *ret_n,
                     struct err *err) MUST_USE;
+/* DAMAGED: a segment that was being written, or of level 0, cannot be read, and how far it reaches is
+ * not known. */
+int history_broken(struct history *h, struct err *err) MUST_USE;
 /* Frames in a fine or coalesced object, and its page size and source position. */
 int history_object_frames(struct history *h, const struct history_object *o, uint64_t *ret_frames,
                           uint32_t *ret_page_size, struct source_position *ret_pos,

@@ -455,7 +455,17 @@ static int check_gap_after(struct history *h, const struct moment *m, int64_t ti
 	return 0;
 }
 
-static int last_settled_before(struct history *h, uint64_t txid, struct moment *ret)
+/*
+ * What is damaged here is passed over: it cannot be had.  In a bucket the next answer may be another
+ * one, and whoever chooses what to keep there must not take what could not be read for not there.
+ */
+static bool stops_search(const struct history *h, const struct err *why)
+{
+	return h->in_bucket && !passed_over(why);
+}
+
+static int last_settled_before(struct history *h, uint64_t txid, struct moment *ret,
+                               struct err *err)
 {
 	uint64_t first = first_viewable(h);
 	const struct thinned_point *p;
@@ -469,10 +479,13 @@ static int last_settled_before(struct history *h, uint64_t txid, struct moment *
 				break;
 			t = p->txid;
 		}
-		if (resolve_moment(h, t, ret, NULL) == 0)
+		struct err why = ERR_INIT;
+		if (resolve_moment(h, t, ret, &why) == 0)
 			return 0;
+		if (stops_search(h, &why))
+			return err_copy(err, &why);
 	}
-	return -ERR_NOT_FOUND;
+	return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no moment that old", h->name);
 }
 
 /* The time lies behind a kept point, and before the first commit that is not thinned. */
@@ -517,7 +530,7 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 		return resolve_at_point(h, txid, time_us, ret, err);
 	rc = resolve_moment(h, txid, ret, &why);
 	if (err_kind_of(rc) == ERR_GAP) {
-		if (last_settled_before(h, txid, ret) == 0)
+		if (last_settled_before(h, txid, ret, NULL) == 0)
 			return gap_error(h, ret->time_us, ret->txid, err);
 		return before_first(h, err);
 	}
@@ -636,9 +649,9 @@ static int viewable_before(struct history *h, int64_t time_us, struct moment *re
 
 	if (rc < 0)
 		return rc;
-	if (txid == 0 || last_settled_before(h, txid, ret) < 0)
+	if (txid == 0)
 		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no moment that old", h->name);
-	return 0;
+	return last_settled_before(h, txid, ret, err);
 }
 
 int history_before(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
@@ -687,7 +700,7 @@ static int sample_one(struct history *h, uint64_t t, uint64_t after, uint64_t li
 		return 0;
 	if (!passed_over(&why))
 		return err_copy(err, &why);
-	if (last ? last_settled_before(h, t, ret) == 0 && ret->txid > after
+	if (last ? last_settled_before(h, t, ret, NULL) == 0 && ret->txid > after
 	         : next_viewable(h, t + 1, ret, &why) == 0 && ret->txid < limit)
 		return 0;
 	if (!passed_over(&why))

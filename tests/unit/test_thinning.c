@@ -1,0 +1,718 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Retention at a destination: what its own policy keeps reads as it did, at each request of a pass,
+ * whichever fails; what it does not keep is told as that, and gone after the grace time; nobody but the
+ * writer deletes; and where nothing came no request is made.
+ */
+#include "engine/base/log.h"
+#include "engine/compact/compact.h"
+#include "engine/ship/ship.h"
+#include "engine/store/faulty.h"
+#include "tests/lib/kept.h"
+#include "tests/lib/shipped.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define HOUR (3600 * US_PER_SECOND)
+#define DAY (24 * HOUR)
+
+static _Atomic bool stop;
+
+struct world {
+	struct synth *s;
+	struct store *store;
+	int64_t *times;
+	bool *alive; /* at the destination */
+	struct kept k;
+	uint64_t marks[8];
+	size_t n_marks;
+	bool retained; /* here, or there: copies that began before it come no more */
+};
+
+static FILE *plan_log(void)
+{
+	return getenv("ASOF_TEST_LOG") ? stderr : NULL;
+}
+
+static void grow_world(struct world *w)
+{
+	size_t n = w->s->n_states;
+
+	w->times = realloc(w->times, n * sizeof(*w->times));
+	w->alive = realloc(w->alive, n * sizeof(*w->alive));
+	assert_true(w->times && w->alive);
+	for (size_t i = 0; i < n; i++) {
+		w->times[i] = w->s->states[i].commit.time_us;
+		if (i >= w->k.fine)
+			w->alive[i] = synth_viewable(w->s, i + 1);
+	}
+	w->k.times = w->times;
+	w->k.alive = w->alive;
+	w->k.n = n;
+}
+
+static void ship(struct world *w)
+{
+	struct shipper *sh = open_shipper(w->s->root, w->store, 1);
+	struct err err = ERR_INIT;
+
+	synth_must(ship_all(sh, &err), &err, "ship");
+	shipper_free(sh);
+	grow_world(w);
+}
+
+static void upkeep(struct synth *s)
+{
+	struct compactor *c;
+	struct err err = ERR_INIT;
+	bool did = true;
+
+	synth_must(compactor_new(s->root, "x.db", &c, &err), &err, "compactor_new");
+	while (did) {
+		synth_must(compactor_step(c, &stop, &did, &err), &err, "compactor_step");
+		synth_generation(s);
+	}
+	compactor_free(c);
+}
+
+static void forget_objects(struct synth *s)
+{
+	for (size_t n = s->n_objects; n-- > 0;)
+		if (s->objects[n].name.type != OBJECT_SNAPSHOT)
+			memmove(&s->objects[n], &s->objects[n + 1],
+			        (--s->n_objects - n) * sizeof(s->objects[0]));
+}
+
+/* All of it goes there as it comes. */
+static void make_world(struct world *w, const char *root, uint64_t seed)
+{
+	const struct synth_options o = {
+	        .seed = seed,
+	        .page_size = 512u << (seed % 3),
+	        .max_pages = 40,
+	        .max_frames = 6,
+	        .level = 1,
+	        .torn_batches = seed % 2,
+	        .max_step_us = US_PER_SECOND << (seed % 17),
+	};
+	struct err err = ERR_INIT;
+
+	memset(w, 0, sizeof(*w));
+	w->s = synth_new(root, "x.db", &o);
+	synth_must(store_open_memory(&w->store, &err), &err, "store");
+	synth_random_commit(w->s);
+	synth_publish(w->s);
+	synth_snapshot(w->s, 1, 1);
+	ship(w);
+}
+
+static void free_world(struct world *w)
+{
+	store_free(w->store);
+	synth_free(w->s);
+	free(w->times);
+	free(w->alive);
+}
+
+static void go_on(struct world *w, unsigned n)
+{
+	if (!w->retained)
+		synth_random_history(w->s, n);
+	for (unsigned i = 0; i < n && w->retained; i++)
+		synth_random_commit(w->s);
+	if (rng_chance(&w->s->rng, 60))
+		synth_cut(w->s);
+	synth_publish(w->s);
+	ship(w);
+	if (rng_chance(&w->s->rng, 60)) {
+		upkeep(w->s);
+		forget_objects(w->s);
+		ship(w);
+	}
+}
+
+/* As any reader meets it. */
+struct reader {
+	struct breaking b;
+	struct archive *a;
+	struct history *h;
+};
+
+static void open_reader(struct reader *r, struct store *store)
+{
+	struct store *stores[] = {&r->b.base};
+	struct err err = ERR_INIT;
+
+	r->b = break_after(store, -1, false);
+	r->b.base.ops = &borrowed_ops;
+	synth_must(archive_open_stores(stores, 1, NULL, &r->a, &err), &err, "open");
+	synth_must(history_get(r->a, "x.db", &r->h, &err), &err, "history_get");
+}
+
+static void close_reader(struct reader *r)
+{
+	history_put(r->h);
+	archive_free(r->a);
+}
+
+/* What is kept reads as it was, nothing reads wrong; `gone`: and all else is told as that. */
+static void compare(struct world *w, struct history *h, const bool *kept, bool gone)
+{
+	for (uint64_t t = 1; t <= w->k.n; t++) {
+		struct err err = ERR_INIT;
+		bool got = synth_compare(w->s, h, t, &err);
+		if (kept[t - 1] && !got)
+			synth_die("transaction %" PRIu64 " is lost: %s (%s)", t, err.msg,
+			          err_kind_name(err.kind));
+		if (!got && err.kind != ERR_GAP && err.kind != ERR_NOT_FOUND)
+			synth_die("transaction %" PRIu64 ": %s (%s)", t, err.msg,
+			          err_kind_name(err.kind));
+		if (gone && got && !kept[t - 1])
+			synth_die("transaction %" PRIu64 " can be had", t);
+	}
+}
+
+static int show_entry(void *ctx, const struct store_entry *e, struct err *err)
+{
+	fprintf(stderr, "  %s %llu\n", e->key, (unsigned long long)e->bytes);
+	return 0;
+}
+static void show(struct store *store)
+{
+	if (getenv("ASOF_TEST_LOG"))
+		(void)!store_list(store, "", NULL, true, show_entry, NULL, NULL);
+}
+
+static void compare_now(struct world *w, struct store *store, const bool *kept, bool gone)
+{
+	struct reader r;
+
+	open_reader(&r, store);
+	show(store);
+	compare(w, r.h, kept, gone);
+	close_reader(&r);
+}
+
+static void set_policy(struct retain_policy *p, const char *tiers, int64_t grace_us)
+{
+	struct err err = ERR_INIT;
+
+	retain_policy_default(p);
+	synth_must(retain_tiers_parse(tiers, p, &err), &err, tiers);
+	p->grace_us = grace_us;
+	p->min_free_percent = 0;
+}
+
+static void random_policy(struct rng *r, struct retain_policy *p)
+{
+	static const char *const rows[] = {
+	        "all:3d,1h:30d,1d:365d",
+	        "all:72h",
+	        "all:1h",
+	        "all:90m,10m:1d",
+	        "1h:10d",
+	        "5m:1h,1h:20d",
+	        "all:2h,15m:6h,1h:2d,1d:9d",
+	        "all:10m,1m:1h",
+	        "1d:3d",
+	};
+
+	set_policy(p, rows[rng_below(r, sizeof(rows) / sizeof(*rows))],
+	           rng_chance(r, 50) ? 0 : (int64_t)rng_below(r, 3 * DAY));
+}
+
+static int retain_at(const char *root, struct store *store, const struct retain_policy *policy,
+                     int64_t now, bool dry, struct retain_result *res, struct err *err)
+{
+	const struct ship_options o = {
+	        .archive = root, .name = "x.db", .url = URL, .store = store, .grace_us = 1};
+
+	return ship_retain(&o, policy, now, dry, plan_log(), res, err);
+}
+
+static void forget_all(const char *root)
+{
+	char command[1200];
+
+	snprintf(command, sizeof(command),
+	         "rm -rf '%s'/local/x.db/retained-* '%s'/local/x.db/thinning", root, root);
+	assert_int_equal(system(command), 0);
+}
+
+static void pass(struct world *w, const struct retain_policy *policy, int64_t now)
+{
+	struct retain_result res;
+	struct err err = ERR_INIT;
+
+	w->retained = true;
+	synth_must(retain_at(w->s->root, w->store, policy, now, false, &res, &err), &err, "retain");
+	if (res.fine_txid == 0)
+		res.fine_txid = w->k.fine; /* nothing was due: then nothing is to change */
+	assert_true(res.fine_txid >= w->k.fine && res.fine_txid <= kept_limit(&w->k, policy, now));
+	kept_pass(&w->k, policy, now, w->marks, w->n_marks, res.fine_txid);
+	compare_now(w, w->store, w->alive, true);
+}
+
+static void retain_here(struct world *w, int64_t now)
+{
+	struct retain_policy policy;
+	struct retain_result res;
+	struct retainer *r;
+	struct err err = ERR_INIT;
+
+	w->retained = true;
+	random_policy(&w->s->rng, &policy);
+	synth_must(retainer_new(w->s->root, "x.db", &r, &err), &err, "retainer_new");
+	synth_must(retainer_run(r, &policy, now, &stop, NULL, &res, &err), &err, "retainer_run");
+	retainer_free(r);
+	synth_generation(w->s);
+	forget_objects(w->s);
+}
+
+static void random_mark(struct world *w)
+{
+	uint64_t t = 1 + rng_below(&w->s->rng, w->k.n);
+	struct err err = ERR_INIT;
+	char name[40];
+
+	snprintf(name, sizeof(name), "mark %zu", w->n_marks);
+	if (w->n_marks < 8 && retain_mark(w->s->root, "x.db", name, t, &err) == 0)
+		w->marks[w->n_marks++] = t;
+}
+
+/* ---- what is left there ---- */
+
+struct left {
+	uint64_t fine, newest_sealed;
+	size_t n_thinned; /* segments of what was thinned */
+};
+
+static int find_sealed(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct left *l = ctx;
+	struct object_name n;
+
+	if (strstr(e->key, "/segment/") && object_name_parse(strrchr(e->key, '/') + 1, &n) &&
+	    n.type == OBJECT_SEALED) {
+		if (n.last_txid > l->newest_sealed)
+			l->newest_sealed = n.last_txid;
+		l->n_thinned += n.last_txid <= l->fine;
+	}
+	return 0;
+}
+
+/* On and on, each time after the grace: in the end nothing waits, and no segment of the past is there. */
+static void check_gone(struct world *w, const struct retain_policy *policy, int64_t *now)
+{
+	struct retain_result res = {.deleted = 1};
+	struct err err = ERR_INIT;
+	struct left l = {0};
+
+	for (int i = 0; res.deleted + res.expiring; i++) {
+		if (i == 40)
+			synth_die("it finds no end");
+		forget_all(w->s->root); /* to look, whether it is due or not */
+		pass(w, policy, *now);
+		forget_all(w->s->root);
+		synth_must(retain_at(w->s->root, w->store, policy, *now, true, &res, &err), &err,
+		           "preview");
+		*now += policy->grace_us + 1;
+	}
+	l.fine = w->k.fine;
+	synth_must(store_list(w->store, "", NULL, true, find_sealed, &l, &err), &err, "list");
+	if (w->k.fine) /* one that the moment itself lies in can be there */
+		assert_true(l.n_thinned <= 1);
+}
+
+static void test_any_history(void **state)
+{
+	uint64_t seed = test_seed(), thinned = 0;
+
+	for (unsigned i = 0; i < test_rounds(25); i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct world w;
+
+		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + i));
+		make_world(&w, root, seed + i);
+		go_on(&w, 40);
+		int64_t now = w.times[w.k.n - 1];
+		for (unsigned k = 0; k < 5; k++) {
+			if (rng_chance(&w.s->rng, 40))
+				random_mark(&w);
+			if (rng_chance(&w.s->rng, 50))
+				retain_here(&w, now);
+			random_policy(&w.s->rng, &policy);
+			int64_t span = w.times[w.k.n - 1] - w.times[0];
+			now += (int64_t)rng_below(&w.s->rng,
+			                          (uint64_t)(span + 2 * policy.grace_us + HOUR));
+			pass(&w, &policy, now);
+			go_on(&w, 15);
+			compare_now(&w, w.store, w.alive, true);
+			now = now > w.times[w.k.n - 1] ? now : w.times[w.k.n - 1];
+		}
+		check_gone(&w, &policy, &now);
+		thinned += w.k.fine;
+		free_world(&w);
+		test_remove(root);
+	}
+	printf("%" PRIu64 " transactions thinned\n", thinned);
+	assert_true(thinned > 100);
+}
+
+/* ---- failing at each request ---- */
+
+static int copy_entry(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct store **both = ctx;
+	cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
+
+	int rc = store_get(both[0], e->key, b.max_bytes, &b, err);
+	return rc < 0 ? rc : store_put_bytes(both[1], e->key, b.data, b.len, 0, err);
+}
+
+static struct store *clone_of(struct store *from)
+{
+	struct store *both[2] = {from, NULL};
+	struct err err = ERR_INIT;
+
+	synth_must(store_open_memory(&both[1], &err), &err, "store");
+	synth_must(store_list(from, "", NULL, true, copy_entry, both, &err), &err, "clone");
+	return both[1];
+}
+
+/* A world with segments to thin, and what a pass at *now would keep of it. */
+static bool *make_sweep(struct world *w, const char *root, uint64_t seed,
+                        const struct retain_policy *policy, int64_t *now)
+{
+	bool *after;
+	struct retain_result res;
+	struct err err = ERR_INIT;
+
+	make_world(w, root, seed);
+	for (unsigned i = 0; i < 4; i++)
+		go_on(w, 12);
+	synth_cut(w->s);
+	upkeep(w->s);
+	forget_objects(w->s);
+	ship(w);
+	random_mark(w);
+	if (seed % 2) { /* over what a first one left */
+		pass(w, policy, w->times[w->k.n - 1]);
+		go_on(w, 20);
+	}
+	*now = w->times[w->k.n - 1] + (w->times[w->k.n - 1] - w->times[0]) / 2 + HOUR;
+	forget_all(root);
+	synth_must(retain_at(root, w->store, policy, *now, true, &res, &err), &err, "preview");
+	after = calloc(w->k.n, sizeof(*after));
+	assert_non_null(after);
+	memcpy(after, w->alive, w->k.n);
+	struct kept then = {w->times, after, w->k.n, w->k.fine};
+	kept_pass(&then, policy, *now, w->marks, w->n_marks, res.fine_txid);
+	return after;
+}
+
+static void test_failing_anywhere(void **state)
+{
+	uint64_t seed = test_seed();
+	long step = getenv("ASOF_TEST_SHORT") ? 7 : 1;
+
+	for (unsigned i = 0; i < test_rounds(4); i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct world w;
+		int64_t now;
+		bool ended = false;
+		long at = 0;
+
+		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		cleanup_free bool *after = make_sweep(&w, root, seed + i, &policy, &now);
+		for (; !ended; at += step) {
+			struct store *store = clone_of(w.store);
+			struct breaking b = break_after(store, at / 2, at % 2);
+			struct retain_result res;
+			struct err err = ERR_INIT;
+			forget_all(root);
+			int rc = retain_at(root, &b.base, &policy, now, false, &res, &err);
+			ended = rc == 0;
+			assert_true(ended || err.kind == ERR_UNAVAILABLE);
+			compare_now(&w, store, after, false);
+			synth_must(retain_at(root, store, &policy, now, false, &res, &err), &err,
+			           "the pass after it");
+			compare_now(&w, store, after, true);
+			store_free(store);
+		}
+		printf("failed at each of %ld requests, before and after\n", at / 2);
+		assert_true(at > 10);
+		free_world(&w);
+		test_remove(root);
+	}
+}
+
+/* At each request somebody comes to read, and somebody is there since before the pass. */
+struct onlooker {
+	struct world *w;
+	struct store *store;
+	const bool *after;
+	struct reader there;
+	unsigned n;
+};
+
+static void look_on(void *ctx)
+{
+	struct onlooker *o = ctx;
+
+	if (o->n++ % 2 == 0)
+		return;
+	compare_now(o->w, o->store, o->after, false);
+	compare(o->w, o->there.h, o->after, false);
+}
+
+static void test_readers_at_any_instant(void **state)
+{
+	uint64_t seed = test_seed();
+
+	for (unsigned i = 0; i < test_rounds(3); i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct retain_result res;
+		struct err err = ERR_INIT;
+		struct world w;
+		int64_t now;
+
+		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		cleanup_free bool *after = make_sweep(&w, root, seed + 50 + i, &policy, &now);
+		struct onlooker o = {.w = &w, .store = w.store, .after = after};
+		open_reader(&o.there, w.store);
+		compare(&w, o.there.h, after, false);
+		struct breaking b = break_after(w.store, -1, false);
+		b.before = look_on;
+		b.ctx = &o;
+		synth_must(retain_at(root, &b.base, &policy, now, false, &res, &err), &err,
+		           "retain");
+		compare(&w, o.there.h, after, false);
+		close_reader(&o.there);
+		compare_now(&w, w.store, after, true);
+		free_world(&w);
+		test_remove(root);
+	}
+}
+
+/* A store that fails now and then, in all its ways: whatever a pass met, the next one is right. */
+static void test_faults(void **state)
+{
+	uint64_t seed = test_seed();
+	unsigned failed = 0;
+
+	for (unsigned i = 0; i < test_rounds(10); i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct retain_result res;
+		struct world w;
+		int64_t now;
+
+		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		cleanup_free bool *after = make_sweep(&w, root, seed + 80 + i, &policy, &now);
+		for (unsigned k = 0; k < 5; k++) {
+			const struct store_faults faults = {.seed = seed + k,
+			                                    .fail_permille = 30,
+			                                    .lost_permille = 30,
+			                                    .cut_permille = 20,
+			                                    .flip_permille = 20};
+			struct store *faulty, *lent = clone_of(w.store);
+			struct err err = ERR_INIT;
+			synth_must(store_open_faulty(lent, &faults, &faulty, &err), &err, "faulty");
+			failed += retain_at(root, faulty, &policy, now, false, &res, &err) < 0;
+			compare_now(&w, lent, after, false);
+			err = (struct err)ERR_INIT;
+			synth_must(retain_at(root, lent, &policy, now, false, &res, &err), &err,
+			           "again");
+			compare_now(&w, lent, after, true);
+			store_free(faulty);
+			forget_all(root);
+		}
+		free_world(&w);
+		test_remove(root);
+	}
+	printf("%u passes failed\n", failed);
+	assert_true(failed > 0);
+}
+
+/* ---- denied ---- */
+
+static int deny(struct store *s, const char *key, struct err *err)
+{
+	return err_set(err, ERR_DENIED, 0, "not for you");
+}
+
+static void test_denied(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct retain_policy policy;
+	struct retain_result res;
+	struct ship_retained rec;
+	struct err err = ERR_INIT;
+	struct world w;
+	int64_t now;
+
+	set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+	cleanup_free bool *after = make_sweep(&w, root, 4, &policy, &now);
+	struct breaking b = break_after(w.store, -1, false);
+	struct store_ops ops = *b.base.ops;
+	ops.remove = deny;
+	b.base.ops = &ops;
+	for (int i = 0; i < 3; i++) {
+		synth_must(retain_at(root, &b.base, &policy, now, false, &res, &err), &err,
+		           "retain");
+		assert_true(res.no_delete);
+		assert_int_equal(res.deleted, 0);
+		compare_now(&w, w.store, after, true);
+		synth_must(ship_retained_read(root, "x.db", URL, &rec, &err), &err, "read");
+		assert_true(rec.no_delete);
+	}
+	/* Once it is allowed, it goes. */
+	synth_must(retain_at(root, w.store, &policy, now, false, &res, &err), &err, "retain");
+	assert_false(res.no_delete);
+	assert_true(res.deleted > 0);
+	compare_now(&w, w.store, after, true);
+	free_world(&w);
+	test_remove(root);
+}
+
+/* ---- two writers ---- */
+
+struct taking {
+	const char *root;
+	struct store *store;
+	long at, n;
+	bool took;
+};
+
+static void take_over(void *ctx)
+{
+	struct taking *t = ctx;
+	const struct ship_options o = {
+	        .archive = t->root, .name = "x.db", .url = URL, .store = t->store, .grace_us = 1};
+	struct err err = ERR_INIT;
+	char from[200];
+
+	if (t->n++ != t->at)
+		return;
+	synth_must(ship_take_over(&o, from, &err), &err, "take over");
+	t->took = true;
+}
+
+/* Whenever it is taken over: the old writer deletes nothing from then on, the new one has it all. */
+static void test_two_writers(void **state)
+{
+	uint64_t seed = test_seed();
+
+	for (unsigned i = 0; i < test_rounds(12); i++) {
+		cleanup_free char *root = test_folder(), *other = NULL;
+		struct retain_policy policy, day;
+		struct retain_result res;
+		struct err err = ERR_INIT;
+		struct world w;
+		int64_t now;
+
+		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		set_policy(&day, "all:20m,10m:5h,1h:365d", DAY);
+		cleanup_free bool *after = make_sweep(&w, root, seed + i, &policy, &now);
+		other = copy_of(root);
+		struct taking t = {.root = other, .store = w.store, .at = 2 + (long)i * 3};
+		struct breaking b = break_after(w.store, -1, false);
+		b.before = take_over;
+		b.ctx = &t;
+		int rc = retain_at(root, &b.base, &policy, now, false, &res, &err);
+		if (!t.took) {
+			t.at = t.n;
+			take_over(&t);
+		} else {
+			assert_true(rc == 0 || err.kind == ERR_REFUSED || err.kind == ERR_DAMAGED);
+		}
+		compare_now(&w, w.store, after, false);
+		/* Later, it is refused, whatever it knows. */
+		uint64_t n_before = w.k.n;
+		err = (struct err)ERR_INIT;
+		forget_all(root);
+		assert_int_equal(retain_at(root, w.store, &policy, now + DAY, false, &res, &err),
+		                 -ERR_REFUSED);
+		assert_int_equal(res.deleted + res.made_bytes, 0);
+		/* The new one leaves it alone for a grace time. */
+		synth_must(retain_at(other, w.store, &day, clock_now_us(), false, &res, &err), &err,
+		           "too early");
+		assert_int_equal(res.fine_txid, 0);
+		assert_int_equal(w.k.n, n_before);
+		free_world(&w);
+		test_remove(root);
+		test_remove(other);
+	}
+}
+
+/* ---- requests ---- */
+
+static void test_idle(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct retain_policy policy;
+	struct retain_result res;
+	struct err err = ERR_INIT;
+	struct ship_retained rec;
+	struct world w;
+	int64_t now;
+
+	set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+	cleanup_free bool *after = make_sweep(&w, root, 6, &policy, &now);
+	for (int i = 0; i < 6; i++)
+		synth_must(retain_at(root, w.store, &policy, now, false, &res, &err), &err,
+		           "retain");
+	struct breaking b = break_after(w.store, -1, false);
+	synth_must(retain_at(root, &b.base, &policy, now, false, &res, &err), &err, "retain");
+	assert_int_equal(b.n, 0);
+	synth_must(ship_retained_read(root, "x.db", URL, &rec, &err), &err, "read");
+	assert_true(rec.due_us > now && rec.requests[STORE_PUT] > 0 && rec.deleted > 0);
+	/* Without news it comes seldom: a year of days, and a handful of passes that look. */
+	unsigned looked = 0;
+	for (int day = 1; day <= 300; day++) {
+		uint64_t n = b.n;
+		synth_must(retain_at(root, &b.base, &policy, now + day * DAY, false, &res, &err),
+		           &err, "retain");
+		looked += b.n != n;
+	}
+	printf("looked on %u of 300 days\n", looked);
+	assert_true(looked < 60);
+	/* Nor does the shipper ask for more than what a change costs. */
+	struct shipper *sh = open_shipper(root, &b.base, 1);
+	for (int i = 0; i < 3; i++) /* and what is covered goes */
+		synth_must(ship_all(sh, &err), &err, "ship");
+	uint64_t n = b.n;
+	for (int i = 0; i < 20; i++)
+		synth_must(ship_all(sh, &err), &err, "ship");
+	assert_int_equal(b.n, n);
+	shipper_free(sh);
+	free_world(&w);
+	test_remove(root);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_any_history),
+	        cmocka_unit_test(test_failing_anywhere),
+	        cmocka_unit_test(test_readers_at_any_instant),
+	        cmocka_unit_test(test_faults),
+	        cmocka_unit_test(test_denied),
+	        cmocka_unit_test(test_two_writers),
+	        cmocka_unit_test(test_idle),
+	};
+	log_set_level(LOG_ERROR);
+	log_set_fd(getenv("ASOF_TEST_LOG") ? 2 : -1);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/options.h"
 
+#include "engine/base/zone.h"
 #include "engine/store/kept.h"
 #include "engine/store/store.h"
 
@@ -135,7 +136,9 @@ static int parse_zone(const char *word, const char *value, struct fs_options *o,
 	    value[0] == '.' || !value[0])
 		return bad_value(word, "no such time zone", err);
 	snprintf(path, sizeof(path), "/usr/share/zoneinfo/%s", value);
-	if (access(path, R_OK) < 0)
+	struct zone *zone cleanup_zone = NULL;
+	struct err why = ERR_INIT;
+	if (access(path, R_OK) < 0 || zone_open(value, &zone, &why) < 0) /* a folder, a table */
 		return bad_value(word, "no such time zone in /usr/share/zoneinfo", err);
 	snprintf(o->zone_name, sizeof(o->zone_name), "%s", value);
 	return 0;

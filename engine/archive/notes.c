@@ -115,7 +115,8 @@ static int checked(bool ok, const char *name, struct err *err)
 static int check_line(const char *text, struct err *err)
 {
 	if (strchr(text, '\n'))
-		return err_set(err, ERR_USAGE, 0, "'%.200s' goes over more than one line", text);
+		return err_set(err, ERR_USAGE, 0, "'%.200s' has a line break in it (rename it)",
+		               text);
 	return 0;
 }
 

@@ -198,8 +198,8 @@ static int open_lock_connection(struct attachment *at, struct err *err)
 	if (rc == SQLITE_OK)
 		rc = at->file->pMethods->xShmMap(at->file, 0, SHM_REGION_BYTES, 0, &shm);
 	if (rc != SQLITE_OK || !shm)
-		return err_set(err, ERR_IO, 0, "%s: cannot map the wal-index: %s", at->path,
-		               sqlite3_errstr(rc));
+		return sqlite_error(NULL, rc ? rc : SQLITE_ERROR, at->path, "map the wal-index",
+		                    err);
 	at->shm = shm;
 	return 0;
 }
@@ -355,6 +355,12 @@ int capture_attach(struct capture *c, struct err *err)
 	c->torn_since_us = 0;
 	c->foreign_since_us = 0;
 	watch_attach(c);
+	if (at->db_stat.st_nlink > 1)
+		log_warn(LOG_MODULE,
+		         "the file has %lu names (hard links): commits that an application makes "
+		         "through another than this go to another -wal, are not captured, and "
+		         "corrupt it db=%s",
+		         (unsigned long)at->db_stat.st_nlink, at->path);
 
 	LOCK_SCOPE(&c->lock);
 	c->attached = true;

@@ -680,7 +680,7 @@ class Lifecycle(harness.Case):
         self.assert_fails(asof("mount", self.archive, self.path("none")), 3, "none")
         self.assert_fails(asof("mount", self.path("none"), self.m), 3, "none")
         self.assert_fails(asof("mount", self.archive, os.path.join(self.dir, "archive")), 2)
-        for word in ("alow_other", "uid=x", "tz=Nowhere", "list=some"):
+        for word in ("alow_other", "uid=x", "tz=Nowhere", "tz=Europe", "tz=zone.tab", "list=some"):
             self.assert_fails(asof("mount", self.archive, self.m, "-o", word), 2, word)
         self.assertFalse(is_mounted(self.m))
 

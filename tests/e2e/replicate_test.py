@@ -100,13 +100,37 @@ class Refused(harness.Case):
                        check=True)
         self.refused(self.db_path, self.archive, status=1, texts=["archive", "Read-only"])
 
-    @unittest.skipIf(os.geteuid() != 0, "needs root to become somebody else")
-    def test_archive_of_somebody_else(self):
+    def need_program_for_others(self):
         above = os.path.abspath(harness.ASOF)
         while above != "/":
             above = os.path.dirname(above)
             if not os.stat(above).st_mode & 1:
                 self.skipTest(f"the program lies where others have no access: {above}")
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root to become somebody else")
+    def test_database_of_somebody_else(self):
+        """Readable, but its -shm not to be written: no lock can be had, waiting mends nothing."""
+        self.need_program_for_others()
+        make_counter(self.open_db())
+        os.chmod(self.dir, 0o755)
+        os.mkdir(self.archive)
+        os.chown(self.archive, NOBODY, NOBODY)
+        run = asof("replicate", self.db_path, self.archive, user=NOBODY, group=NOBODY,
+                   extra_groups=[], timeout=60)
+        self.assertEqual(run.returncode, 1, run.stderr)
+        self.assertIn("run asof as the application's user", run.stderr.splitlines()[-1])
+
+    def test_hard_link(self):
+        """It is captured; that commits through its other name are not is told."""
+        make_counter(self.open_db())
+        os.link(self.db_path, self.path("other.db"))
+        r = self.replicate()
+        r.wait_ready()
+        self.assertIn("2 names (hard links)", r.log())
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root to become somebody else")
+    def test_archive_of_somebody_else(self):
+        self.need_program_for_others()
         make_counter(self.open_db())
         os.mkdir(self.archive, 0o755)
         for path in (self.dir, self.db_path, self.db_path + "-wal", self.db_path + "-shm"):

@@ -741,6 +741,7 @@ class Lifecycle(harness.Case):
         mount(self.made, self.m, "tz=Asia/Tokyo")
         last = harness.asof_json("status", "--archive", self.made)["databases"][0]["last_captured"]
         there = time.strptime(last[:19], "%Y-%m-%dT%H:%M:%S")
+        wait_for("the second after it", lambda: time.time() > calendar.timegm(there) + 2)
         later = time.gmtime(calendar.timegm(there) + 9 * 3600 + 1)
         name = time.strftime("%Y-%m-%d %H:%M:%S", later)
         self.assertEqual(counter_of(os.path.join(self.m, "at", name, NAME)), N_COMMITS)

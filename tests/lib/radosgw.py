@@ -60,7 +60,7 @@ class RadosGateway:
         for program in ("ceph-mon", "ceph-osd", "radosgw", "ceph-authtool", "monmaptool"):
             if not shutil.which(program):
                 raise FileNotFoundError(f"no {program} here (ceph-mon, ceph-osd, radosgw)")
-        self.folder = folder
+        self.folder = os.path.abspath(folder)
         self.port, self.mon_port, self.secure_port = free_ports(3)
         self.certificate = certificate  # the files of it and of its key
         self.env = {**os.environ, "CEPH_CONF": self.path("ceph.conf")}
@@ -69,7 +69,8 @@ class RadosGateway:
         return os.path.join(self.folder, *names)
 
     def run(self, *words):
-        return subprocess.run(words, env=self.env, check=True, timeout=60, text=True,
+        """From the root: Debian 13's OSD looks for its classes below lib/, wherever it is."""
+        return subprocess.run(words, env=self.env, check=True, timeout=60, text=True, cwd="/",
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL).stdout
 

@@ -373,6 +373,7 @@ static int run(struct mount *m, int log_fd, struct err *err)
 	fs_ops_init(&m->ops, tree);
 	m->ops.uid = m->options.uid;
 	m->ops.gid = m->options.gid;
+	m->ops.mountpoint = m->mountpoint;
 	m->ops.file_mode = m->options.file_mode;
 	m->ops.dir_mode = m->options.dir_mode;
 	rc = start_session(m, err);

@@ -127,3 +127,33 @@ int fs_mounted_path(const char *dir, char ret[PATH_MAX], struct err *err)
 
 	return rc ? rc : check_is_ours(ret, err);
 }
+
+/* The last mount on that path, as above. */
+static bool device_of(const char *path, char device[32])
+{
+	cleanup_file FILE *f = fopen("/proc/self/mountinfo", "re");
+	cleanup_free char *line = NULL;
+	struct mount_line m;
+	size_t cap = 0;
+	bool ours = false;
+
+	while (f && getline(&line, &cap, f) > 0) {
+		if (!parse_mount_line(line, &m) || strcmp(m.point, path) != 0)
+			continue;
+		ours = m.ours;
+		snprintf(device, 32, "%s", m.device);
+	}
+	return ours;
+}
+
+void fs_mounted_read_ahead(const char *point, unsigned kib)
+{
+	char device[32], file[80];
+
+	if (!device_of(point, device))
+		return;
+	snprintf(file, sizeof(file), "/sys/class/bdi/%s/read_ahead_kb", device);
+	cleanup_file FILE *f = fopen(file, "we");
+	if (f)
+		fprintf(f, "%u\n", kib);
+}

@@ -19,6 +19,13 @@
  */
 int fs_mounted_path(const char *dir, char ret[PATH_MAX], struct err *err) MUST_USE;
 
+/*
+ * Has the kernel read `kib` KiB ahead on the mount of asof at `point`, where we may say so (root may).
+ * Its own bound of 128 keeps no more than one thread busy.  The mount point as the kernel has it, for
+ * nothing may look at a mount that does not answer yet.
+ */
+void fs_mounted_read_ahead(const char *point, unsigned kib);
+
 struct fs_mounted {
 	char point[PATH_MAX], source[PATH_MAX + 8]; /* "asof:ARCHIVE" */
 };

@@ -9,6 +9,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
+#include "fs/mounted.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@
 #include <sys/statvfs.h>
 
 #define BLOCK_BYTES 65536
+#define READ_AHEAD_KIB 1024u /* a cp keeps some threads busy, and a point query is no sequence */
 /* The same line is logged once in this time: the kernel asks again page by page. */
 #define LOG_AGAIN_US INT64_C(10000000)
 
@@ -100,11 +102,16 @@ static struct fuse_entry_param entry_of(const struct fs_ops *ops, const struct f
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
+	const struct fs_ops *ops = userdata;
+
 	/* Content of an inode never changes; and data lies in memory, where splicing costs. */
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ |
 	                          FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	conn->want |= conn->capable & (FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
 	                               FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ);
+	/* The lower of what the kernel has for this mount and of what we say counts. */
+	fs_mounted_read_ahead(ops->mountpoint, READ_AHEAD_KIB);
+	conn->max_readahead = READ_AHEAD_KIB << 10;
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)

@@ -22,6 +22,7 @@ struct fs_ops {
 	uid_t uid;
 	gid_t gid;
 	mode_t file_mode, dir_mode; /* permission bits */
+	const char *mountpoint;
 
 	/* Buffers for replies to reads: too large for malloc() to keep by itself. */
 	pthread_mutex_t lock;

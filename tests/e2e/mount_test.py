@@ -267,6 +267,15 @@ class Reading(unittest.TestCase):
         self.assertEqual(st.st_mode & 0o7777, 0o400)
         self.assertEqual(os.stat(self.m).st_mode & 0o7777, 0o500)
 
+    def test_the_kernel_reads_ahead(self):
+        """By requests of its own, some at once; where it lets us say how far."""
+        dev = os.stat(self.m).st_dev
+        path = f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}/read_ahead_kb"
+        if not os.access(path, os.W_OK):
+            self.skipTest(f"{path} is not ours to write")
+        with open(path, encoding="ascii") as f:
+            self.assertEqual(int(f.read()), 1024)
+
     # ---- names and numbers ----
 
     def time_of(self, txid):

@@ -178,10 +178,14 @@ struct cli_place {
  * configuration that is broken is told of, and names none. */
 void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
                       size_t *ret_n);
-/* Opens an archive to be read: what is read of a far one is kept as kept_default() says, and what is
+/* Opens an archive to be read, a URL with the settings of the configured destination that has it: what is read of a far one is kept as kept_default() says, and what is
  * missing or damaged comes from its other places; those that do not open are told of and passed
  * over. */
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret,
+                     struct err *err) MUST_USE;
+/* The backups in one, opened likewise. */
+struct backup_list;
+int cli_read_backups(struct cli *c, const char *root, struct backup_list *ret,
                      struct err *err) MUST_USE;
 /* Opens that. */
 int cli_open_archive_of(struct cli *c, const char *given, const char *db, struct archive **ret,

@@ -2,6 +2,7 @@
 /* Where an archive's databases lie besides, and archives that are read with what those have. */
 #include "tools/cli.h"
 
+#include "engine/backup/backup.h"
 #include "engine/base/log.h"
 #include "engine/daemon/shipping.h"
 #include "engine/store/kept.h"
@@ -89,6 +90,26 @@ void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_
 	*ret_n = p.n;
 }
 
+/* A URL alone does not say how its store is opened; a configuration that has the same destination
+ * does.  It is found as by any command, but names no other places then: what was asked for is read. */
+static void know_settings(struct cli *c, const char *root, struct cli_place *places, size_t n)
+{
+	const struct config *config;
+	struct err why = ERR_INIT;
+	bool far = store_is_url(root);
+
+	for (size_t i = 0; i < n; i++)
+		far = far || store_is_url(places[i].url);
+	if (!far || c->config_loaded)
+		return;
+	if (cli_config(c, &config, &why)) {
+		log_warn("view", "no settings are known of '%s': %s", root, why.msg);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		cli_store_options(c, places[i].url, &places[i].options);
+}
+
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret, struct err *err)
 {
 	struct cli_place places[CLI_ALSO_MAX];
@@ -103,6 +124,7 @@ int cli_read_archive(struct cli *c, const char *root, struct archive **ret, stru
 	if (rc)
 		return rc;
 	cli_other_places(c, root, places, &n);
+	know_settings(c, root, places, n);
 	cli_store_options(c, root, &so); /* after it was read, above */
 	o.keep_dir = keep ? dir : NULL;
 	for (size_t i = 0; i < n; i++) {
@@ -114,4 +136,13 @@ int cli_read_archive(struct cli *c, const char *root, struct archive **ret, stru
 			log_warn("view", "cannot stand in for '%s': %s", root, why.msg);
 	}
 	return archive_open(root, &o, ret, err);
+}
+
+int cli_read_backups(struct cli *c, const char *root, struct backup_list *ret, struct err *err)
+{
+	struct store_options so;
+
+	know_settings(c, root, NULL, 0);
+	cli_store_options(c, root, &so);
+	return backup_list_read_at(root, &so, ret, err);
 }

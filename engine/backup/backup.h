@@ -199,6 +199,10 @@ struct backup_list {
  * manifest takes a request; paths are URLs there, ARCHIVE/TYPE/NAME without what the archive's URL
  * says behind a '?'. */
 int backup_list_read(const char *archive_root, struct backup_list *ret, struct err *err) MUST_USE;
+/* The same, of a store that is opened so. */
+struct store_options;
+int backup_list_read_at(const char *archive_root, const struct store_options *options,
+                        struct backup_list *ret, struct err *err) MUST_USE;
 void backup_list_release(struct backup_list *list);
 #define cleanup_backup_list CLEANUP(backup_list_release)
 

@@ -492,10 +492,11 @@ static int newest_first(const void *a, const void *b)
 }
 
 /* Paths are as in a folder: what a URL says besides is left out. */
-static int read_store(const char *url, struct backup_list *list, struct err *err)
+static int read_store(const char *url, const struct store_options *options,
+                      struct backup_list *list, struct err *err)
 {
 	cleanup_free char *root = strdup(url);
-	int rc = root ? store_open(url, NULL, &list->store, err) : out_of_memory(err);
+	int rc = root ? store_open(url, options, &list->store, err) : out_of_memory(err);
 
 	if (rc)
 		return rc;
@@ -519,10 +520,16 @@ static int read_directory(const char *root, struct backup_list *list, struct err
 
 int backup_list_read(const char *archive_root, struct backup_list *ret, struct err *err)
 {
+	return backup_list_read_at(archive_root, NULL, ret, err);
+}
+
+int backup_list_read_at(const char *archive_root, const struct store_options *options,
+                        struct backup_list *ret, struct err *err)
+{
 	cleanup_backup_list struct backup_list list = {0};
 
 	*ret = list;
-	int rc = store_is_url(archive_root) ? read_store(archive_root, &list, err)
+	int rc = store_is_url(archive_root) ? read_store(archive_root, options, &list, err)
 	                                    : read_directory(archive_root, &list, err);
 	if (rc)
 		return rc;

@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
-# SPDX-License-Identifier: Apache-2.0
+#!/ usr / bin / env python3
+#SPDX - License - Identifier : Apache - 2.0
 """Archives in a bucket: a real S3 server, on loopback."""
-# runner: timeout=400
+#runner : timeout = 400
 
 import base64
 import glob
@@ -140,7 +140,7 @@ class Bucket(harness.Case):
                 if run.returncode:
                     self.assertIn("(damaged)", run.stderr)
                 self.assertGreaterEqual(p.done[fault], 1)
-                # Always so: never taken for what was put.
+#Always so : never taken for what was put.
                 self.proxy(lambda method, path, n, fault=fault: fault if method == "GET" and
                            "/o" in path and fault != "cut" else None)
                 if fault != "cut":
@@ -227,7 +227,7 @@ class Bucket(harness.Case):
         self.assertEqual(states["write"], "failed")
         self.assertEqual(place["state"], "problem")
 
-    # ---- in parts: what is larger than 64 MB, 16 MB each ----
+#-- -- in parts : what is larger than 64 MB, 16 MB each -- --
 
     LARGE = str(70 << 20)
 
@@ -286,7 +286,7 @@ class Bucket(harness.Case):
         self.assertEqual(server.uploads("trades"), 0)
         self.assertEqual(self.tool("whole", self.LARGE).returncode, 0)
 
-    # ---- encrypted by the server ----
+#-- -- encrypted by the server -- --
 
     def customer_key(self, name):
         with open(self.path(name), "w", encoding="ascii") as f:
@@ -405,7 +405,7 @@ class Bucket(harness.Case):
                    "--db", NAME, env=own)
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(counter_of(self.path("out.db")), 1)
-        # Here a user reads what is the user's own without a grant: so of what another wrote.
+#Here a user reads what is the user's own without a grant: so of what another wrote.
         self.url = server.url("granted", "/another")
         self.env = {**os.environ, **server.credentials()}
         self.assertEqual(self.tool("fill", "1", "10").returncode, 0)
@@ -508,7 +508,7 @@ class Bucket(harness.Case):
         run = validate(self.archive, "--repair", "--also", self.url)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertTrue(os.path.exists(base))
-        # The writer goes on where it was, as if nothing had been.
+#The writer goes on where it was, as if nothing had been.
         r = self.replicate(self.url)
         r.wait_ready()
         commit(db)
@@ -564,12 +564,22 @@ class Bucket(harness.Case):
                 if keys:
                     f.write(f"    access-key-id: {keys[0]}\n    secret-access-key: {keys[1]}\n")
 
+        def list_by_url(key):
+            """The settings of a URL are those of its destination in ./asof.yml."""
+            os.makedirs(self.path("here"), exist_ok=True)
+            write_config(*key)
+            shutil.copy(config, self.path("here", "asof.yml"))
+            return subprocess.run([harness.ASOF, "list", "--archive", self.url], env=env, text=True,
+                                  cwd=self.path("here"), timeout=100, check=False,
+                                  stdin=subprocess.DEVNULL, capture_output=True)
+
         def commit_and_see(n, what):
             commit(db)
             wait_for(f"commit {n} there, by {what}", lambda: self.restored() == n, 60)
         write_config(*first)
         write_profile(*second)
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
+        env = {
+k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
         with open(self.path("log"), "w", encoding="utf-8") as log:
             daemon = subprocess.Popen(
                 [harness.ASOF, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=log,
@@ -577,6 +587,10 @@ class Bucket(harness.Case):
         self.addCleanup(daemon.wait)
         self.addCleanup(daemon.kill)
         commit_and_see(1, "the first key")
+        self.assertEqual(list_by_url(()).returncode, 1)
+        run = list_by_url(first)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn(NAME, run.stdout)
         write_config()
         run = asof("reload", "--config", config,
                    env={**env, "AWS_SHARED_CREDENTIALS_FILE": profile})

@@ -5,6 +5,7 @@
  *
  *   asof job verify|verify-full ARCHIVE NAME
  *   asof job retain ARCHIVE NAME TIERS MAX_BYTES MIN_FREE_BYTES MIN_FREE_PERCENT
+ *   asof job retain-there ARCHIVE NAME URL [GRACE_US]     at a destination; likewise
  *   asof job send URL [GRACE_US]               backups; with --config, --env-file likewise
  *   asof job observe SOCKET [no-expand]        with --config, --env-file as the daemon has them
  *
@@ -12,10 +13,13 @@
  */
 #include "tools/cli.h"
 
+#include "engine/config/retention.h"
 #include "engine/daemon/observer.h"
 #include "engine/daemon/sending.h"
+#include "engine/daemon/shipping.h"
 #include "engine/observe/observe.h"
 #include "engine/retain/retain.h"
+#include "engine/ship/ship.h"
 #include "engine/verify/verify.h"
 
 #include <errno.h>
@@ -90,6 +94,64 @@ static int run_retain(struct cli *c, struct err *err)
 	return rc ? rc : retainer_run(r, &policy, clock_now_us(), &never, NULL, &result, err);
 }
 
+/* Of two databases with that destination the one of this name. */
+static const struct config_destination *
+find_destination(const struct config *c, const char *archive, const char *db, const char *url)
+{
+	const struct config_destination *found = NULL;
+
+	for (size_t i = 0; i < c->n_databases; i++) {
+		const struct config_database *d = &c->databases[i];
+		const char *slash = d->path ? strrchr(d->path, '/') : NULL;
+		const char *name = d->name ? d->name : slash ? slash + 1 : NULL;
+		bool named = name && strcmp(name, db) == 0;
+		if (!d->archive || strcmp(d->archive, archive) != 0)
+			continue;
+		for (size_t k = 0; k < d->n_destinations; k++) {
+			const struct config_destination *t = &d->destinations[k];
+			if (t->url && (strcmp(t->url, url) == 0 || strcmp(t->name, url) == 0) &&
+			    t->retains && (named || !found))
+				found = t;
+		}
+		if (named && found)
+			return found;
+	}
+	return found;
+}
+
+static int run_retain_there(struct cli *c, struct err *err)
+{
+	static const _Atomic bool never; /* as of run_retain() */
+	cleanup_store struct store *store = NULL;
+	struct store_options so = {.create = false};
+	struct shipping_destination sd;
+	struct retain_policy policy;
+	struct retain_result result;
+	const struct config *config;
+	uint64_t grace_us = RETAIN_GRACE_US;
+
+	int rc = cli_config(c, &config, err);
+	if (rc == 0 && c->n_args > 4)
+		rc = cli_number(c, "GRACE_US", c->args[4], 0, INT64_MAX, &grace_us, err);
+	if (rc < 0)
+		return rc;
+	const struct config_destination *d =
+	        config ? find_destination(config, c->args[1], c->args[2], c->args[3]) : NULL;
+	if (!d || d->not_configured)
+		return err_set(err, ERR_NOT_FOUND, 0, "nothing is thinned at '%.200s'", c->args[3]);
+	config_retain_policy(&d->retention, &policy);
+	policy.grace_us = (int64_t)grace_us;
+	shipping_destination_of(d, &sd);
+	shipping_store_options(&sd, &so);
+	rc = store_open(d->url, &so, &store, err);
+	const struct ship_options o = {.archive = c->args[1],
+	                               .name = c->args[2],
+	                               .url = d->url,
+	                               .store = store,
+	                               .stop = &never};
+	return rc < 0 ? rc : ship_retain(&o, &policy, clock_now_us(), false, NULL, &result, err);
+}
+
 static int run_send(struct cli *c, struct err *err)
 {
 	struct sending_place places[SENDING_PLACES_MAX];
@@ -139,6 +201,8 @@ static int run_job(struct cli *c, struct err *err)
 	int rc = cli_check_args(c, 2, 7, "arguments", err);
 	if (rc)
 		return rc;
+	if ((c->n_args == 4 || c->n_args == 5) && strcmp(c->args[0], "retain-there") == 0)
+		return run_retain_there(c, err);
 	if (c->n_args <= 3 && strcmp(c->args[0], "send") == 0)
 		return run_send(c, err);
 	if (strcmp(c->args[0], "observe") == 0)

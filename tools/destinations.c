@@ -124,13 +124,32 @@ static int add_json(void *ctx, const struct ship_status *s)
 
 struct each {
 	struct cli *cli;
-	const char *db;
+	const char *root, *db;
 	int64_t now_us;
 	json_t *list;
 	struct table *table;
 	size_t rows;
 	struct err *err;
 };
+
+static void set_retained(const struct each *e, const struct ship_status *s, json_t *row)
+{
+	struct ship_retained r;
+	uint64_t requests = 0;
+
+	if (ship_retained_read(e->root, e->db, s->url, &r, NULL) < 0)
+		return;
+	for (int v = 0; v < STORE_N_VERBS; v++)
+		requests += r.requests[v];
+	json_object_set_new(
+	        row, "retention",
+	        json_pack("{so so so so so so so so sb}", "at", cli_json_time(r.at_us), "fine_txid",
+	                  cli_json_uint(r.fine_txid), "kept_points", cli_json_uint(r.kept_points),
+	                  "deleted", cli_json_uint(r.deleted), "deleted_bytes",
+	                  cli_json_uint(r.deleted_bytes), "expiring", cli_json_uint(r.expiring),
+	                  "expiring_bytes", cli_json_uint(r.expiring_bytes), "requests",
+	                  cli_json_uint(requests), "deletes", (int)!r.no_delete));
+}
 
 static int one_json(void *ctx, const struct ship_status *s)
 {
@@ -140,6 +159,7 @@ static int one_json(void *ctx, const struct ship_status *s)
 	add_json(e->list, s);
 	json_t *row = json_array_get(e->list, json_array_size(e->list) - 1);
 	json_object_set_new(row, "destination", json_text(label_of(e->cli, e->db, s)));
+	set_retained(e, s, row);
 	destination_price(s, e->now_us, &p);
 	json_object_set_new(row, "month_estimate",
 	                    json_pack("{sf sf sf}", "requests", p.requests, "storage", p.storage,
@@ -149,10 +169,26 @@ static int one_json(void *ctx, const struct ship_status *s)
 
 json_t *destinations_json(struct cli *c, const char *root, const char *db)
 {
-	struct each e = {.cli = c, .db = db, .now_us = clock_now_us(), .list = json_array()};
+	struct each e = {
+	        .cli = c, .root = root, .db = db, .now_us = clock_now_us(), .list = json_array()};
 
 	ship_status_each(root, db, one_json, &e);
 	return e.list;
+}
+
+static void print_retained(const struct each *e, const struct ship_status *s)
+{
+	char gone[SIZE_STR_MAX], waiting[SIZE_STR_MAX];
+	struct ship_retained r;
+
+	if (ship_retained_read(e->root, e->db, s->url, &r, NULL) < 0)
+		return;
+	cli_format_size(r.deleted_bytes, gone);
+	cli_format_size(r.expiring_bytes, waiting);
+	printf("    %-13s %" PRIu64 " objects deleted (%s), %" PRIu64
+	       " wait for their grace time (%s)%s\n",
+	       "thinned", r.deleted, gone, r.expiring, waiting,
+	       r.no_delete ? "; deletion is denied: they stay" : "");
 }
 
 static int one_text(void *ctx, const struct ship_status *s)
@@ -179,6 +215,7 @@ static int one_text(void *ctx, const struct ship_status *s)
 	if (s->no_create)
 		printf("    %-13s none: let one machine alone write there (see asof check)\n",
 		       "conditions");
+	print_retained(e, s);
 	if (s->no_delete)
 		printf("    %-13s denied: covered objects stay (see asof check)\n", "deletion");
 	return 0;
@@ -186,7 +223,7 @@ static int one_text(void *ctx, const struct ship_status *s)
 
 void destinations_print(struct cli *c, const char *root, const char *db, int64_t now_us)
 {
-	struct each e = {.cli = c, .db = db, .now_us = now_us};
+	struct each e = {.cli = c, .root = root, .db = db, .now_us = now_us};
 
 	ship_status_each(root, db, one_text, &e);
 }

@@ -15,6 +15,7 @@
 
 #define REFRESH_US (60 * US_PER_SECOND)
 #define RETAIN_EVERY_US (3600 * US_PER_SECOND)
+#define RETAIN_THERE_EVERY_US (24 * 3600 * US_PER_SECOND) /* it takes requests */
 #define RETRY_US (600 * US_PER_SECOND)
 /* A destination that failed is tried again soon, then later and later. */
 #define COPY_RETRY_MIN_US (2 * US_PER_SECOND)
@@ -54,6 +55,9 @@ static const struct schedule *schedule_of(const struct jobs *j, const struct job
 	case JOB_RETAIN:
 	case JOB_RETAIN_COPY:
 		schedule_every(RETAIN_EVERY_US, hourly);
+		return hourly;
+	case JOB_RETAIN_THERE:
+		schedule_every(RETAIN_THERE_EVERY_US, hourly);
 		return hourly;
 	case JOB_COPY:
 		schedule_every(copy_interval_us(d, job), hourly);
@@ -227,8 +231,14 @@ static void want_of_database(struct jobs *j, const struct fleet_entry *e)
 	for (size_t i = 0; i < e->config->n_destinations; i++) {
 		const struct config_destination *d = &e->config->destinations[i];
 		snprintf(name, sizeof(name), "copy %.50s", d->name);
-		if (d->type != CONFIG_DEST_FILE || d->not_configured)
+		if (d->not_configured)
 			continue;
+		if (d->type != CONFIG_DEST_FILE) {
+			snprintf(name, sizeof(name), "retain %.50s", d->name);
+			if (d->retains)
+				want(j, JOB_RETAIN_THERE, i, name, e);
+			continue;
+		}
 		want(j, JOB_COPY, i, name, e);
 		snprintf(name, sizeof(name), "verify %.50s", d->name);
 		want(j, JOB_VERIFY_COPY, i, name, e);
@@ -351,7 +361,8 @@ static void start(struct jobs *j, struct lane *l, struct job *job, struct fleet 
 		return;
 	}
 	bool of_copy = job->kind == JOB_VERIFY_COPY || job->kind == JOB_RETAIN_COPY;
-	if (of_copy && (!e.config || job->schedule >= e.config->n_destinations)) {
+	if ((of_copy || job->kind == JOB_RETAIN_THERE) &&
+	    (!e.config || job->schedule >= e.config->n_destinations)) {
 		job->next_us = 0; /* gone, as above */
 		return;
 	}

@@ -11,6 +11,7 @@
  *   verify NAME   the same of what lies at a destination that is a directory (every 6 hours)
  *   retain        of a database's history, every hour
  *   retain NAME   the same at a destination that is a directory and has a retention of its own
+ *                 once a day where it is a bucket, or a server (ship_retain())
  *   cleanup       of backups, for all
  *   copy NAME     brings a destination that is a directory up to the archive, when something is new,
  *                 at the destination's interval (1 s; not more often); in the journal only when it

@@ -92,6 +92,14 @@ void job_make_command(const struct jobs *j, const struct job *job, const struct 
 		add(c, e->config->destinations[job->schedule].url);
 		add_pair(c, "--db", e->name);
 		return;
+	case JOB_RETAIN_THERE:
+		add(c, "job");
+		add(c, "retain-there");
+		add(c, e->archive);
+		add(c, e->name);
+		add(c, e->config->destinations[job->schedule].url);
+		add_config(j, c);
+		return;
 	case JOB_CLEANUP:
 		add(c, "cleanup");
 		add_config(j, c);

@@ -16,7 +16,8 @@ enum job_kind {
 	JOB_VERIFY_FULL,
 	JOB_VERIFY_COPY, /* of what lies at a destination */
 	JOB_RETAIN,
-	JOB_RETAIN_COPY, /* likewise, where the destination has a retention of its own */
+	JOB_RETAIN_COPY,  /* likewise, where the destination has a retention of its own */
+	JOB_RETAIN_THERE, /* the same in a bucket, or on a server */
 	JOB_CLEANUP,
 	JOB_COPY,
 	JOB_SEND, /* backups, to one place */

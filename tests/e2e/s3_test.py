@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -71,6 +72,46 @@ class Bucket(harness.Case):
         run = self.tool("fill", "1", "10", url=self.url + "&x=y")
         self.assertIn("(usage)", run.stderr)
         self.assertIn("'x", run.stderr)
+
+    def test_retention(self):
+        """What a destination's own retention lets go is gone there; the rest, and the archive, reads on."""
+        patch = unittest.mock.patch.dict(os.environ, server.credentials())
+        patch.start()
+        self.addCleanup(patch.stop)
+        db = self.open_db()
+        make_counter(db)
+        config = self.path("asof.yml")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"databases:\n  - path: {self.db_path}\n    archive: {self.archive}\n"
+                    f"    destinations:\n      - {{name: far, url: '{self.url}', "
+                    "retention: {tiers: [{every: 0, for: 1s}, {every: 1s, for: 3s}]}}\n")
+
+        r = harness.Replicator(self.db_path, self.archive, self.url, "--segment-size", "64K")
+        self.addCleanup(r.close)
+        r.wait_ready()
+
+        def thin():
+            run = asof("job", "retain-there", self.archive, NAME, "far", "0", "--config", config)
+            self.assertEqual(run.returncode, 0, run.stderr)
+        for n in range(60):
+            commit(db, 30)
+        wait_for("all of it", lambda: asof("wait", NAME, "--archive", self.archive, "--dest",
+                                           self.url).returncode == 0, 60)
+        wait_for("a pass that deletes", lambda: thin() or self.thinned() > 0, 60)
+        out = self.restore("--latest", out=self.path("out.db"), archive=self.url)
+        self.assertEqual(counter_of(out), counter_of(self.db_path))
+        run = asof("validate", "--archive", self.url)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        run = asof("restore", "--tx", "5", "-o", self.path("old.db"), "--archive", self.url)
+        self.assert_fails(run, 3, "txid 5")
+        self.restore("--tx", "5", out=self.path("old.db"))
+
+    def thinned(self):
+        found = 0
+        for path in glob.glob(os.path.join(self.archive, "local", NAME, "retained-*")):
+            with open(path, encoding="ascii") as f:
+                found += sum(int(line.split()[1]) for line in f if line.startswith("deleted "))
+        return found
 
     def test_copy(self):
         """A live archive to an encrypted bucket, again, and back from there; another is refused."""

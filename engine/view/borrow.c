@@ -107,10 +107,10 @@ static size_t list_place(struct history *h, size_t place)
 	return b.n;
 }
 
-/* No base, or one whose first transactions are not there. */
+/* No base, none for what comes before the first, or one whose first transactions are not there. */
 static bool lacks_beginning(struct history *h)
 {
-	uint64_t first = UINT64_MAX;
+	uint64_t first = UINT64_MAX, lowest = UINT64_MAX;
 
 	if (h->thinned.until_txid)
 		return false;
@@ -118,7 +118,11 @@ static bool lacks_beginning(struct history *h)
 		const struct object_name *n = &h->snapshots.e[i].name;
 		if (n->first_txid <= n->last_txid && n->first_txid < first)
 			first = n->first_txid;
+		if (n->first_txid < lowest)
+			lowest = n->first_txid;
 	}
+	if (h->segments.n > 0 && h->segments.e[0].name.first_txid < lowest)
+		return true;
 	return h->snapshots.n == 0 ? h->segments.n > 0
 	                           : first != UINT64_MAX && !catalog_segment_of(h, first);
 }
@@ -162,36 +166,46 @@ void borrow_shun(struct history *h, const struct entry *e)
 
 /* ---- adding ---- */
 
-/* What is before one that goes may end sooner here than there, where the same key holds more. */
-static void replace_by_lent(struct history *h, struct entry *e)
+/* Where the segment of level 0 begins that another place has of the same; UINT64_MAX: none is known. */
+static uint64_t lent_begin(struct history *h, const struct entry *e)
 {
+	uint64_t first = UINT64_MAX;
+
 	for (size_t i = 0; i < h->lent.segments.n; i++) {
 		const struct entry *l = &h->lent.segments.e[i];
-		if (strcmp(l->file, e->file) != 0)
-			continue;
-		h->n_open -= e->open != NULL;
-		object_unref(e->open);
-		*e = *l;
-		return;
+		if (l->name.type == OBJECT_GROWING && l->name.first_txid <= e->name.first_txid &&
+		    (first == UINT64_MAX || l->name.first_txid > first) &&
+		    !has(&h->shunned, l->file))
+			first = l->name.first_txid;
 	}
+	return first;
 }
 
-/* They are sorted. */
+static void let_go(struct history *h, struct entry *e)
+{
+	h->n_open -= e->open != NULL;
+	object_unref(e->open);
+}
+
+/*
+ * They are sorted.  A segment of level 0 ends where the next begins: so that one that is lent reaches
+ * over what goes, those of our own that begin within it, or with it, and end sooner, go along.
+ */
 static void drop_shunned(struct history *h)
 {
 	struct entries *es = &h->segments;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < es->n; i++) {
-		if (has(&h->shunned, es->e[i].file)) {
-			h->n_open -= es->e[i].open != NULL;
-			object_unref(es->e[i].open);
-			if (kept && es->e[kept - 1].name.type == OBJECT_GROWING &&
-			    !es->e[kept - 1].lent)
-				replace_by_lent(h, &es->e[kept - 1]);
-		} else {
+		if (!has(&h->shunned, es->e[i].file)) {
 			es->e[kept++] = es->e[i];
+			continue;
 		}
+		uint64_t begin = lent_begin(h, &es->e[i]);
+		let_go(h, &es->e[i]);
+		while (kept && es->e[kept - 1].name.type == OBJECT_GROWING &&
+		       es->e[kept - 1].name.first_txid >= begin)
+			let_go(h, &es->e[--kept]);
 	}
 	es->n = kept;
 }

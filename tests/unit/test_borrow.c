@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What one place of an archive lost or has damaged is read from another: engine/view/borrow.c.  Two
+ * stores were brought up to the same history at other moments, so their segments of level 0 are cut
+ * otherwise.  With any one object of the first gone or damaged, both together show every moment, right.
+ */
+#include "engine/base/log.h"
+#include "tests/lib/memory.h"
+#include "tests/lib/shipped.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct places {
+	char *root;
+	struct synth *s;
+	struct store *first, *second;
+	bool seen[500];
+	char keys[200][300];
+	size_t n_keys;
+};
+
+static void ship(struct places *p, struct store *to)
+{
+	struct err err = ERR_INIT;
+
+	forget(p->root); /* both are called alike */
+	struct shipper *sh = open_shipper(p->root, to, INT64_C(3600) * 1000000);
+	synth_must(ship_all(sh, &err), &err, "ship");
+	shipper_free(sh);
+}
+
+static int take_key(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct places *p = ctx;
+	size_t n = strlen(e->key);
+
+	if (p->n_keys == 200)
+		synth_die("too many objects");
+	if (strcmp(e->key + n - 7, ".wal.gz") == 0 || strcmp(e->key + n - 6, ".db.gz") == 0)
+		snprintf(p->keys[p->n_keys++], sizeof(p->keys[0]), "%s", e->key);
+	return 0;
+}
+
+/* Transactions seen in the first store with the second to stand in; `alone`: without. */
+static unsigned look(struct places *p, bool alone, bool must, const char *what)
+{
+	struct breaking b[] = {break_after(p->first, -1, false), break_after(p->second, -1, false)};
+	struct store *stores[] = {&b[0].base, &b[1].base};
+	struct archive *a;
+	struct history *h;
+	struct err err = ERR_INIT;
+	unsigned n = 0;
+
+	b[0].base.ops = b[1].base.ops = &borrowed_ops;
+	synth_must(archive_open_stores(stores, alone ? 1 : 2, NULL, &a, &err), &err, "open");
+	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
+	for (uint64_t t = 1; t <= p->s->n_states; t++) {
+		struct err why = ERR_INIT;
+		bool got = synth_compare(p->s, h, t, &why); /* dies of wrong bytes */
+		if (must && p->seen[t] && !got)
+			synth_die("%s: transaction %" PRIu64 ": %s", what, t, why.msg);
+		if (!must && alone && !*what)
+			p->seen[t] = got;
+		n += got;
+	}
+	history_put(h);
+	archive_free(a);
+	return n;
+}
+
+static struct places new_places(uint64_t seed)
+{
+	struct places p = {.root = test_folder()};
+	struct err err = ERR_INIT;
+
+	p.s = make(p.root, seed);
+	synth_must(store_open_memory(&p.first, &err), &err, "store");
+	synth_must(store_open_memory(&p.second, &err), &err, "store");
+	synth_random_history(p.s, 10);
+	for (unsigned i = 0; i < 6; i++) {
+		ship(&p, i % 3 ? p.first : p.second);
+		for (unsigned k = 0; k < 4; k++)
+			synth_random_commit(p.s);
+		synth_publish(p.s);
+	}
+	ship(&p, p.first);
+	ship(&p, p.second);
+	synth_must(store_list(p.first, "", NULL, true, take_key, &p, &err), &err, "list");
+	return p;
+}
+
+static void free_places(struct places *p)
+{
+	store_free(p->first);
+	store_free(p->second);
+	synth_free(p->s);
+	test_remove(p->root);
+	free(p->root);
+}
+
+static void test_any_object(void **state)
+{
+	uint64_t seed = test_seed();
+
+	for (unsigned i = 0; i < test_rounds(10); i++) {
+		struct places p = new_places(seed + i);
+		unsigned missed = 0, n = look(&p, true, false, "");
+		assert_true(n > 5);
+		for (size_t k = 0; k < 2 * p.n_keys; k++) {
+			cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
+			const char *key = p.keys[k / 2];
+			struct err err = ERR_INIT;
+			synth_must(store_get(p.first, key, b.max_bytes, &b, &err), &err, key);
+			if (b.len <= GROW_HEADER_SIZE)
+				continue; /* a fence */
+			size_t at = rng_below(&p.s->rng, b.len);
+			if (k % 2) {
+				synth_must(store_remove(p.first, key, &err), &err, key);
+			} else {
+				b.data[at] ^= 0x10;
+				synth_must(store_put_bytes(p.first, key, b.data, b.len, 0, &err),
+				           &err, key);
+				b.data[at] ^= 0x10;
+			}
+			missed += n - look(&p, true, false, "alone");
+			/* That its newest segment is gone the first cannot know. */
+			bool newest =
+			        k % 2 && strstr(key, "/segment/") &&
+			        (k / 2 + 1 == p.n_keys || !strstr(p.keys[k / 2 + 1], "/segment/") ||
+			         strstr(p.keys[k / 2 + 1], "/snapshot/"));
+			look(&p, false, !newest, key);
+			synth_must(store_put_bytes(p.first, key, b.data, b.len, 0, &err), &err,
+			           key);
+		}
+		assert_true(missed > 0);
+		free_places(&p);
+	}
+}
+
+/* A place that has another database under the name gives nothing. */
+static void test_another_database(void **state)
+{
+	struct places p = new_places(test_seed() + 100), q = new_places(test_seed() + 101);
+	struct err err = ERR_INIT;
+	unsigned n = look(&p, true, false, "");
+	const struct source_note other = {.id = 7, .path = "/elsewhere/x.db"};
+	cleanup_free uint8_t *note = NULL;
+	size_t len;
+
+	synth_must(source_note_put(q.s->dir_fd, &other, &err), &err, "source");
+	note = read_whole(q.s->dir_fd, "source", &len);
+	synth_must(store_put_bytes(q.first, "local/x.db/source", note, len, 0, &err), &err, "put");
+	for (size_t i = 0; i < p.n_keys; i++)
+		if (strstr(p.keys[i], "/snapshot/"))
+			synth_must(store_remove(p.first, p.keys[i], &err), &err, "remove");
+	unsigned left = look(&p, true, false, "alone");
+	struct store *own = p.second;
+	p.second = q.first;
+	assert_int_equal(look(&p, false, false, "another"), left);
+	p.second = own;
+	assert_true(look(&p, false, false, "its own") >= n);
+	free_places(&p);
+	free_places(&q);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_any_object),
+	        cmocka_unit_test(test_another_database),
+	};
+
+	log_set_level(LOG_ERROR);
+	log_set_fd(-1);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

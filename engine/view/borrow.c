@@ -130,7 +130,8 @@ static bool lacks_beginning(struct history *h)
 bool borrow_more(struct history *h, const struct err *why)
 {
 	size_t n = 0;
-	bool lost = why->kind == ERR_DAMAGED || resolve_vanished(why) ||
+	/* A gap is none where a snapshot that healed it is missing. */
+	bool lost = why->kind == ERR_DAMAGED || why->kind == ERR_GAP || resolve_vanished(why) ||
 	            (why->kind == ERR_NOT_FOUND && lacks_beginning(h));
 
 	bool more = h->shunned_more && h->lent.segments.n;

@@ -316,6 +316,9 @@ int bucket_take_extent(struct history *h, struct entry *e, struct object *o, str
 	    !grow_get_commit(o->grow, n - 1, &last))
 		return err_set(err, ERR_DAMAGED, 0, "'%s' is damaged: it holds no transaction",
 		               e->file);
+	/* Another place can hold less under the key than what was planned with. */
+	if (e->name.last_txid > bound)
+		bound = e->name.last_txid;
 	for (uint64_t t = last.txid + 1; t <= bound; t++)
 		if (t > h->thinned.until_txid && !is_snapshot(h, t))
 			return err_set(err, ERR_DAMAGED, 0,

@@ -133,13 +133,14 @@ static void add_up(struct repairing *r, const struct repair_result *more)
 	r->result.bytes += more->bytes;
 }
 
-int repairing_notes(struct repairing *r, const char *name, struct err *err)
+int repairing_notes(struct repairing *r, const char *name, bool *ret_left, struct err *err)
 {
 	struct repair_options o;
 	struct repair_result result = {.bytes = 0};
 
 	options_of(r, &o);
 	int rc = repair_notes(&o, name, &result, err);
+	*ret_left = result.n[REPAIR_POSSIBLE] || result.n[REPAIR_FAILED];
 	add_up(r, &result);
 	return rc;
 }
@@ -234,11 +235,12 @@ static int take_folder(void *ctx, const struct store_entry *e, struct err *err)
 int repairing_lost(struct repairing *r, struct err *err)
 {
 	struct looking l = {.r = r};
+	bool left; /* it is told again with the history, if there is one now */
 	int rc = r->n_others ? store_list(r->target, "local/", NULL, false, take_folder, &l, err)
 	                     : 0;
 
 	for (size_t i = 0; i < l.n && rc == 0; i++)
-		rc = repairing_notes(r, l.names[i], err);
+		rc = repairing_notes(r, l.names[i], &left, err);
 	free(l.names);
 	return rc;
 }

@@ -28,7 +28,9 @@ int repairing_open(struct repairing *r, struct cli *c, const char *root, bool re
 void repairing_close(struct repairing *r);
 /* Databases whose folder is there and whose note `source` is not: they are no databases to readers. */
 int repairing_lost(struct repairing *r, struct err *err) MUST_USE;
-int repairing_notes(struct repairing *r, const char *name, struct err *err) MUST_USE;
+/* *ret_left: one is not as it should be. */
+int repairing_notes(struct repairing *r, const char *name, bool *ret_left,
+                    struct err *err) MUST_USE;
 /* After `report`: what it found damaged (`all`: whatever is), and what is missing.  *ret_put: something was put back;
  * *ret_left: something is not as it should be. */
 int repairing_history(struct repairing *r, const struct verify_report *report, bool all,

@@ -187,9 +187,10 @@ static int verified_history(struct verified_run *v, const char *root, const char
                             struct err *err)
 {
 	CLEANUP(verify_report_release) struct verify_report report = {.n_damages = 0};
-	bool put = false, left = false;
-	int rc =
-	        v->repairing && v->repairing->repair ? repairing_notes(v->repairing, name, err) : 0;
+	bool put = false, left = false, lost = false;
+	int rc = v->repairing && v->repairing->repair
+	                 ? repairing_notes(v->repairing, name, &lost, err)
+	                 : 0;
 
 	struct err why = ERR_INIT;
 	if (rc == 0)
@@ -201,7 +202,7 @@ static int verified_history(struct verified_run *v, const char *root, const char
 	if (nothing || (rc == 0 && asks(v, &report))) {
 		if (!v->json && !v->repairing->repair && !nothing)
 			verified_print(&report);
-		rc = v->repairing->repair ? 0 : repairing_notes(v->repairing, name, err);
+		rc = v->repairing->repair ? 0 : repairing_notes(v->repairing, name, &lost, err);
 		rc = rc ? rc : repairing_history(v->repairing, &report, nothing, &put, &left, err);
 		if (rc == 0 && put) {
 			verify_report_release(&report);
@@ -213,7 +214,7 @@ static int verified_history(struct verified_run *v, const char *root, const char
 	if (rc)
 		return err_wrap(err, rc, "the history of '%.100s'", name);
 	v->n++;
-	v->n_bad += !verify_report_ok(&report) || left;
+	v->n_bad += !verify_report_ok(&report) || left || lost;
 	if (nothing && !put)
 		return 0;
 	if (v->json)

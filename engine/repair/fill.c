@@ -314,7 +314,8 @@ static void guess_end(struct repair *r)
 	for (size_t i = 0; i < r->n_others; i++) {
 		struct history_status st;
 		struct history *h;
-		if (r->others[i].same && site_history(r, &r->others[i], &h, NULL) == 0 &&
+		if (r->others[i].same && fork_none(r, &r->others[i]) &&
+		    site_history(r, &r->others[i], &h, NULL) == 0 &&
 		    history_get_status(h, &st, NULL) == 0 && st.last_txid > r->end_txid)
 			r->end_txid = st.last_txid;
 	}

@@ -120,6 +120,8 @@ static int segment_from(struct repair *r, struct site *s, uint64_t first, uint64
 	uint32_t found = lineage_at(s, first, &end);
 	if (!found || (lineage && found != lineage) || (lineage && end < last))
 		return err_set(err, ERR_NOT_FOUND, 0, "not of that lineage");
+	if (s != &r->target && last > s->shared_txid)
+		return err_set(err, ERR_NOT_FOUND, 0, "its history went another way");
 	int rc = s == &r->target ? 0 : site_agrees(r, s, found, &agrees, err);
 	if (rc == 0 && s != &r->target && !agrees)
 		rc = err_set(err, ERR_NOT_FOUND, 0, "another lineage of that number");
@@ -215,7 +217,7 @@ int make_idle(struct repair *r, const struct item *item, struct object_name *ret
 		struct site *s = nth(r, i);
 		struct history *h;
 		struct err why = ERR_INIT;
-		if (!s->same || site_history(r, s, &h, &why) < 0)
+		if (!s->same || !fork_none(r, s) || site_history(r, s, &h, &why) < 0)
 			continue;
 		if (seal_idle(r, h, item->name.first_txid, item->name.lineage, ret, &why) == 0) {
 			*ret_from = s->at.label;
@@ -235,6 +237,8 @@ static int make_from(struct repair *r, struct site *s, const struct item *item,
 	uint64_t bytes;
 	bool agrees = s == &r->target;
 
+	if (!fork_none(r, s))
+		return err_set(err, ERR_NOT_FOUND, 0, "its history went another way");
 	int rc = agrees ? 0 : site_agrees(r, s, n->lineage, &agrees, err);
 	if (rc == 0 && !agrees)
 		rc = err_set(err, ERR_NOT_FOUND, 0, "another lineage of that number");

@@ -34,9 +34,40 @@ static int put_note(struct repair *r, const char *file, const struct buf *text, 
 	return rc;
 }
 
-static int replace(struct repair *r, const char *file, bool missing, const char *what,
+/* Up to the line of its sum; 0: it has none. */
+static size_t before_sum(const struct buf *b)
+{
+	size_t n = b->len && b->data[b->len - 1] == '\n' ? b->len - 1 : b->len;
+
+	while (n > 0 && b->data[n - 1] != '\n')
+		n--;
+	return n;
+}
+
+/* Each place that thins has a note of its own, and that of another would hide what is kept here: only
+ * the very same one will do, which the sum tells, or all but the sum. */
+static bool is_same_note(const struct buf *a, const struct buf *b)
+{
+	size_t n = before_sum(a), m = before_sum(b);
+
+	return n && m &&
+	       ((n == m && memcmp(a->data, b->data, n) == 0) ||
+	        (a->len - n == b->len - m && memcmp(a->data + n, b->data + m, a->len - n) == 0));
+}
+
+/* `was`: what is damaged here; NULL: it is missing. */
+static bool will_do(const struct site *s, const char *file, const struct buf *was,
+                    const struct buf *other)
+{
+	if (strcmp(file, "thinned") == 0)
+		return was && is_same_note(was, other);
+	return whole_note_begins(file, other) <= s->shared_txid;
+}
+
+static int replace(struct repair *r, const char *file, const struct buf *was, const char *what,
                    struct err *err)
 {
+	const bool missing = !was;
 	cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX);
 	char key[STORE_KEY_MAX];
 
@@ -47,7 +78,7 @@ static int replace(struct repair *r, const char *file, bool missing, const char 
 		int rc = read_note(r, &r->others[i], file, &b, &why);
 		if (repair_ends(rc, &why))
 			return err_copy(err, &why);
-		if (rc == 0)
+		if (rc == 0 && will_do(&r->others[i], file, was, &b))
 			return put_note(r, file, &b, missing, r->others[i].at.label, what, err);
 	}
 	repair_key(r, file, key);
@@ -66,13 +97,13 @@ static int look(struct repair *r, const char *file, struct err *err)
 		rc = read_note(r, &r->target, file, &b, &why);
 	}
 	if (err_kind_of(rc) == ERR_DAMAGED)
-		return replace(r, file, false, why.msg, err);
+		return replace(r, file, &b, why.msg, err);
 	return rc < 0 && why.kind != ERR_USAGE && why.kind != ERR_NOT_FOUND ? err_copy(err, &why)
 	                                                                    : 0;
 }
 
 /* Whether the target must have what another place has. */
-static bool is_needed(const struct repair *r, const char *file, uint32_t lineage, uint64_t end)
+static bool is_needed(const char *file, uint32_t lineage, uint64_t end, uint64_t shared)
 {
 	struct object_name n;
 	uint64_t txid;
@@ -81,7 +112,7 @@ static bool is_needed(const struct repair *r, const char *file, uint32_t lineage
 		return true;
 	if (object_name_parse(file, &n))
 		return n.type == OBJECT_LINEAGE && n.lineage <= lineage;
-	return gap_name_parse(file, &txid) && txid <= end;
+	return gap_name_parse(file, &txid) && txid <= end && txid <= shared;
 }
 
 static int fill(struct repair *r, struct err *err)
@@ -102,9 +133,9 @@ static int fill(struct repair *r, struct err *err)
 		for (size_t i = 0; s->same && i < s->items.n; i++) {
 			const struct item item = s->items.v[i];
 			if (item.kind != ITEM_NOTE || site_find(&r->target, item.file) ||
-			    !is_needed(r, item.file, lineage, end))
+			    !is_needed(item.file, lineage, end, s->shared_txid))
 				continue;
-			int rc = replace(r, item.file, true, "", err);
+			int rc = replace(r, item.file, NULL, "", err);
 			rc = rc ? rc : target_add(r, &item, err);
 			if (rc < 0)
 				return rc;

@@ -123,6 +123,9 @@ int objects_copy_from(struct repair *r, struct site *from, const struct item *it
 	*ret_did = false;
 	if (!from->same || !site_find(from, item->file))
 		return 0;
+	/* What is missing has no name here that would tell it from another's. */
+	if (missing && item->name.last_txid > from->shared_txid)
+		return 0;
 	int rc = site_agrees(r, from, item->name.lineage, &agrees, &why);
 	if (rc == 0 && !agrees)
 		return 0;
@@ -379,7 +382,9 @@ static int run(struct repair *r, struct err *err)
 	rc = rc ? rc : repair_damaged(r, why, err);
 	rc = rc ? rc : repair_tables(r, err);
 	close_all(r); /* what was put is seen from here on */
-	rc = rc ? rc : fill_segments(r, err);
+	if (rc < 0 || r->thinned_lost)
+		return rc;
+	rc = fill_segments(r, err);
 	close_all(r);
 	return rc ? rc : fill_bases(r, err);
 }

@@ -4,9 +4,12 @@
 #include "engine/base/log.h"
 #include "engine/repair/repair_i.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,14 +42,53 @@ void repair_tell(struct repair *r, const char *key, bool missing, enum repair_ou
 
 /* ---- the scratch folder ---- */
 
+#define SCRATCH "asof-repair-"
+/* Between its making and its lock. */
+#define ABANDONED_S 60
+
+void put_empty(int dir_fd)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	while (dir && (d = readdir(dir)))
+		if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
+			unlinkat(dir_fd, d->d_name, 0);
+}
+
+/* What runs that were killed left, which is in clear even of an encrypted archive.  One that is under
+ * way holds a lock on its folder. */
+static void sweep(const char *tmp)
+{
+	cleanup_dir DIR *dir = opendir(tmp);
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir))) {
+		cleanup_fd int fd = -1;
+		struct stat st;
+		if (strncmp(d->d_name, SCRATCH, strlen(SCRATCH)) != 0)
+			continue;
+		fd = openat(dirfd(dir), d->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0 || st.st_uid != geteuid() ||
+		    time(NULL) - st.st_mtime < ABANDONED_S || flock(fd, LOCK_EX | LOCK_NB) < 0)
+			continue;
+		put_empty(fd);
+		unlinkat(dirfd(dir), d->d_name, AT_REMOVEDIR);
+	}
+}
+
 int put_scratch(struct repair *r, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
 
 	if (r->scratch[0])
 		return 0;
-	if (snprintf(r->scratch, sizeof(r->scratch), "%s/asof-repair-XXXXXX",
-	             tmp && *tmp ? tmp : "/var/tmp") >= (int)sizeof(r->scratch)) {
+	tmp = tmp && *tmp ? tmp : "/var/tmp";
+	sweep(tmp);
+	if (snprintf(r->scratch, sizeof(r->scratch), "%s/" SCRATCH "XXXXXX", tmp) >=
+	    (int)sizeof(r->scratch)) {
 		r->scratch[0] = '\0';
 		return err_set(err, ERR_USAGE, 0, "TMPDIR: the path is too long");
 	}
@@ -55,7 +97,11 @@ int put_scratch(struct repair *r, struct err *err)
 		r->scratch[0] = '\0';
 		return rc;
 	}
-	return file_open_dir(AT_FDCWD, r->scratch, false, &r->scratch_fd, err);
+	int rc = file_open_dir(AT_FDCWD, r->scratch, false, &r->scratch_fd, err);
+	/* Where locks fail, that of a sweep does, too. */
+	if (rc == 0 && flock(r->scratch_fd, LOCK_EX | LOCK_NB) < 0)
+		log_debug("repair", "folder=%s is not locked", r->scratch);
+	return rc;
 }
 
 void put_drop(struct repair *r, const char *name)

@@ -18,7 +18,8 @@
  *  (6) Nothing is put before where the archive begins, nor behind its end: how far the writer
  *      came is known to head, and to the local archive of a destination.
  *  (7) What is put belongs to a lineage that both describe alike: a history that went another way
- *      since, as after a take-over, repairs nothing.
+ *      since, as after a take-over, repairs nothing.  Nor do copies that both went on, behind the
+ *      last transaction whose time they tell alike, but for what has its very name here.
  *  (8) A run that ended anywhere has put whole objects, or none; the next goes on.
  */
 #ifndef ASOF_REPAIR_REPAIR_H
@@ -72,7 +73,8 @@ struct repair_result {
 
 /*
  * The notes of a database: lineages, gaps, marks, `source`, `thinned`.  One that is missing and
- * must be there is put back, but for marks (which people take away) and `thinned`.
+ * must be there is put back, but for marks (which people take away) and `thinned`, which is each
+ * place's own: a damaged one comes from the very same alone.
  */
 int repair_notes(const struct repair_options *options, const char *name, struct repair_result *ret,
                  struct err *err) MUST_USE;

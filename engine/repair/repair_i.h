@@ -35,9 +35,12 @@ struct site {
 	struct repair_place at;
 	struct items items;
 	bool same;               /* it is the history of this very database */
+	uint64_t shared_txid;    /* up to here, at least; UINT64_MAX: it went no other way */
 	struct archive *archive; /* opened with the others to stand in; NULL: not yet */
 	struct history *history;
 };
+
+struct known;
 
 struct repair {
 	const struct repair_options *options;
@@ -54,8 +57,11 @@ struct repair {
 	struct head head;
 	bool have_head, writer_alive;
 	struct thinned_note thinned;
+	bool thinned_lost; /* the note is damaged: what is missing is not known */
 	struct gap_note *gaps;
 	size_t n_gaps;
+	struct known *known; /* transactions and their times, the newest first */
+	size_t n_known;
 	uint64_t begin_txid, end_txid;
 };
 
@@ -76,6 +82,12 @@ void site_close(struct site *s);
 int site_agrees(struct repair *r, const struct site *s, uint32_t lineage, bool *ret,
                 struct err *err) MUST_USE;
 
+/* ---- fork.c ---- */
+/* What the target tells of its transactions; then, how far the other tells the same. */
+int fork_know(struct repair *r, struct err *err) MUST_USE;
+int fork_find(struct repair *r, struct site *s, struct err *err) MUST_USE;
+bool fork_none(const struct repair *r, const struct site *s);
+
 /* ---- whole.c: reading an object in full ---- */
 /* Takes the source over.  DAMAGED: it is.  Of a growing one and of a fence fills in what `item` could
  * not tell.  `durable_len`: of a growing one that is written to; 0: all of it counts where `whole`,
@@ -87,6 +99,8 @@ int whole_check_table(struct source *table, struct source *segment, const char *
                       struct err *err) MUST_USE;
 /* USAGE: no note that is known. */
 int whole_check_note(const char *file, const struct buf *text, struct err *err) MUST_USE;
+/* The first transaction that it speaks of: of a lineage, a gap or a mark; else 0. */
+uint64_t whole_note_begins(const char *file, const struct buf *text);
 
 /* ---- put.c ---- */
 int put_scratch(struct repair *r, struct err *err) MUST_USE;
@@ -101,6 +115,8 @@ int put_bytes(struct repair *r, const char *key, const void *p, size_t len, bool
 /* Of a directory: gives it another name; `keep`: and leaves it. */
 int put_aside(struct repair *r, const char *key, bool keep, struct err *err) MUST_USE;
 void put_drop(struct repair *r, const char *name);
+/* Deletes what lies in a folder. */
+void put_empty(int dir_fd);
 void repair_tell(struct repair *r, const char *key, bool missing, enum repair_outcome outcome,
                  const char *from, const char *why);
 int repair_stopped(const struct repair *r, struct err *err);
@@ -129,7 +145,7 @@ void repair_end(struct repair *r);
 int target_begin(struct repair *r, struct err *err) MUST_USE;
 int target_know(struct repair *r, struct err *err) MUST_USE;
 void target_end(struct repair *r);
-/* The segment that a running writer writes to. */
+/* The segment that a running writer writes to, or began meanwhile. */
 bool target_is_written(const struct repair *r, const struct item *i);
 /* Behind which transaction a growing segment, or one of level 0, cannot reach. */
 uint64_t target_bound(const struct repair *r, const struct item *i);

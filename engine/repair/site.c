@@ -257,7 +257,7 @@ int site_history(struct repair *r, struct site *s, struct history **ret, struct 
 	if (s != &r->target)
 		all[n_all++] = &r->target;
 	for (size_t i = 0; i < r->n_others && n_all < 16; i++)
-		if (&r->others[i] != s && r->others[i].same)
+		if (&r->others[i] != s && r->others[i].same && fork_none(r, &r->others[i]))
 			all[n_all++] = &r->others[i];
 	for (; n < n_all && rc == 0; n += rc == 0)
 		rc = site_borrow(all[n], r->name, all[n] == &r->target, &stores[n], err);

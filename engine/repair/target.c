@@ -7,6 +7,7 @@
 #include "engine/ship/ship.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -68,12 +69,33 @@ static bool has_lineage_in_common(const struct repair *r, const struct site *s)
 	return false;
 }
 
+static int look_how_far(struct repair *r, struct site *s, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	int rc = fork_find(r, s, &why);
+	if (repair_ends(rc, &why))
+		return err_copy(err, &why);
+	if (rc < 0) { /* its notes, say: what lies there is looked at one by one */
+		log_debug("repair", "db=%s place=%s: %s", r->name, s->at.label, why.msg);
+		s->shared_txid = 0;
+	} else if (!fork_none(r, s)) {
+		log_warn("repair",
+		         "db=%s place=%s went another way: it repairs what is up to txid %" PRIu64,
+		         r->name, s->at.label, s->shared_txid);
+	}
+	return 0;
+}
+
 static int look_at_others(struct repair *r, struct err *err)
 {
 	uint32_t mine = 0, theirs;
 	bool known = source_id(r, &r->target, &mine);
 
 	r->target.same = true;
+	int told = fork_know(r, err);
+	if (told < 0)
+		return told;
 	for (size_t i = 0; i < r->n_others; i++) {
 		struct site *s = &r->others[i];
 		struct err why = ERR_INIT;
@@ -94,6 +116,9 @@ static int look_at_others(struct repair *r, struct err *err)
 		if (!s->same)
 			log_warn("repair", "passed over db=%s place=%s: another database's history",
 			         r->name, s->at.label);
+		rc = s->same ? look_how_far(r, s, err) : 0;
+		if (rc < 0)
+			return rc;
 	}
 	return 0;
 }
@@ -165,7 +190,8 @@ static int read_thinned(struct repair *r, struct err *err)
 	int rc = get(r, &r->target, "thinned", &b, &why);
 	rc = rc ? rc : buf_append(&b, "", 1, &why);
 	rc = rc ? rc : thinned_note_parse((char *)b.data, b.len - 1, &r->thinned, &why);
-	return rc < 0 && why.kind != ERR_NOT_FOUND ? err_copy(err, &why) : 0;
+	r->thinned_lost = err_kind_of(rc) == ERR_DAMAGED;
+	return rc < 0 && why.kind != ERR_NOT_FOUND && !r->thinned_lost ? err_copy(err, &why) : 0;
 }
 
 /* ---- where it begins and ends ---- */
@@ -190,7 +216,7 @@ static uint64_t told_by(const struct repair *r, const struct site *s)
 {
 	struct ship_status st;
 
-	return s->at.store->dir_fd >= 0 && s->same &&
+	return s->at.store->dir_fd >= 0 && s->same && fork_none(r, s) &&
 	                       ship_status_read(s->at.label, r->name, r->target.at.label, &st,
 	                                        NULL) == 0
 	               ? st.replicated_txid
@@ -265,6 +291,7 @@ void target_end(struct repair *r)
 		close(r->lock_fd);
 	thinned_note_release(&r->thinned);
 	free(r->gaps);
+	free(r->known);
 }
 
 /* ---- single objects ---- */
@@ -272,7 +299,7 @@ void target_end(struct repair *r)
 bool target_is_written(const struct repair *r, const struct item *i)
 {
 	return r->writer_alive && i->kind == ITEM_GROWING && r->target.at.store->dir_fd >= 0 &&
-	       (!r->have_head || r->head.growing_txid == i->name.first_txid);
+	       (!r->have_head || r->head.growing_txid <= i->name.first_txid);
 }
 
 uint64_t target_bound(const struct repair *r, const struct item *i)
@@ -354,12 +381,8 @@ int repair_begin(struct repair *r, const struct repair_options *o, const char *n
 /* What a run that failed left in it, too. */
 static void remove_scratch(struct repair *r)
 {
-	cleanup_dir DIR *dir = r->scratch[0] ? opendir(r->scratch) : NULL;
-	struct dirent *d;
-
-	while (dir && (d = readdir(dir)))
-		if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
-			unlinkat(dirfd(dir), d->d_name, 0);
+	if (r->scratch_fd >= 0)
+		put_empty(r->scratch_fd);
 	if (r->scratch[0])
 		rmdir(r->scratch);
 	if (r->scratch_fd >= 0)

@@ -254,3 +254,28 @@ int whole_check_note(const char *file, const struct buf *text, struct err *err)
 	copy[text->len] = '\0';
 	return parse(file, copy, text->len, err);
 }
+
+uint64_t whole_note_begins(const char *file, const struct buf *text)
+{
+	cleanup_free char *copy = malloc(text->len + 1);
+	char mark[DB_NAME_MAX + 1];
+	struct lineage_note lineage;
+	struct mark_note m;
+	struct object_name n;
+	uint64_t txid;
+
+	if (gap_name_parse(file, &txid))
+		return txid;
+	if (!copy)
+		return UINT64_MAX;
+	if (text->len)
+		memcpy(copy, text->data, text->len);
+	copy[text->len] = '\0';
+	if (object_name_parse(file, &n))
+		return lineage_note_parse(copy, text->len, file, &lineage, NULL) == 0
+		               ? lineage.first_txid
+		               : UINT64_MAX;
+	if (mark_file_parse(file, mark))
+		return mark_note_parse(copy, text->len, mark, &m, NULL) == 0 ? m.txid : UINT64_MAX;
+	return 0;
+}

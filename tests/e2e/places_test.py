@@ -248,5 +248,49 @@ class Places(harness.Case):
         self.assertIn("cannot be restored", run.stdout)
 
 
+class Forked(harness.Case):
+    """Two copies of an archive that both went on: the same numbers, other transactions."""
+
+    def go_on(self, archive, n):
+        r = self.replicate(archive=archive)
+        r.wait_ready()
+        for _ in range(n):
+            commit(self.db)
+        r.wait_known()
+        self.assertEqual(r.stop(), 0, r.log())
+
+    def test_nothing_of_the_other_is_put(self):
+        self.db = self.open_db()
+        make_counter(self.db)
+        self.go_on(self.archive, 3)
+        other = self.path("other")
+        shutil.copytree(self.archive, other)
+        for _ in range(2):
+            self.go_on(self.archive, 4)
+        commit(self.db)
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for _ in range(3):
+            self.go_on(other, 3)
+        folder = os.path.join(other, "local", NAME)
+        before = self.notes_and_segments(folder)
+        self.assertTrue(any(f.endswith(".gap") for f in before), before)
+        run = asof("validate", "--history", "--archive", other, "--repair", "--also", self.archive)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertIn("went another way", run.stderr)
+        self.assertEqual(self.notes_and_segments(folder), before)
+        sealed = [f for f in before if f.endswith(".wal.gz") and f.count("-") > 3]
+        os.unlink(os.path.join(folder, "segment", sealed[-1]))
+        before = self.notes_and_segments(folder)
+        run = asof("validate", "--history", "--archive", other, "--repair", "--also", self.archive)
+        self.assertEqual(run.returncode, 4, run.stdout + run.stderr)
+        self.assertIn("cannot be repaired: transactions", run.stdout)
+        self.assertEqual(self.notes_and_segments(folder), before)
+
+    @staticmethod
+    def notes_and_segments(folder):
+        return sorted(f for f in os.listdir(folder) + os.listdir(os.path.join(folder, "segment"))
+                      if f.endswith((".gap", ".lineage", ".wal.gz")))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -21,6 +21,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -558,6 +559,93 @@ static void test_another_database(void **state)
 	free_pair(&q);
 }
 
+/* A place that thins by itself has a note of its own; that of another would hide what is kept. */
+static void test_thinned(void **state)
+{
+	struct pair p = new_pair(test_seed() + 6);
+	struct thinned_point point = {3, 1000, 2000};
+	struct thinned_note note = {.until_txid = 3, .points = &point, .n_points = 1};
+	const char *key = "local/x.db/thinned";
+	struct store *const places[2] = {p.local, p.far};
+	struct files notes[2];
+	struct tally t;
+	struct err err = ERR_INIT;
+	char path[600];
+
+	snprintf(path, sizeof(path), "%s/local/x.db", p.root);
+	for (int i = 0; i < 2; i++) {
+		cleanup_fd int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		note.until_txid = point.txid = 2 + (uint64_t)i;
+		synth_must(thinned_note_put(dir, &note, &err), &err, "note");
+		save(p.local, &notes[i]);
+		const struct file *f = find(&notes[i], key);
+		put(places[i], key, f->bytes, f->len);
+	}
+	const struct file *own = find(&notes[0], key), *other = find(&notes[1], key);
+	put(p.local, key, own->bytes, own->len);
+	harm(&p, p.local, own, CUT);
+	synth_must(repair(p.local, p.root, &p.far, 1, URL, false, &t, &err), &err, "another's");
+	assert_true(t.failed[0] && t.result.n[REPAIR_DONE] == 0);
+	/* Any byte of the very same. */
+	cleanup_free uint8_t *copy = malloc(other->len);
+	for (size_t at = 0; at < other->len - 1; at++) {
+		memcpy(copy, other->bytes, other->len);
+		copy[at] ^= 1;
+		put(p.local, key, copy, other->len);
+		struct repair_place from = {p.far, URL};
+		const struct repair_options o = {
+		        .target = {p.local, p.root}, .others = &from, .n_others = 1};
+		struct repair_result result = {.bytes = 0};
+		synth_must(repair_notes(&o, "x.db", &result, &err), &err, "the same");
+		assert_true(result.n[REPAIR_DONE] == 1 || other->bytes[at] == '\n');
+	}
+	release(&notes[0]);
+	release(&notes[1]);
+	free_pair(&p);
+}
+
+/* What a run that was killed left is removed by the next; not what one has that is under way. */
+static void test_scratch(void **state)
+{
+	struct pair p = new_pair(test_seed() + 7);
+	struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+	char *tmp = test_folder(), left[600], file[700];
+	struct files was;
+	struct tally t;
+	struct err err = ERR_INIT;
+
+	const char *before = getenv("TMPDIR");
+	cleanup_free char *kept = before ? strdup(before) : NULL;
+	setenv("TMPDIR", tmp, 1);
+	snprintf(left, sizeof(left), "%s/asof-repair-abcdef", tmp);
+	snprintf(file, sizeof(file), "%s/fetched", left);
+	assert_int_equal(mkdir(left, 0700), 0);
+	close(open(file, O_CREAT | O_WRONLY, 0600));
+	utimensat(AT_FDCWD, left, old, 0);
+	save(p.far, &was);
+	for (int locked = 1; locked >= 0; locked--) {
+		int fd = locked ? open(left, O_RDONLY | O_DIRECTORY) : -1;
+		assert_true(!locked || flock(fd, LOCK_EX) == 0);
+		for (size_t i = 0; i < was.n; i++)
+			if (ends_with(was.v[i].key, ".db.gz"))
+				harm(&p, p.far, &was.v[i], FLIPPED);
+		synth_must(repair(p.far, URL, &p.local, 1, p.root, false, &t, &err), &err, "run");
+		assert_true(t.result.n[REPAIR_DONE] > 0);
+		assert_int_equal(access(file, F_OK), locked ? 0 : -1);
+		if (fd >= 0)
+			close(fd);
+		restore(&was);
+	}
+	assert_int_equal(rmdir(tmp), 0); /* nor anything else */
+	if (kept)
+		setenv("TMPDIR", kept, 1);
+	else
+		unsetenv("TMPDIR");
+	free(tmp);
+	release(&was);
+	free_pair(&p);
+}
+
 static void test_aside(void **state)
 {
 	int64_t us = 0;
@@ -669,6 +757,8 @@ int main(void)
 	        cmocka_unit_test(test_a_place_that_lies),
 	        cmocka_unit_test(test_encrypted),
 	        cmocka_unit_test(test_another_database),
+	        cmocka_unit_test(test_thinned),
+	        cmocka_unit_test(test_scratch),
 	        cmocka_unit_test(test_aside),
 	        cmocka_unit_test(test_cleanup),
 	        cmocka_unit_test(test_backups),

@@ -68,7 +68,10 @@ int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
 	store_le64(m + 40, (uint64_t)info->not_before_us);
 	store_le64(m + 48, info->state.lo);
 	store_le64(m + 56, info->state.hi);
-	int rc = pack_finish(w->pack, NULL, 0, m, ret_bytes, err);
+	int rc = pack_end_content(w->pack, err);
+	pack_put_first(w->pack, m + 64);
+	if (rc == 0)
+		rc = pack_finish(w->pack, NULL, 0, m, ret_bytes, err);
 	object_name_format(&n, name);
 	return rc < 0 ? rc : object_file_finish(&w->file, name, err);
 }
@@ -103,7 +106,7 @@ static int read_meta(struct snapshot *s, struct err *err)
 		return err_set(err, ERR_DAMAGED, 0,
 		               "'%s' is damaged: its trailer describes no snapshot",
 		               pack_name(s->pack));
-	return 0;
+	return pack_get_first(s->pack, m + 64, err);
 }
 
 int snapshot_open(struct source *src, struct cache *cache, struct snapshot **ret, struct err *err)

@@ -6,7 +6,7 @@
  *
  *   meta  u32 kind (3), u32 page size, u32 lineage, u32 pages, u64 txid, u64 redo txid,
  *         u64 time, u64 not before, 16 bytes state checksum of the image of `txid`;
- *         the rest zero
+ *         the first blocks (gz/pack.h; zero in snapshots of before that); the rest zero
  *   blocks of 16 KiB, or of one page where pages are larger
  *
  * A fuzzy copy can be shorter or longer than `pages`: pages that it lacks are in the segments.

@@ -44,6 +44,12 @@
 #define PACK_HEADER_SIZE (GZ_META_OVERHEAD + PACK_HEADER_PAYLOAD)
 #define PACK_BLOCKS_PER_LEAF 2048u
 #define PACK_BLOCK_MAX (1u << 20)
+/*
+ * The first blocks, in an owner's meta: for each u32 stored length, u64 hash.  They follow the
+ * header, and each other.  Four of 16 KiB: what the kernel reads ahead at the start of a file.
+ */
+#define PACK_FIRST_BLOCKS 4u
+#define PACK_FIRST_SIZE (12 * PACK_FIRST_BLOCKS)
 
 /* Binds a hash to an object and a place in it. */
 static inline uint64_t gz_bind(uint64_t object_id, uint64_t offset)
@@ -77,6 +83,9 @@ int pack_put_leaf(struct pack_writer *w, const void *payload, size_t len, struct
 int pack_finish(struct pack_writer *w, const void *top, size_t top_len,
                 const uint8_t meta[PACK_META_SIZE], uint64_t *ret_size, struct err *err) MUST_USE;
 uint64_t pack_content_len(const struct pack_writer *w);
+/* Where the first blocks lie, after pack_end_content(): for an owner that keeps it in its meta.
+ * `p` gets PACK_FIRST_SIZE bytes, zero for blocks that there are not. */
+void pack_put_first(const struct pack_writer *w, uint8_t *p);
 void pack_writer_free(struct pack_writer *w);
 
 /* ---- reading ---- */
@@ -85,6 +94,12 @@ struct pack;
  * when it comes to its neighbours, or by pack_check_header(). */
 int pack_open(struct source *src, struct cache *cache, struct pack **ret, struct err *err) MUST_USE;
 int pack_check_header(struct pack *p, struct err *err) MUST_USE;
+/*
+ * What pack_put_first() gave when it was written, or zeros; before anything is read.  Whoever opens
+ * a database reads its first pages; far away their member leaf, which lies elsewhere, would be a
+ * request more.  DAMAGED when they cannot lie there.
+ */
+int pack_get_first(struct pack *p, const uint8_t *first, struct err *err) MUST_USE;
 void pack_free(struct pack *p);
 uint64_t pack_id(const struct pack *p);
 const char *pack_name(const struct pack *p);

@@ -16,6 +16,7 @@ struct pack {
 	size_t owner_offset; /* of the owner's bytes in `top` */
 	uint8_t meta[PACK_META_SIZE];
 	_Atomic bool header_checked;
+	struct pack_ref first[PACK_FIRST_BLOCKS]; /* len 0: its leaf tells */
 };
 
 static int damaged(const struct pack *p, struct err *err, uint64_t offset, const char *what)
@@ -279,6 +280,26 @@ int pack_get_leaf(struct pack *p, const struct pack_ref *ref, pack_decode_fn *de
 	return cache_get(p->cache, (struct cache_key){p->id, ref->offset}, load_leaf, &l, ret, err);
 }
 
+int pack_get_first(struct pack *p, const uint8_t *first, struct err *err)
+{
+	uint64_t offset = PACK_HEADER_SIZE;
+
+	/* Beside others a leaf is read anyway, and one alone lies with the trailer: so all that is
+	 * read by every reader of the whole stays so. */
+	if (!p->src->remote || p->n_leaves <= 1)
+		return 0;
+	for (size_t i = 0; i < PACK_FIRST_BLOCKS; i++, first += 12) {
+		p->first[i] = (struct pack_ref){offset, load_le32(first), load_le64(first + 4)};
+		offset += p->first[i].len;
+		if (offset > p->file_size)
+			return damaged(p, err, p->file_size - PACK_TRAILER_SIZE,
+			               "the trailer tells a wrong place of the first blocks");
+		if (p->first[i].len == 0)
+			break;
+	}
+	return 0;
+}
+
 /* Where block `block` lies, from its member leaf. */
 static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struct err *err)
 {
@@ -319,7 +340,12 @@ static int load_block(void *ctx, void **ret_data, size_t *ret_len, struct err *e
 	cleanup_free uint8_t *raw = NULL, *content = NULL;
 	struct err why = ERR_INIT;
 
-	int rc = block_ref(p, l->block, &ref, err);
+	int rc = 0;
+
+	if (l->block < PACK_FIRST_BLOCKS && p->first[l->block].len)
+		ref = p->first[l->block];
+	else
+		rc = block_ref(p, l->block, &ref, err);
 	if (rc == 0 && l->block == 0) /* beside it */
 		rc = pack_check_header(p, err);
 	if (rc == 0)

@@ -17,6 +17,8 @@ struct pack_writer {
 	struct buf leaf_refs;
 	uint64_t n_leaves;
 	bool content_ended;
+	uint8_t first[PACK_FIRST_SIZE];
+	uint64_t n_blocks;
 };
 
 int pack_ref_put(struct buf *out, const struct pack_ref *ref, struct err *err)
@@ -124,6 +126,11 @@ static int end_block(struct pack_writer *w, struct err *err)
 	if (rc < 0)
 		return rc;
 	buf_clear(&w->block);
+	if (w->n_blocks < PACK_FIRST_BLOCKS) {
+		store_le32(w->first + 12 * w->n_blocks, (uint32_t)ref.len);
+		store_le64(w->first + 12 * w->n_blocks + 4, ref.hash);
+	}
+	w->n_blocks++;
 	store_le64(entry, ref.offset);
 	store_le64(entry + 8, ref.hash);
 	rc = buf_append(&w->leaf, entry, sizeof(entry), err);
@@ -204,6 +211,11 @@ int pack_finish(struct pack_writer *w, const void *top, size_t top_len,
 	if (rc == 0)
 		*ret_size = w->offset;
 	return rc;
+}
+
+void pack_put_first(const struct pack_writer *w, uint8_t *p)
+{
+	memcpy(p, w->first, sizeof(w->first));
 }
 
 uint64_t pack_content_len(const struct pack_writer *w)

@@ -102,6 +102,7 @@ struct made {
 	uint8_t *content;
 	size_t len;
 	struct pack_ref leaf;
+	uint8_t first[PACK_FIRST_SIZE];
 };
 
 static int sink(void *ctx, const void *p, size_t len, uint64_t offset, struct err *err)
@@ -133,6 +134,7 @@ static void make_pack(struct rng *r, struct made *m, uint64_t id, uint32_t block
 	}
 	assert_int_equal(pack_content_len(w), len);
 	synth_must(pack_end_content(w, &err), &err, "pack_end_content");
+	pack_put_first(w, m->first);
 	synth_must(pack_put_leaf(w, "a leaf", 6, &m->leaf, &err), &err, "pack_put_leaf");
 	synth_must(pack_finish(w, "own", 3, meta, &size, &err), &err, "pack_finish");
 	assert_int_equal(size, m->file.len);
@@ -222,6 +224,66 @@ static void test_pack_leaves(void **state)
 	}
 }
 
+/* One block of a pack, of which it is told where its first ones lie. */
+static int read_block(const struct made *m, bool remote, const uint8_t *first, uint64_t block,
+                      struct err *err)
+{
+	struct source *src = memory_source("thing.gz", m->file.data, m->file.len);
+	cleanup_cache struct cache *cache = NULL;
+	cleanup_pack struct pack *p = NULL;
+	uint8_t back[64];
+
+	src->remote = remote;
+	synth_must(cache_new(1 << 20, &cache, err), err, "cache_new");
+	synth_must(pack_open(src, cache, &p, err), err, "pack_open");
+	int rc = pack_get_first(p, first, err);
+	if (rc == 0)
+		rc = pack_read(p, block * 64, back, 64, err);
+	if (rc == 0)
+		assert_memory_equal(back, m->content + block * 64, 64);
+	return rc;
+}
+
+/* Far away the first blocks are read without their member leaf, and still not believed unseen. */
+static void test_first_blocks(void **state)
+{
+	static const uint8_t not_told[PACK_FIRST_SIZE];
+	struct rng r = {test_seed()};
+	struct made m;
+	struct err err = ERR_INIT;
+
+	make_pack(&r, &m, 9, 64, (size_t)64 * (2 * PACK_BLOCKS_PER_LEAF + 9), 1);
+	size_t behind = PACK_HEADER_SIZE;
+	for (unsigned i = 0; i < PACK_FIRST_BLOCKS; i++) {
+		uint8_t *length = m.first + 12 * i, *hash = length + 4;
+		uint32_t was = load_le32(length);
+		assert_int_equal(read_block(&m, true, m.first, i, &err), 0);
+		*hash ^= 1;
+		assert_int_equal(read_block(&m, true, m.first, i, &err), -ERR_DAMAGED);
+		*hash ^= 1;
+		store_le32(length, was + 1);
+		assert_int_equal(read_block(&m, true, m.first, i, &err), -ERR_DAMAGED);
+		store_le32(length, UINT32_MAX);
+		assert_int_equal(read_block(&m, true, m.first, 0, &err), -ERR_DAMAGED);
+		store_le32(length, was);
+		behind += was;
+	}
+	assert_int_equal(read_block(&m, true, m.first, PACK_FIRST_BLOCKS, &err), 0);
+
+	/* All behind them up to the second leaf is noise. */
+	for (size_t i = behind; i < m.file.len * 3 / 5; i++)
+		m.file.data[i] ^= 0x55;
+	for (unsigned i = 0; i < PACK_FIRST_BLOCKS; i++) {
+		assert_int_equal(read_block(&m, true, m.first, i, &err), 0);
+		assert_int_equal(read_block(&m, true, not_told, i, &err), -ERR_DAMAGED);
+		assert_int_equal(read_block(&m, false, m.first, i, &err), -ERR_DAMAGED);
+	}
+	assert_int_equal(read_block(&m, true, m.first, PACK_FIRST_BLOCKS, &err), -ERR_DAMAGED);
+	m.file.data[PACK_HEADER_SIZE + 20] ^= 1;
+	assert_int_equal(read_block(&m, true, m.first, 0, &err), -ERR_DAMAGED);
+	free_made(&m);
+}
+
 static void test_gunzip(void **state)
 {
 	cleanup_free char *root = test_folder();
@@ -308,7 +370,7 @@ int main(void)
 	        cmocka_unit_test(test_data_member), cmocka_unit_test(test_blob),
 	        cmocka_unit_test(test_pack),        cmocka_unit_test(test_pack_leaves),
 	        cmocka_unit_test(test_gunzip),      cmocka_unit_test(test_flips),
-	        cmocka_unit_test(test_newer),
+	        cmocka_unit_test(test_newer),       cmocka_unit_test(test_first_blocks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

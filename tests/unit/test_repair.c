@@ -79,6 +79,11 @@ static const struct file *find(const struct files *f, const char *key)
 	return NULL;
 }
 
+static bool is_same(const struct file *a, const struct file *b)
+{
+	return a->len == b->len && (a->len == 0 || memcmp(a->bytes, b->bytes, a->len) == 0);
+}
+
 static void put(struct store *s, const char *key, const void *p, size_t len)
 {
 	struct err err = ERR_INIT;
@@ -97,7 +102,7 @@ static void restore(const struct files *f)
 			synth_must(store_remove(f->store, now.v[i].key, &err), &err, "remove");
 	for (size_t i = 0; i < f->n; i++) {
 		const struct file *o = find(&now, f->v[i].key);
-		if (!o || o->len != f->v[i].len || memcmp(o->bytes, f->v[i].bytes, o->len) != 0)
+		if (!o || !is_same(o, &f->v[i]))
 			put(f->store, f->v[i].key, f->v[i].bytes, f->v[i].len);
 	}
 	release(&now);
@@ -335,7 +340,7 @@ static bool same_files(const struct files *a, struct store *store)
 	same = now.n == a->n;
 	for (size_t i = 0; i < now.n && same; i++) {
 		const struct file *f = find(a, now.v[i].key);
-		same = f && f->len == now.v[i].len && memcmp(f->bytes, now.v[i].bytes, f->len) == 0;
+		same = f && is_same(f, &now.v[i]);
 	}
 	release(&now);
 	return same;

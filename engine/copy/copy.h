@@ -57,7 +57,7 @@ struct copy_result {
 };
 
 /* DAMAGED when there was any, after all else was copied.  REFUSED: `to` has the history of another
- * database under that name.  BUSY, NOT_FOUND, NO_SPACE, IO, CANCELLED. */
+ * database under that name, or went another way since it was a copy of this one.  BUSY, NOT_FOUND, NO_SPACE, IO, CANCELLED. */
 int copy_archive(const struct copy_options *options, struct copy_result *ret,
                  struct err *err) MUST_USE;
 

@@ -58,6 +58,11 @@ bool copy_holds_all(const struct copy_there *t, const struct history_object *o);
  * given once; NULL: none is left. */
 const struct object_name *copy_next_straddled(struct copy_there *t, const struct history_object *o);
 
+/* ---- way.c ---- */
+/* REFUSED: `to` went another way than `from`. */
+int copy_check_way(const struct copying *c, struct history *from, const char *name,
+                   struct err *err) MUST_USE;
+
 /* ---- send.c ---- */
 /* Of a directory what `to` lacks. */
 int copy_to_store(struct copying *c, struct store *to, struct err *err) MUST_USE;

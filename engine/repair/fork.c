@@ -5,7 +5,7 @@
  * Copies of an archive that both went on, each by itself, are of one database and of one lineage, and
  * give the same numbers to other transactions.  But no two commits were captured at one time, to the
  * microsecond; and what agrees in one transaction agrees in all before it.  So the newest that both
- * know tells: of the target by its names and by its head, which damage leaves.
+ * know tells: of the target by its names, gaps and head, which damage leaves.
  */
 #include "engine/repair/repair_i.h"
 
@@ -37,17 +37,37 @@ static int open_alone(struct repair *r, const struct site *s, struct archive **r
 	return rc;
 }
 
-/* What is not sealed yet has no time in its name. */
-static size_t add_newest(struct repair *r, struct known *v)
+static bool is_sealed_there(const struct repair *r, uint64_t txid)
+{
+	for (size_t i = 0; i < r->target.items.n; i++) {
+		const struct item *o = &r->target.items.v[i];
+		if (o->kind == ITEM_SEALED && o->name.first_txid <= txid &&
+		    o->name.last_txid >= txid)
+			return true;
+	}
+	return false;
+}
+
+/* What is not sealed yet has no time in its name: where it begins, and what is before that. */
+static size_t add_unsealed(struct repair *r, struct known *v)
 {
 	struct archive *archive = NULL;
 	struct history *h = NULL;
 	struct history_status st;
+	struct moment m;
 	size_t n = 0;
 
 	if (open_alone(r, &r->target, &archive, &h, NULL) == 0 &&
 	    history_get_status(h, &st, NULL) == 0 && st.last_txid)
 		v[n++] = (struct known){st.last_txid, st.last_us};
+	for (size_t i = 0; n && i < r->target.items.n; i++) {
+		const struct item *o = &r->target.items.v[i];
+		if (o->kind != ITEM_GROWING)
+			continue;
+		for (uint64_t t = o->name.first_txid - 1; t <= o->name.first_txid; t++)
+			if (t && !is_sealed_there(r, t) && history_tx(h, t, &m, NULL) == 0)
+				v[n++] = (struct known){t, m.time_us};
+	}
 	if (h)
 		history_put(h);
 	archive_free(archive);
@@ -56,7 +76,7 @@ static size_t add_newest(struct repair *r, struct known *v)
 
 int fork_know(struct repair *r, struct err *err)
 {
-	struct known *v = calloc(2 * r->target.items.n + 2, sizeof(*v));
+	struct known *v = calloc(2 * r->target.items.n + r->n_gaps + 2, sizeof(*v));
 	size_t n = 0;
 
 	if (!v)
@@ -70,7 +90,9 @@ int fork_know(struct repair *r, struct err *err)
 	}
 	if (r->have_head && r->head.last_txid)
 		v[n++] = (struct known){r->head.last_txid, r->head.last_us};
-	n += add_newest(r, v + n);
+	for (size_t i = 0; i < r->n_gaps; i++) /* the commit that healed it */
+		v[n++] = (struct known){r->gaps[i].after_txid, r->gaps[i].after_us};
+	n += add_unsealed(r, v + n);
 	qsort(v, n, sizeof(*v), newest_first);
 	r->known = v;
 	r->n_known = n;

@@ -69,6 +69,23 @@ static bool has_lineage_in_common(const struct repair *r, const struct site *s)
 	return false;
 }
 
+static int read_gaps(struct repair *r, struct err *err)
+{
+	r->gaps = calloc(r->target.items.n + 1, sizeof(*r->gaps));
+	if (!r->gaps)
+		return err_set(err, ERR_NOMEM, 0, "no memory for gaps");
+	for (size_t i = 0; i < r->target.items.n; i++) {
+		cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX + 1);
+		const char *file = r->target.items.v[i].file;
+		uint64_t txid;
+		if (r->target.items.v[i].kind == ITEM_NOTE && gap_name_parse(file, &txid) &&
+		    get(r, &r->target, file, &b, NULL) == 0 && buf_append(&b, "", 1, NULL) == 0 &&
+		    gap_note_parse((char *)b.data, b.len - 1, file, &r->gaps[r->n_gaps], NULL) == 0)
+			r->n_gaps++;
+	}
+	return 0;
+}
+
 static int look_how_far(struct repair *r, struct site *s, struct err *err)
 {
 	struct err why = ERR_INIT;
@@ -93,9 +110,10 @@ static int look_at_others(struct repair *r, struct err *err)
 	bool known = source_id(r, &r->target, &mine);
 
 	r->target.same = true;
-	int told = fork_know(r, err);
-	if (told < 0)
-		return told;
+	int known_rc = read_gaps(r, err);
+	known_rc = known_rc ? known_rc : fork_know(r, err);
+	if (known_rc < 0)
+		return known_rc;
 	for (size_t i = 0; i < r->n_others; i++) {
 		struct site *s = &r->others[i];
 		struct err why = ERR_INIT;
@@ -163,23 +181,6 @@ static int read_head(struct repair *r, int dir, struct err *err)
 	if (rc < 0)
 		r->head = (struct head){0};
 	return err_kind_of(rc) == ERR_VERSION ? err_copy(err, &why) : 0;
-}
-
-static int read_gaps(struct repair *r, struct err *err)
-{
-	r->gaps = calloc(r->target.items.n + 1, sizeof(*r->gaps));
-	if (!r->gaps)
-		return err_set(err, ERR_NOMEM, 0, "no memory for gaps");
-	for (size_t i = 0; i < r->target.items.n; i++) {
-		cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX + 1);
-		const char *file = r->target.items.v[i].file;
-		uint64_t txid;
-		if (r->target.items.v[i].kind == ITEM_NOTE && gap_name_parse(file, &txid) &&
-		    get(r, &r->target, file, &b, NULL) == 0 && buf_append(&b, "", 1, NULL) == 0 &&
-		    gap_note_parse((char *)b.data, b.len - 1, file, &r->gaps[r->n_gaps], NULL) == 0)
-			r->n_gaps++;
-	}
-	return 0;
 }
 
 static int read_thinned(struct repair *r, struct err *err)
@@ -260,7 +261,6 @@ int target_know(struct repair *r, struct err *err)
 {
 	int rc = read_thinned(r, err);
 
-	rc = rc ? rc : read_gaps(r, err);
 	if (rc == 0)
 		find_ends(r);
 	return rc;

@@ -278,6 +278,11 @@ class Forked(harness.Case):
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertIn("went another way", run.stderr)
         self.assertEqual(self.notes_and_segments(folder), before)
+        for way in ((self.archive, other), (other, self.archive)):
+            run = asof("copy", *way)
+            self.assertEqual(run.returncode, 1, run.stdout + run.stderr)
+            self.assertIn(f"archive '{way[1]}' went another way: txid ", run.stderr)
+        self.assertEqual(self.notes_and_segments(folder), before)
         sealed = [f for f in before if f.endswith(".wal.gz") and f.count("-") > 3]
         os.unlink(os.path.join(folder, "segment", sealed[-1]))
         before = self.notes_and_segments(folder)

@@ -34,7 +34,7 @@ static void far_open(struct far *f, const struct store_faults *faults)
 	struct rng rng = {test_seed()};
 	struct err err = ERR_INIT;
 
-	f->want = malloc(BYTES);
+	f->want = calloc(1, BYTES);
 	assert_non_null(f->want);
 	for (size_t i = 0; i + 8 <= BYTES; i += 8) {
 		uint64_t v = rng_next(&rng);

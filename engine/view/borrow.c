@@ -51,6 +51,7 @@ bool borrow_same_database(struct history *h, size_t place)
 struct borrowing {
 	struct history *h;
 	size_t place, prefix_len, n;
+	bool told; /* that something was left out */
 };
 
 static bool has(const struct entries *es, const char *file)
@@ -59,6 +60,39 @@ static bool has(const struct entries *es, const char *file)
 		if (strcmp(es->e[i].file, file) == 0)
 			return true;
 	return false;
+}
+
+/* Times rise with the transactions. */
+static bool in_order(uint64_t a_txid, int64_t a_us, uint64_t b_txid, int64_t b_us)
+{
+	return a_txid < b_txid ? a_us <= b_us : a_txid > b_txid ? a_us >= b_us : a_us == b_us;
+}
+
+/* What an object says of its transactions, and what is known of another, or of the same. */
+static bool fits(const struct object_name *n, uint64_t txid, int64_t time_us)
+{
+	if (n->type == OBJECT_SEALED)
+		return in_order(n->first_txid, n->first_us, txid, time_us) &&
+		       in_order(n->last_txid, n->last_us, txid, time_us);
+	return n->last_txid == txid || in_order(n->last_txid, n->last_us, txid, time_us);
+}
+
+/*
+ * Copies of an archive that both went on give the same numbers to other transactions, and those of one
+ * say nothing of the other's: what cannot lie between our own, by its times, is none of ours.
+ */
+static bool is_ours(const struct history *h, const struct object_name *n)
+{
+	for (size_t i = 0; i < h->n_gaps; i++) /* by the commit that healed it */
+		if (!fits(n, h->gaps[i].after_txid, h->gaps[i].after_us))
+			return false;
+	for (size_t i = 0; i < h->segments.n; i++) {
+		const struct object_name *o = &h->segments.e[i].name;
+		if (o->type == OBJECT_SEALED && !h->segments.e[i].lent &&
+		    (!fits(n, o->first_txid, o->first_us) || !fits(n, o->last_txid, o->last_us)))
+			return false;
+	}
+	return true;
 }
 
 static int take(struct borrowing *b, struct entries *lent, enum object_type folder,
@@ -72,6 +106,13 @@ static int take(struct borrowing *b, struct entries *lent, enum object_type fold
 		return 0;
 	if (e.name.type == OBJECT_GROWING && (!b->h->in_bucket || s->bytes <= GROW_HEADER_SIZE))
 		return 0;
+	if (e.name.type != OBJECT_GROWING && !is_ours(b->h, &e.name)) {
+		if (!b->told)
+			log_warn("view", "db=%s place=%s went another way: '%s' is not ours",
+			         b->h->name, b->h->archive->stores[b->place]->label, file);
+		b->told = true;
+		return 0;
+	}
 	snprintf(e.file, sizeof(e.file), "%s", file);
 	b->n++;
 	return entries_add(lent, &e, err);

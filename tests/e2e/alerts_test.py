@@ -394,7 +394,7 @@ class Told(AlertCase):
         self.restore("--latest", out=db_path, archive=other)
         db = self.open_db(db_path)
         second = self.replicate(place, "--adopt", "--take-over", db=db_path, archive=other)
-        second.wait_ready()
+        second.wait_known()  # (while it takes over it holds the archive's lock, then once more to capture)
         commit(db)
         run = asof("wait", "trades.db", "--archive", other, "--dest", place, "--timeout", "50")
         self.assertEqual(run.returncode, 0, run.stderr + second.log())

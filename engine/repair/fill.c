@@ -444,6 +444,41 @@ static int fill_point(struct repair *r, struct site *s, uint64_t txid, struct al
 	return 0;
 }
 
+/* What it lay upon is gone, and no place has that: a base of it is made of what the others have. */
+static int make_point(struct repair *r, const struct thinned_point *p, struct alone *a,
+                      struct err *err)
+{
+	struct item item = {.kind = ITEM_SNAPSHOT,
+	                    .name = {.type = OBJECT_SNAPSHOT,
+	                             .first_txid = p->txid + 1,
+	                             .last_txid = p->txid,
+	                             .last_us = p->time_us}};
+	char name[OBJECT_NAME_MAX];
+	struct err why = ERR_INIT;
+	const char *from;
+	struct history *h;
+	struct moment m;
+
+	for (size_t i = 0; i < r->n_others && !item.name.lineage; i++)
+		if (r->others[i].same && p->txid <= r->others[i].shared_txid &&
+		    site_history(r, &r->others[i], &h, NULL) == 0 &&
+		    history_tx(h, p->txid, &m, NULL) == 0 && m.time_us == p->time_us)
+			item.name.lineage = m.lineage;
+	if (!item.name.lineage)
+		return 0;
+	object_name_format(&item.name, name);
+	snprintf(item.file, sizeof(item.file), "snapshot/%s", name);
+	if (site_find(&r->target, item.file))
+		return 0;
+	int rc = make_again(r, &item, &from, &why);
+	if (rc < 0)
+		return repair_ends(rc, &why) ? err_copy(err, &why) : 0;
+	rc = objects_install(r, &item, true, from, "", err);
+	rc = rc ? rc : target_add(r, &item, err);
+	alone_close(a);
+	return rc;
+}
+
 int fill_bases(struct repair *r, struct err *err)
 {
 	struct alone a = {0};
@@ -458,6 +493,11 @@ int fill_bases(struct repair *r, struct err *err)
 			if (!sees(r, &a, r->thinned.points[k].txid))
 				rc = fill_point(r, s, r->thinned.points[k].txid, &a, err);
 	}
+	/* In a dry run what could be copied may be enough. */
+	bool tells = r->options->dry_run && r->result->n[REPAIR_POSSIBLE];
+	for (size_t k = 0; k < r->thinned.n_points && rc == 0 && !tells; k++)
+		if (!sees(r, &a, r->thinned.points[k].txid))
+			rc = make_point(r, &r->thinned.points[k], &a, err);
 	alone_close(&a);
 	return rc;
 }

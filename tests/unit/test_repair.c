@@ -423,6 +423,36 @@ static void test_each(void **state)
 	}
 }
 
+/* A place that thinned, from one that did not: its moments come back, and no others. */
+static void test_each_thinned(void **state)
+{
+	struct pair p = new_pair(test_seed() + 8);
+	struct retain_policy policy;
+	struct retain_result result;
+	struct retainer *r;
+	struct history *h;
+	struct history_status st;
+	struct err err = ERR_INIT;
+
+	struct archive *a = alone(&p, p.local, &h);
+	synth_must(history_get_status(h, &st, &err), &err, "status");
+	history_put(h);
+	archive_free(a);
+	retain_policy_default(&policy);
+	policy.n_tiers = 2;
+	policy.tiers[0] = (struct retain_tier){(st.last_us - st.first_us) / 4, 0};
+	policy.tiers[1] = (struct retain_tier){2 * (st.last_us - st.first_us),
+	                                       (st.last_us - st.first_us) / 12};
+	policy.grace_us = 0;
+	synth_must(retainer_new(p.root, "x.db", &r, &err), &err, "retainer");
+	synth_must(retainer_run(r, &policy, st.last_us + 1, &stop, NULL, &result, &err), &err,
+	           "thin");
+	retainer_free(r);
+	if (result.kept_points > 1)
+		each_object(&p, p.local, p.root, p.far, URL);
+	free_pair(&p);
+}
+
 /* ---- runs that end, and places that lie ---- */
 
 /* Much of it at once. */
@@ -757,15 +787,11 @@ static void test_cleanup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_each),
-	        cmocka_unit_test(test_ended_anywhere),
-	        cmocka_unit_test(test_a_place_that_lies),
-	        cmocka_unit_test(test_encrypted),
-	        cmocka_unit_test(test_another_database),
-	        cmocka_unit_test(test_thinned),
-	        cmocka_unit_test(test_scratch),
-	        cmocka_unit_test(test_aside),
-	        cmocka_unit_test(test_cleanup),
+	        cmocka_unit_test(test_each),           cmocka_unit_test(test_each_thinned),
+	        cmocka_unit_test(test_ended_anywhere), cmocka_unit_test(test_a_place_that_lies),
+	        cmocka_unit_test(test_encrypted),      cmocka_unit_test(test_another_database),
+	        cmocka_unit_test(test_thinned),        cmocka_unit_test(test_scratch),
+	        cmocka_unit_test(test_aside),          cmocka_unit_test(test_cleanup),
 	        cmocka_unit_test(test_backups),
 	};
 

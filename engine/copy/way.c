@@ -48,6 +48,12 @@ int copy_check_way(const struct copying *c, struct history *from, const char *na
 		if (objects[n].type == HISTORY_SEGMENT)
 			rc = compare(c, from, name, objects[n].last_txid, objects[n].last_us,
 			             &known, err);
+	/* Or the newest of the first is one that the second has. */
+	struct history_status fs = {.last_txid = 0};
+	struct moment m;
+	if (rc == 0 && !known && history_get_status(from, &fs, NULL) == 0 && fs.last_txid &&
+	    history_tx(there, fs.last_txid, &m, NULL) == 0)
+		rc = compare(c, from, name, m.txid, m.time_us, &known, err);
 	history_put(there);
 	return rc;
 }

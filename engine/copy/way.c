@@ -10,6 +10,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#define LOOKS 4096
+
 /* *ret_known: `from` has that transaction, or another of its number. */
 static int compare(const struct copying *c, struct history *from, const char *name, uint64_t txid,
                    int64_t time_us, bool *ret_known, struct err *err)
@@ -48,12 +50,14 @@ int copy_check_way(const struct copying *c, struct history *from, const char *na
 		if (objects[n].type == HISTORY_SEGMENT)
 			rc = compare(c, from, name, objects[n].last_txid, objects[n].last_us,
 			             &known, err);
-	/* Or the newest of the first is one that the second has. */
+	/* Or the greatest that both show, below what gaps hide in one of them. */
 	struct history_status fs = {.last_txid = 0};
 	struct moment m;
-	if (rc == 0 && !known && history_get_status(from, &fs, NULL) == 0 && fs.last_txid &&
-	    history_tx(there, fs.last_txid, &m, NULL) == 0)
-		rc = compare(c, from, name, m.txid, m.time_us, &known, err);
+	(void)!history_get_status(from, &fs, NULL);
+	uint64_t txid = fs.last_txid < st.last_txid ? fs.last_txid : st.last_txid;
+	for (unsigned i = 0; rc == 0 && !known && txid > 0 && i < LOOKS; i++, txid--)
+		if (history_tx(there, txid, &m, NULL) == 0)
+			rc = compare(c, from, name, txid, m.time_us, &known, err);
 	history_put(there);
 	return rc;
 }

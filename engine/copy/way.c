@@ -12,14 +12,29 @@
 
 #define LOOKS 4096
 
-/* *ret_known: `from` has that transaction, or another of its number. */
-static int compare(const struct copying *c, struct history *from, const char *name, uint64_t txid,
-                   int64_t time_us, bool *ret_known, struct err *err)
+/* Of a commit, whole database or not (a gap can hide all in which two differ); else of a moment. */
+static bool time_of(struct history *h, uint64_t txid, int64_t *ret_us)
 {
+	struct commit c;
 	struct moment m;
 
-	*ret_known = txid && history_tx(from, txid, &m, NULL) == 0;
-	if (!*ret_known || m.time_us == time_us)
+	if (history_commit(h, txid, &c, NULL) == 0)
+		*ret_us = c.time_us;
+	else if (history_tx(h, txid, &m, NULL) == 0)
+		*ret_us = m.time_us;
+	else
+		return false;
+	return true;
+}
+
+/* *ret_known: both have a transaction of that number, be it the same or not. */
+static int compare(const struct copying *c, struct history *from, struct history *there,
+                   const char *name, uint64_t txid, bool *ret_known, struct err *err)
+{
+	int64_t from_us, there_us;
+
+	*ret_known = txid && time_of(there, txid, &there_us) && time_of(from, txid, &from_us);
+	if (!*ret_known || from_us == there_us)
 		return 0;
 	return err_set(err, ERR_REFUSED, 0,
 	               "archive '%s' went another way: txid %" PRIu64
@@ -27,37 +42,42 @@ static int compare(const struct copying *c, struct history *from, const char *na
 	               c->options->to, txid, name);
 }
 
+static uint64_t newest(const struct history_object *objects, size_t n)
+{
+	uint64_t txid = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (objects[i].last_txid > txid)
+			txid = objects[i].last_txid;
+	return txid;
+}
+
 int copy_check_way(const struct copying *c, struct history *from, const char *name, struct err *err)
 {
 	const struct archive_options o = {.cache_bytes = 1u << 20};
 	cleanup_archive struct archive *archive = NULL;
-	cleanup_free struct history_object *objects = NULL;
-	struct history_status st = {.last_txid = 0};
+	cleanup_free struct history_object *ours = NULL, *theirs = NULL;
 	struct history *there = NULL;
+	size_t n_ours = 0, n_theirs = 0;
 	bool known = false;
-	size_t n = 0;
+	int rc = 0;
 
 	/* What cannot be read there is no reason to leave it so. */
 	if (archive_open(c->options->to, &o, &archive, NULL) < 0 ||
 	    history_get(archive, name, &there, NULL) < 0)
 		return 0;
 	history_log_damage(there, false);
-	(void)!history_get_status(there, &st, NULL);
-	int rc = compare(c, from, name, st.last_txid, st.last_us, &known, err);
-	if (rc == 0 && !known && history_objects(there, &objects, &n, NULL) < 0)
-		n = 0;
-	while (rc == 0 && !known && n-- > 0)
-		if (objects[n].type == HISTORY_SEGMENT)
-			rc = compare(c, from, name, objects[n].last_txid, objects[n].last_us,
-			             &known, err);
-	/* Or the greatest that both show, below what gaps hide in one of them. */
-	struct history_status fs = {.last_txid = 0};
-	struct moment m;
-	(void)!history_get_status(from, &fs, NULL);
-	uint64_t txid = fs.last_txid < st.last_txid ? fs.last_txid : st.last_txid;
+	if (history_objects(there, &theirs, &n_theirs, NULL) < 0 ||
+	    history_objects(from, &ours, &n_ours, NULL) < 0)
+		n_ours = n_theirs = 0;
+	uint64_t last = newest(ours, n_ours), txid = newest(theirs, n_theirs);
+	if (txid > last)
+		txid = last;
 	for (unsigned i = 0; rc == 0 && !known && txid > 0 && i < LOOKS; i++, txid--)
-		if (history_tx(there, txid, &m, NULL) == 0)
-			rc = compare(c, from, name, txid, m.time_us, &known, err);
+		rc = compare(c, from, there, name, txid, &known, err);
+	/* Where one of them was thinned, so many may be gone. */
+	while (rc == 0 && !known && n_theirs-- > 0)
+		rc = compare(c, from, there, name, theirs[n_theirs].last_txid, &known, err);
 	history_put(there);
 	return rc;
 }

@@ -29,6 +29,8 @@ struct items {
 	struct item *v; /* sorted by file */
 	size_t n, cap;
 };
+/* For one more. */
+int items_room(struct items *is, struct err *err) MUST_USE;
 
 /* One place and what it has of the database. */
 struct site {

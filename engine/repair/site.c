@@ -56,6 +56,19 @@ static bool classify(struct item *i)
 	return !strchr(i->file, '/');
 }
 
+int items_room(struct items *is, struct err *err)
+{
+	if (is->n < is->cap)
+		return 0;
+	size_t cap = is->cap ? 2 * is->cap : 64;
+	void *p = realloc(is->v, cap * sizeof(*is->v));
+	if (!p)
+		return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
+	is->v = p;
+	is->cap = cap;
+	return 0;
+}
+
 struct listing {
 	struct items *items;
 	size_t prefix_len;
@@ -72,16 +85,10 @@ static int take(void *ctx, const struct store_entry *e, struct err *err)
 	snprintf(i.file, sizeof(i.file), "%s", e->key + l->prefix_len);
 	if (!classify(&i))
 		return 0;
-	if (is->n == is->cap) {
-		size_t cap = is->cap ? 2 * is->cap : 64;
-		void *p = realloc(is->v, cap * sizeof(*is->v));
-		if (!p)
-			return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
-		is->v = p;
-		is->cap = cap;
-	}
-	is->v[is->n++] = i;
-	return 0;
+	int rc = items_room(is, err);
+	if (rc == 0)
+		is->v[is->n++] = i;
+	return rc;
 }
 
 static int by_file(const void *a, const void *b)

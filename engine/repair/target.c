@@ -319,14 +319,9 @@ int target_add(struct repair *r, const struct item *i, struct err *err)
 {
 	struct items *is = &r->target.items;
 
-	if (is->n == is->cap) {
-		size_t cap = is->cap ? 2 * is->cap : 64;
-		void *p = realloc(is->v, cap * sizeof(*is->v));
-		if (!p)
-			return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
-		is->v = p;
-		is->cap = cap;
-	}
+	int rc = items_room(is, err);
+	if (rc < 0)
+		return rc;
 	size_t at = is->n++;
 	for (; at > 0 && strcmp(is->v[at - 1].file, i->file) > 0; at--)
 		is->v[at] = is->v[at - 1];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Names, manifests, the list and retention of backups.  What a backup holds is for
- * tests/e2e/backup_test.py. */
+ * tests/e2e/backup_test.py and its neighbours. */
 #include "engine/backup/backup_i.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"

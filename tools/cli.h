@@ -183,9 +183,10 @@ void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_
  * over. */
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret,
                      struct err *err) MUST_USE;
-/* The backups in one, opened likewise. */
+/* The backups in one, opened likewise.  `plain`: of a far one what it lists is enough, as
+ * backup_list_read_at() says. */
 struct backup_list;
-int cli_read_backups(struct cli *c, const char *root, struct backup_list *ret,
+int cli_read_backups(struct cli *c, const char *root, bool plain, struct backup_list *ret,
                      struct err *err) MUST_USE;
 /* Opens that. */
 int cli_open_archive_of(struct cli *c, const char *given, const char *db, struct archive **ret,

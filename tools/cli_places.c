@@ -138,11 +138,20 @@ int cli_read_archive(struct cli *c, const char *root, struct archive **ret, stru
 	return archive_open(root, &o, ret, err);
 }
 
-int cli_read_backups(struct cli *c, const char *root, struct backup_list *ret, struct err *err)
+int cli_read_backups(struct cli *c, const char *root, bool plain, struct backup_list *ret,
+                     struct err *err)
 {
+	struct backup_list_options o = {.plain = plain};
 	struct store_options so;
+	char dir[PATH_MAX];
+	bool keep;
 
+	int rc = kept_default(dir, &o.keep_bytes, &keep, err);
+	if (rc)
+		return rc;
 	know_settings(c, root, NULL, 0);
 	cli_store_options(c, root, &so);
-	return backup_list_read_at(root, &so, ret, err);
+	o.store = &so;
+	o.keep_dir = keep ? dir : NULL;
+	return backup_list_read_at(root, &o, ret, err);
 }

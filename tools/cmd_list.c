@@ -142,7 +142,7 @@ static int run_list(struct cli *c, struct err *err)
 
 	if ((rc = parse(c, &q, err)) || (rc = cli_open_archive(c, q.archive, &a, err)) ||
 	    (rc = archive_list(a, &names, &n, err)) ||
-	    (rc = cli_read_backups(c, archive_root(a), &backups, err)))
+	    (rc = cli_read_backups(c, archive_root(a), !q.json, &backups, err)))
 		return rc;
 	rows = calloc(n ? n : 1, sizeof(*rows));
 	if (!rows)

@@ -158,7 +158,7 @@ static int show(struct cli *c, const char *root, bool json, struct err *err)
 	int rc;
 
 	if ((rc = cli_read_archive(c, root, &a, err)) || (rc = archive_list(a, &names, &n, err)) ||
-	    (rc = cli_read_backups(c, root, &list, err)) ||
+	    (rc = cli_read_backups(c, root, false, &list, err)) ||
 	    (rc = backup_stats_compute(root, &list, now_us, &s, err)))
 		return rc;
 	if (!(status = calloc(n + 1, sizeof(*status))))

@@ -251,7 +251,7 @@ static int validate(struct validation *v, struct cli *c, const char *root, bool 
 	cleanup_backup_list struct backup_list list = {0};
 	int rc = v->repair ? repair_backups_of(v, c, root, err) : 0;
 
-	rc = rc ? rc : cli_read_backups(c, root, &list, err);
+	rc = rc ? rc : cli_read_backups(c, root, false, &list, err);
 	if (rc)
 		return rc;
 	progress_begin(&v->histories.progress);

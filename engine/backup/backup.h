@@ -194,14 +194,27 @@ struct backup_list {
 	struct store *store; /* where they lie, of an archive that is no directory; else NULL */
 };
 
-/* Folders that are missing are empty.  Files that are no backups are passed over, and so are
- * manifests that cannot be read: they are somebody's, but not ours to judge.  Of a store every
- * manifest takes a request; paths are URLs there, ARCHIVE/TYPE/NAME without what the archive's URL
- * says behind a '?'. */
-int backup_list_read(const char *archive_root, struct backup_list *ret, struct err *err) MUST_USE;
-/* The same, of a store that is opened so. */
 struct store_options;
-int backup_list_read_at(const char *archive_root, const struct store_options *options,
+/* Of an archive that is no directory. */
+struct backup_list_options {
+	const struct store_options *store; /* how it is opened; may be NULL */
+	/* Where manifests that were read are kept (store/kept.h); NULL: nowhere. */
+	const char *keep_dir;
+	uint64_t keep_bytes;
+	/* What the store lists is enough, and its manifests are not read, but for those of safety
+	 * backups, of which `raw` is to be known: others have neither sha256, source_size_bytes, txid,
+	 * source, state_us nor manifest_path, their label is that of their name alone, and which files
+	 * are orphans is not known. */
+	bool plain;
+};
+
+/* Folders that are missing are empty.  Files that are no backups are passed over, and so are
+ * manifests that cannot be read: they are somebody's, but not ours to judge.  A store is listed, a
+ * request for each thousand files of a folder; then each manifest takes one, eight at a time.  Paths
+ * are URLs there, ARCHIVE/TYPE/NAME without what the archive's URL says behind a '?'. */
+int backup_list_read(const char *archive_root, struct backup_list *ret, struct err *err) MUST_USE;
+/* The same; `options` may be NULL. */
+int backup_list_read_at(const char *archive_root, const struct backup_list_options *options,
                         struct backup_list *ret, struct err *err) MUST_USE;
 void backup_list_release(struct backup_list *list);
 #define cleanup_backup_list CLEANUP(backup_list_release)

@@ -5,6 +5,7 @@
 
 #include "engine/backup/backup.h"
 #include "engine/base/buf.h"
+#include "engine/store/reader.h"
 #include "engine/view/vfs.h"
 
 #define BACKUP_MANIFEST_BYTES_MAX (1u << 20)
@@ -36,6 +37,24 @@ int backup_manifest_format(const struct backup_manifest *m, struct buf *out,
 int backup_manifest_parse(const char *text, size_t len, const char *file,
                           struct backup_manifest *ret, struct backup_manifest_files *files,
                           struct err *err) MUST_USE;
+
+/* ---- manifests.c ---- */
+
+/* One that a store has, as listed; then what is in it, or why it cannot be had. */
+struct backup_far_manifest {
+	enum backup_type type;
+	char *name;
+	uint64_t bytes;
+	int64_t modified_us;
+	struct buf text; /* bound by BACKUP_MANIFEST_BYTES_MAX */
+	struct err why;
+};
+/* Reads them all, some at once.  An error is one that is not of one manifest alone; those are in
+ * `why`. */
+int backup_manifests_read(struct store_reader *reader, struct backup_far_manifest *items, size_t n,
+                          struct err *err) MUST_USE;
+/* What a store says for as long as it does not answer is not said of one manifest. */
+bool backup_manifest_ends_all(const struct err *why);
 
 /* ---- reader.c, source.c: where bytes come from ---- */
 

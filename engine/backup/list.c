@@ -31,12 +31,15 @@ struct read_manifest {
 struct folder {
 	enum backup_type type;
 	const char *root;
-	int fd;              /* -1: in a store */
-	struct store *store; /* NULL: a folder of this machine */
+	int fd;   /* -1: in a store */
+	bool far; /* its manifests are read when all is listed */
+	bool plain;
 	struct backup_list *list;
 	size_t first; /* entry of this folder in the list */
 	struct read_manifest *manifests;
 	size_t n_manifests;
+	struct backup_far_manifest *to_read;
+	size_t n_to_read;
 	struct companion {
 		char *name;
 		uint64_t bytes;
@@ -96,6 +99,11 @@ static void release_folder(struct folder *f)
 		free(f->manifests[i].files.names);
 	}
 	free(f->manifests);
+	for (size_t i = 0; i < f->n_to_read; i++) {
+		free(f->to_read[i].name);
+		buf_release(&f->to_read[i].text);
+	}
+	free(f->to_read);
 	for (size_t i = 0; i < f->n_companions; i++)
 		free(f->companions[i].name);
 	free(f->companions);
@@ -172,47 +180,24 @@ static int add_entry(struct folder *f, const struct listed *l, const struct back
 	return 0;
 }
 
-static int get_manifest(const struct folder *f, const char *file, struct buf *text, struct err *err)
-{
-	cleanup_free char *p = NULL;
-	char key[BACKUP_FILE_MAX + 32];
-	size_t len;
-
-	if (f->store) {
-		snprintf(key, sizeof(key), "%s/%s", backup_type_names[f->type], file);
-		return store_get(f->store, key, BACKUP_MANIFEST_BYTES_MAX, text, err);
-	}
-	int rc = file_get(f->fd, file, BACKUP_MANIFEST_BYTES_MAX, &p, &len, err);
-	return rc ? rc : buf_append(text, p, len, err);
-}
-
-/* What a store says for as long as it does not answer is not said of one manifest. */
-static bool ends_all(const struct err *why)
-{
-	return why->kind == ERR_NOMEM || why->kind == ERR_UNAVAILABLE ||
-	       why->kind == ERR_CANCELLED || why->kind == ERR_REFUSED || why->kind == ERR_DENIED;
-}
-
-static int add_manifest(struct folder *f, const char *file, struct err *err)
+/* `rc`, `why`: of reading it. */
+static int take_manifest(struct folder *f, const char *file, const char *text, size_t len, int rc,
+                         struct err *why, struct err *err)
 {
 	struct read_manifest m = {.m = calloc(1, sizeof(*m.m))};
-	cleanup_buf struct buf text = BUF_INIT(BACKUP_MANIFEST_BYTES_MAX);
-	struct err why = ERR_INIT;
 
 	if (!m.m)
 		return out_of_memory(err);
-	int rc = get_manifest(f, file, &text, &why);
 	if (!rc)
-		rc = backup_manifest_parse((const char *)text.data, text.len, NULL, m.m, &m.files,
-		                           &why);
+		rc = backup_manifest_parse(text, len, NULL, m.m, &m.files, why);
 	if (rc) {
 		free(m.m);
-		if (ends_all(&why))
-			return err_copy(err, &why);
+		if (backup_manifest_ends_all(why))
+			return err_copy(err, why);
 		log_warn("backup",
 		         "manifest passed over, its backup is not held against it type=%s "
 		         "name=%s: %s",
-		         backup_type_names[f->type], file, why.msg);
+		         backup_type_names[f->type], file, why->msg);
 		return 0;
 	}
 	m.name = strdup(file);
@@ -226,6 +211,50 @@ static int add_manifest(struct folder *f, const char *file, struct err *err)
 	f->manifests = more;
 	f->manifests[f->n_manifests++] = m;
 	return 0;
+}
+
+static int add_manifest(struct folder *f, const char *file, struct err *err)
+{
+	cleanup_free char *text = NULL;
+	struct err why = ERR_INIT;
+	size_t len = 0;
+	int rc = file_get(f->fd, file, BACKUP_MANIFEST_BYTES_MAX, &text, &len, &why);
+
+	return take_manifest(f, file, text, len, rc, &why, err);
+}
+
+/* Of a store: it is read when all is listed. */
+static int note_manifest(struct folder *f, const struct listed *l, struct err *err)
+{
+	struct backup_far_manifest *more = grow(f->to_read, f->n_to_read, sizeof(*more));
+	char *name = strdup(l->name);
+
+	if (more)
+		f->to_read = more;
+	if (!more || !name) {
+		free(name);
+		return out_of_memory(err);
+	}
+	more[f->n_to_read++] =
+	        (struct backup_far_manifest){.type = f->type,
+	                                     .name = name,
+	                                     .bytes = l->bytes,
+	                                     .modified_us = l->modified_us,
+	                                     .text = BUF_INIT(BACKUP_MANIFEST_BYTES_MAX),
+	                                     .why = ERR_INIT};
+	return 0;
+}
+
+static int read_noted(struct folder *f, struct store_reader *reader, struct err *err)
+{
+	int rc = backup_manifests_read(reader, f->to_read, f->n_to_read, err);
+
+	for (size_t i = 0; i < f->n_to_read && !rc; i++) {
+		struct backup_far_manifest *m = &f->to_read[i];
+		rc = take_manifest(f, m->name, (const char *)m->text.data, m->text.len,
+		                   -(int)m->why.kind, &m->why, err);
+	}
+	return rc;
 }
 
 static bool is_leftover(const char *file)
@@ -258,8 +287,10 @@ static int add_listed(struct folder *f, const struct listed *l, struct err *err)
 
 	if (!backup_name_parse(l->name, &n))
 		return 0;
-	if (n.kind == BACKUP_FILE_MANIFEST)
+	if (n.kind == BACKUP_FILE_MANIFEST && !f->far)
 		return add_manifest(f, l->name, err);
+	if (n.kind == BACKUP_FILE_MANIFEST) /* raw copies are safety backups */
+		return f->plain && f->type != BACKUP_SAFETY ? 0 : note_manifest(f, l, err);
 	if (n.kind == BACKUP_FILE_COMPANION)
 		return add_companion(f, l, err);
 	return add_entry(f, l, &n, err);
@@ -463,20 +494,22 @@ static int add_stored(void *ctx, const struct store_entry *e, struct err *err)
 	return *l.name ? add_listed(f, &l, err) : 0;
 }
 
-static int read_stored(const char *root, enum backup_type type, struct backup_list *list,
-                       struct err *err)
+static int read_stored(const char *root, enum backup_type type, struct store_reader *reader,
+                       bool plain, struct backup_list *list, struct err *err)
 {
 	CLEANUP(release_folder)
 	struct folder f = {.type = type,
 	                   .root = root,
 	                   .fd = -1,
-	                   .store = list->store,
+	                   .far = true,
+	                   .plain = plain,
 	                   .list = list,
 	                   .first = list->n};
 	char prefix[32];
 
 	snprintf(prefix, sizeof(prefix), "%s/", backup_type_names[type]);
 	int rc = store_list(list->store, prefix, NULL, false, add_stored, &f, err);
+	rc = rc ? rc : read_noted(&f, reader, err);
 	return rc ? rc : join(&f, err);
 }
 
@@ -492,19 +525,29 @@ static int newest_first(const void *a, const void *b)
 }
 
 /* Paths are as in a folder: what a URL says besides is left out. */
-static int read_store(const char *url, const struct store_options *options,
+static int read_store(const char *url, const struct backup_list_options *options,
                       struct backup_list *list, struct err *err)
 {
 	cleanup_free char *root = strdup(url);
-	int rc = root ? store_open(url, options, &list->store, err) : out_of_memory(err);
+	cleanup_kept struct kept *kept = NULL;
+	cleanup_store_reader struct store_reader *reader = NULL;
+	struct err why = ERR_INIT;
+	int rc = root ? store_open(url, options->store, &list->store, err) : out_of_memory(err);
 
 	if (rc)
 		return rc;
+	if (options->keep_dir && !list->store->sealed &&
+	    kept_open(options->keep_dir, options->keep_bytes, &kept, &why) < 0)
+		log_warn("backup", "nothing is kept of what is read from '%s': %s",
+		         list->store->label, why.msg);
+	struct store *const stores[] = {list->store};
+	const struct reader_options ro = {.stores = stores, .n_stores = 1, .kept = kept};
+	rc = store_reader_new(&ro, &reader, err);
 	root[strcspn(root, "?")] = '\0';
 	for (size_t n = strlen(root); n > 0 && root[n - 1] == '/';)
 		root[--n] = '\0';
 	for (int type = 0; type < BACKUP_N_TYPES && !rc; type++)
-		rc = read_stored(root, (enum backup_type)type, list, err);
+		rc = read_stored(root, (enum backup_type)type, reader, options->plain, list, err);
 	return rc;
 }
 
@@ -523,12 +566,14 @@ int backup_list_read(const char *archive_root, struct backup_list *ret, struct e
 	return backup_list_read_at(archive_root, NULL, ret, err);
 }
 
-int backup_list_read_at(const char *archive_root, const struct store_options *options,
+int backup_list_read_at(const char *archive_root, const struct backup_list_options *options,
                         struct backup_list *ret, struct err *err)
 {
+	static const struct backup_list_options standard;
 	cleanup_backup_list struct backup_list list = {0};
 
 	*ret = list;
+	options = options ? options : &standard;
 	int rc = store_is_url(archive_root) ? read_store(archive_root, options, &list, err)
 	                                    : read_directory(archive_root, &list, err);
 	if (rc)

@@ -25,6 +25,8 @@ STATUS = {"AccessDenied": 403, "SignatureDoesNotMatch": 403, "InvalidAccessKeyId
           "ExpiredToken": 400, "InvalidToken": 400, "NoSuchKey": 404, "NoSuchUpload": 404,
           "PreconditionFailed": 412, "InvalidRequest": 400, "InternalError": 500}
 
+PAGE = 1000  # entries of a listing's answer, as Amazon has it
+
 Request = collections.namedtuple("Request", "method host path query headers key error")
 
 
@@ -81,6 +83,7 @@ class Fake:
         self.keys, self.fail = dict(keys), fail or (lambda r: None)
         self.objects, self.uploads, self.requests = {}, {}, []
         self.customer = {}  # of objects: the digest of the customer's key
+        self.modified = {}  # of objects: when they were put
         self.lock = threading.Lock()
         self.scheme = "https" if certificate else "http"
         fake = self
@@ -198,6 +201,7 @@ class Fake:
 
     def keep(self, name, body, headers):
         self.objects[name] = (body, headers)
+        self.modified[name] = time.gmtime()
         return 200, b"", {"ETag": self.etag(body)}
 
     def serve_parts(self, r, name, body):
@@ -220,19 +224,26 @@ class Fake:
         return 200, b"<CompleteMultipartUploadResult/>", {}
 
     def list(self, query):
+        """At most PAGE entries; where to go on is the last of them, as a token."""
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
+        after = query.get("continuation-token", query.get("start-after", ""))
         found = {}
         for name in sorted(self.objects):
-            if name.startswith(prefix) and name > query.get("start-after", ""):
+            if name.startswith(prefix) and name > after:
                 head, cut, _ = name[len(prefix):].partition(delimiter) if delimiter else ("", "", "")
-                found[prefix + head + cut if cut else name] = None if cut else name
+                if (key := prefix + head + cut if cut else name) > after:
+                    found[key] = None if cut else name
+        more = len(found) > PAGE
+        found = dict(sorted(found.items())[:PAGE])
+        token = f"<NextContinuationToken>{xml.sax.saxutils.escape(max(found))}" \
+                "</NextContinuationToken>" if more else ""
         text = "".join(
             f"<CommonPrefixes><Prefix>{xml.sax.saxutils.escape(k)}</Prefix></CommonPrefixes>"
             if name is None else
             f"<Contents><Key>{xml.sax.saxutils.escape(k)}</Key>"
-            f"<LastModified>{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}</LastModified>"
+            f"<LastModified>{time.strftime('%Y-%m-%dT%H:%M:%SZ', self.modified[name])}</LastModified>"
             f"<Size>{len(self.objects[name][0])}</Size></Contents>" for k, name in found.items())
-        return 200, (f"<ListBucketResult><IsTruncated>false</IsTruncated>{text}"
+        return 200, (f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{text}"
                      "</ListBucketResult>").encode(), {}
 
 

@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 struct kept {
-	const int64_t *times; /* times[i]: of txid i + 1 */
-	bool *alive;          /* alive[i]: it can be viewed; what is thinned turns false */
+	int64_t *times; /* times[i]: of txid i + 1 */
+	bool *alive;    /* alive[i]: it can be viewed; what is thinned turns false */
 	size_t n;
 	uint64_t fine; /* every commit behind it is kept */
 };

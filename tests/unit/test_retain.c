@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Retention: the plan alone against the definition of a policy, on timelines of any kind; whole
- * passes on whole histories, where every moment that is kept reads as it did before, and every
- * other one names its neighbours; and the same with the process ending at any write.
+ * Retention: whole passes on whole histories, where every moment that is kept reads as it did before,
+ * and every other one names its neighbours; and the same with the process ending at any write.  The
+ * plan alone: test_retain_plan.c.
  */
-#include "engine/archive/notes.h"
 #include "engine/base/log.h"
-#include "engine/compact/compact.h"
-#include "engine/retain/plan.h"
 #include "tests/lib/ending.h"
-#include "tests/lib/kept.h"
-#include "tests/lib/synth.h"
+#include "tests/lib/thinned.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -19,305 +15,7 @@
 
 #include <cmocka.h>
 
-#define HOUR (3600 * US_PER_SECOND)
-#define DAY (24 * HOUR)
-
 static _Atomic bool stop;
-
-/* ---- the plan alone ---- */
-
-struct timeline {
-	int64_t *times;
-	bool *alive;
-	size_t n;
-};
-
-static int fake_before(void *ctx, int64_t time_us, struct retain_point *ret, struct err *err)
-{
-	const struct timeline *t = ctx;
-	size_t lo = 0, hi = t->n;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-		if (t->times[mid] <= time_us)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	while (lo > 0 && !t->alive[lo - 1])
-		lo--;
-	if (lo == 0)
-		return err_set(err, ERR_NOT_FOUND, 0, "none");
-	*ret = (struct retain_point){lo, t->times[lo - 1], NULL};
-	return 0;
-}
-
-static int fake_at(void *ctx, uint64_t txid, struct retain_point *ret, struct err *err)
-{
-	const struct timeline *t = ctx;
-
-	if (txid == 0 || txid > t->n || !t->alive[txid - 1])
-		return err_set(err, ERR_NOT_FOUND, 0, "no such");
-	*ret = (struct retain_point){txid, t->times[txid - 1], NULL};
-	return 0;
-}
-
-static void random_policy(struct rng *r, struct retain_policy *p)
-{
-	static const char *const rows[] = {
-	        "all:3d,1h:30d,1d:365d",
-	        "all:72h",
-	        "all:1h",
-	        "all:90m,10m:1d",
-	        "1h:10d",
-	        "5m:1h,1h:20d",
-	        "all:1d,1d:forever",
-	        "all:2h,15m:6h,1h:2d,1d:9d",
-	        "all:forever",
-	        "all:10m,1m:1h",
-	        "1d:3d",
-	};
-	struct err err = ERR_INIT;
-
-	retain_policy_default(p);
-	synth_must(retain_tiers_parse(rows[rng_below(r, sizeof(rows) / sizeof(*rows))], p, &err),
-	           &err, "policy");
-	p->min_free_percent = 0;
-	p->grace_us = rng_chance(r, 50) ? 0 : (int64_t)rng_below(r, 3 * DAY);
-}
-
-static void make_timeline(struct rng *r, struct timeline *t, size_t n)
-{
-	int64_t now = INT64_C(1705314600000000);
-
-	t->n = n;
-	t->times = calloc(n, sizeof(*t->times));
-	t->alive = calloc(n, sizeof(*t->alive));
-	uint64_t pace = UINT64_C(1) << rng_below(r, 34);
-	for (size_t i = 0; i < n; i++) {
-		if (rng_chance(r, 1))
-			pace = UINT64_C(1) << rng_below(r, 36);
-		now += 1 + (int64_t)rng_below(r, pace);
-		t->times[i] = now;
-		t->alive[i] = !rng_chance(r, 2);
-	}
-	t->alive[0] = true;
-}
-
-/* Whether readers reach `until` from `pos` over what is left. */
-static bool reaches(const struct history_object *o, const bool *gone, size_t n,
-                    const struct retain_plan *p, uint64_t pos, uint64_t until, size_t *depth)
-{
-	*depth = 0;
-	while (pos < until) {
-		uint64_t best = pos;
-		for (size_t i = 0; i < n; i++)
-			if (!gone[i] && o[i].type == HISTORY_COALESCED &&
-			    o[i].first_txid <= pos + 1 && o[i].last_txid <= until &&
-			    o[i].last_txid > best)
-				best = o[i].last_txid;
-		for (size_t i = 0; i < p->n_jobs; i++)
-			if (p->jobs[i].type != RETAIN_BASE && p->jobs[i].after_txid <= pos &&
-			    p->jobs[i].until_txid <= until && p->jobs[i].until_txid > best)
-				best = p->jobs[i].until_txid;
-		if (best == pos)
-			return false;
-		pos = best;
-		++*depth;
-	}
-	return true;
-}
-
-/* Plan invariants (2) and (4): every point has a base, connected with it, and a short way. */
-static void check_reach(const struct retain_input *in, const struct retain_plan *p)
-{
-	for (size_t i = 0; i < p->n_points; i++) {
-		uint64_t base = 0, redo = 0, root = 0, at = p->points[i].txid;
-		size_t depth;
-		for (size_t k = 0; k < in->n; k++) {
-			const struct history_object *o = &in->objects[k];
-			if (o->type != HISTORY_SNAPSHOT || o->last_txid > at)
-				continue;
-			if (in->roots[k] && o->last_txid > root)
-				root = o->last_txid;
-			if (!p->expire[k] && o->last_txid >= base) {
-				base = o->last_txid;
-				redo = o->first_txid - 1;
-			}
-		}
-		for (size_t k = 0; k < p->n_jobs; k++)
-			if (p->jobs[k].type == RETAIN_BASE && p->jobs[k].until_txid <= at &&
-			    p->jobs[k].until_txid >= base)
-				base = redo = p->jobs[k].until_txid;
-		assert_true(base > 0 && base >= root);
-		assert_true(reaches(in->objects, p->expire, in->n, p, redo, at, &depth));
-		assert_true(depth <= RETAIN_DEPTH);
-	}
-}
-
-static struct history_object object(int type, uint64_t first, uint64_t last, uint64_t bytes)
-{
-	struct history_object o = {.first_txid = first, .last_txid = last, .bytes = bytes};
-
-	o.type = type == 0 ? HISTORY_SEGMENT : type == 1 ? HISTORY_COALESCED : HISTORY_SNAPSHOT;
-	return o;
-}
-
-/* Carries the plan out, as far as objects tell of it. */
-static size_t carry_out(const struct retain_plan *p, struct history_object *o, bool *roots,
-                        size_t n, struct rng *r)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		if (p->expire[i])
-			continue;
-		roots[kept] = roots[i];
-		o[kept++] = o[i];
-	}
-	for (size_t i = 0; i < p->n_jobs; i++) {
-		const struct retain_job *j = &p->jobs[i];
-		roots[kept] = false;
-		o[kept++] = j->type == RETAIN_BASE
-		                    ? object(2, j->until_txid + 1, j->until_txid, 10000)
-		                    : object(1, j->after_txid + 1, j->until_txid,
-		                             1 + rng_below(r, 5000));
-	}
-	return kept;
-}
-
-/* No farther than the policy lets it, and so far that every segment goes that may go. */
-static void check_fine(const struct kept *k, const struct retain_policy *policy, int64_t now,
-                       const struct history_object *o, size_t n, uint64_t fine)
-{
-	uint64_t limit = kept_limit(k, policy, now), whole = 0;
-
-	for (size_t i = 0; i < n; i++)
-		if (o[i].type != HISTORY_SNAPSHOT && o[i].type != HISTORY_COALESCED &&
-		    o[i].last_txid <= limit && o[i].last_txid > k->fine && o[i].last_txid > whole)
-			whole = o[i].last_txid;
-	if (whole == 0 && fine != k->fine)
-		synth_die("thinned up to %" PRIu64 " though no segment could go", fine);
-	if (whole > 0 && (fine < whole || fine > limit) && fine < whole - 3)
-		synth_die("thinned up to %" PRIu64 ", not within %" PRIu64 " and %" PRIu64, fine,
-		          whole, limit);
-	assert_true(fine >= k->fine && fine <= limit);
-}
-
-static void plan_one_timeline(struct rng *r, uint64_t seed)
-{
-	struct timeline t;
-	struct retain_policy policy;
-	size_t n = 40 + rng_below(r, 400), cap = 20 * n + 2000, n_o = 0, n_marks = rng_below(r, 4);
-	struct history_object *o = calloc(cap, sizeof(*o));
-	bool *roots = calloc(cap, sizeof(*roots));
-	struct mark marks[4];
-	uint64_t marked[4];
-	bool *alive = calloc(n, sizeof(*alive));
-
-	assert_true(o && roots && alive);
-	make_timeline(r, &t, n);
-	memcpy(alive, t.alive, n);
-	for (uint64_t at = 1; at <= n;) { /* segments of any length, a snapshot now and then */
-		uint64_t last = at + rng_below(r, 60);
-		last = last > n ? n : last;
-		o[n_o++] = object(0, at, last, 100 * (last - at + 1));
-		if (t.alive[last - 1] && rng_chance(r, 30))
-			o[n_o++] = object(2, last + 1, last, 10000);
-		at = last + 1;
-	}
-	o[n_o] = object(2, 2, 1, 10000);
-	roots[n_o++] = true;
-	struct kept k = {t.times, alive, n, 0};
-	int64_t now = t.times[n / 2];
-	uint64_t fine = 0;
-	for (unsigned pass = 0; pass < 6; pass++) {
-		struct err err = ERR_INIT;
-		struct retain_plan p;
-		random_policy(r, &policy);
-		now += (int64_t)rng_below(r, (uint64_t)(t.times[n - 1] - t.times[0]) / 3 + HOUR);
-		for (size_t i = 0; i < n_marks; i++) {
-			marked[i] = 1 + rng_below(r, n);
-			marks[i] = (struct mark){.txid = marked[i]};
-		}
-		const struct retain_input in = {o,           roots,   n_o,     fine,
-		                                marks,       n_marks, &policy, now,
-		                                fake_before, fake_at, &t};
-		synth_must(retain_plan(&in, &p, &err), &err, "plan");
-		check_fine(&k, &policy, now, o, n_o, p.fine_txid);
-		kept_pass(&k, &policy, now, marked, n_marks, p.fine_txid);
-		size_t at = 0;
-		for (uint64_t x = 1; x <= k.fine; x++) {
-			bool point = at < p.n_points && p.points[at].txid == x;
-			if (point != alive[x - 1])
-				synth_die("timeline %" PRIu64 ": %" PRIu64 " is %skept", seed, x,
-				          point ? "" : "not ");
-			at += point;
-		}
-		assert_int_equal(at, p.n_points);
-		check_reach(&in, &p);
-		for (size_t i = 0; i < n_o; i++)
-			if (p.expire[i])
-				assert_true(o[i].last_txid <= p.fine_txid);
-		n_o = carry_out(&p, o, roots, n_o, r);
-		assert_true(n_o + 2000 < cap);
-		memcpy(t.alive, alive, n);
-		fine = p.fine_txid;
-		retain_plan_release(&p);
-	}
-	free(t.times);
-	free(t.alive);
-	free(alive);
-	free(roots);
-	free(o);
-}
-
-static void test_plan_is_the_policy(void **state)
-{
-	uint64_t seed = test_seed();
-
-	for (unsigned i = 0; i < test_rounds(400); i++) {
-		struct rng r = {seed + i};
-		plan_one_timeline(&r, seed + i);
-	}
-}
-
-static void test_policy_texts(void **state)
-{
-	static const char *const good[] = {"all:3d,1h:30d,1d:365d", "all:72h", "1h:30d",
-	                                   "all:1h30m,5m:2d,1d:forever"};
-	static const char *const bad[] = {"",
-	                                  "all",
-	                                  "all:",
-	                                  "3d",
-	                                  "all:3x",
-	                                  "1h:3d,all:5d",
-	                                  "all:3d,1h:2d",
-	                                  "all:0s",
-	                                  "all:3d,,1d:9d",
-	                                  "0s:3d",
-	                                  "all:-3d",
-	                                  "all:99999999999d"};
-	struct retain_policy p, q;
-	char text[RETAIN_POLICY_STR_MAX];
-	struct err err = ERR_INIT;
-
-	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
-		retain_policy_default(&p);
-		q = p;
-		synth_must(retain_tiers_parse(good[i], &p, &err), &err, good[i]);
-		retain_policy_format(&p, text);
-		synth_must(retain_tiers_parse(text, &q, &err), &err, text);
-		assert_int_equal(p.n_tiers, q.n_tiers);
-		assert_memory_equal(p.tiers, q.tiers, p.n_tiers * sizeof(*p.tiers));
-	}
-	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-		retain_policy_default(&p);
-		if (retain_tiers_parse(bad[i], &p, &err) == 0)
-			synth_die("'%s' is taken for a policy", bad[i]);
-		assert_int_equal(err.kind, ERR_USAGE);
-	}
-}
 
 /* ---- whole passes ---- */
 
@@ -327,19 +25,11 @@ struct world {
 	struct history *h;
 	struct compactor *c;
 	struct retainer *r;
-	int64_t *times;
-	bool *alive;
 	struct kept k;
 	uint64_t marks[8];
 	size_t n_marks;
 	uint64_t answered; /* times that had a state */
 };
-
-/* What the passes do, for who looks for a fault. */
-static FILE *plan_log(void)
-{
-	return getenv("ASOF_TEST_LOG") ? stderr : NULL;
-}
 
 static void open_world(struct world *w)
 {
@@ -359,37 +49,6 @@ static void close_world(struct world *w)
 	archive_free(w->a);
 }
 
-/* The model has grown. */
-static void grow_world(struct world *w)
-{
-	size_t n = w->s->n_states, old = w->k.n;
-
-	w->times = realloc(w->times, n * sizeof(*w->times));
-	w->alive = realloc(w->alive, n * sizeof(*w->alive));
-	assert_true(w->times && w->alive);
-	for (size_t i = 0; i < n; i++)
-		w->times[i] = w->s->states[i].commit.time_us;
-	for (size_t i = 0; i < n; i++) /* a later snapshot can make an unsettled one viewable */
-		if (i >= old || i >= w->k.fine)
-			w->alive[i] = synth_viewable(w->s, i + 1);
-	w->k.times = w->times;
-	w->k.alive = w->alive;
-	w->k.n = n;
-}
-
-static void upkeep(struct world *w)
-{
-	struct err err = ERR_INIT;
-	bool did = true;
-
-	for (unsigned i = 0; did; i++) {
-		if (i == 2000)
-			synth_die("upkeep finds no end");
-		synth_must(compactor_step(w->c, &stop, &did, &err), &err, "compactor_step");
-		synth_generation(w->s);
-	}
-}
-
 /* As the recorder does for it; readers look within 100 ms. */
 static void tell_readers(struct world *w)
 {
@@ -406,7 +65,7 @@ static size_t compare_kept(struct world *w)
 	for (uint64_t t = 1; t <= w->s->n_states; t++) {
 		struct err err = ERR_INIT;
 		bool got = synth_compare(w->s, w->h, t, &err);
-		if (got != w->alive[t - 1])
+		if (got != w->k.alive[t - 1])
 			synth_die("transaction %" PRIu64 " can%s be viewed: %s", t,
 			          got ? "" : "not", err.msg);
 		if (!got && err.kind != ERR_GAP && err.kind != ERR_NOT_FOUND)
@@ -427,18 +86,18 @@ static size_t compare_kept(struct world *w)
 static void compare_times(struct world *w)
 {
 	const struct synth *s = w->s;
-	int64_t from = w->times[0] - 2, to = w->times[w->k.n - 1] + 2;
+	int64_t from = w->k.times[0] - 2, to = w->k.times[w->k.n - 1] + 2;
 
 	for (unsigned i = 0; i < 400; i++) {
 		int64_t at = i % 2 ? from + (int64_t)rng_below(&w->s->rng, (uint64_t)(to - from))
-		                   : w->times[rng_below(&w->s->rng, w->k.n)] +
+		                   : w->k.times[rng_below(&w->s->rng, w->k.n)] +
 		                             (int64_t)rng_below(&w->s->rng, 3) - 1;
 		struct err err = ERR_INIT;
 		struct moment m;
 		uint64_t want = 0;
 		enum err_kind kind = synth_expect_at(s, at, &want);
 		int rc = history_at(w->h, at, to + DAY, &m, &err);
-		if (kind == ERR_NONE && !w->alive[want - 1])
+		if (kind == ERR_NONE && !w->k.alive[want - 1])
 			kind = ERR_NOT_FOUND;
 		if (rc == 0 && (kind != ERR_NONE || m.txid != want))
 			synth_die("at %" PRId64 ": transaction %" PRIu64 ", not %" PRIu64 " (%s)",
@@ -461,7 +120,7 @@ static void compare_walk(struct world *w)
 	size_t n;
 
 	for (uint64_t x = 1; x <= w->k.n; x++) {
-		if (!w->alive[x - 1])
+		if (!w->k.alive[x - 1])
 			continue;
 		alive++;
 		synth_must(history_next(w->h, t, &m, &err), &err, "history_next");
@@ -470,13 +129,13 @@ static void compare_walk(struct world *w)
 	}
 	assert_int_equal(history_next(w->h, t, &m, &err), -ERR_NOT_FOUND);
 	synth_must(history_first(w->h, &m, &err), &err, "history_first");
-	assert_true(w->alive[m.txid - 1]);
-	synth_must(history_sample(w->h, m.time_us, w->times[w->k.n - 1] + 1, 7, some, &n, &total,
+	assert_true(w->k.alive[m.txid - 1]);
+	synth_must(history_sample(w->h, m.time_us, w->k.times[w->k.n - 1] + 1, 7, some, &n, &total,
 	                          &err),
 	           &err, "history_sample");
 	assert_true(total >= alive); /* what lies in gaps is counted */
 	for (size_t i = 0; i < n; i++)
-		assert_true(w->alive[some[i].txid - 1]);
+		assert_true(w->k.alive[some[i].txid - 1]);
 }
 
 static void random_mark(struct world *w)
@@ -489,7 +148,7 @@ static void random_mark(struct world *w)
 	if (w->n_marks == 8)
 		return;
 	int rc = retain_mark(w->s->root, "x.db", name, t, &err);
-	if ((rc == 0) != w->alive[t - 1])
+	if ((rc == 0) != w->k.alive[t - 1])
 		synth_die("mark at %" PRIu64 ": %s", t, err.msg);
 	if (rc == 0) {
 		w->marks[w->n_marks++] = t;
@@ -502,7 +161,7 @@ static size_t pass(struct world *w, const struct retain_policy *policy, int64_t 
 	struct retain_result res;
 	struct err err = ERR_INIT;
 
-	synth_must(retainer_run(w->r, policy, now, &stop, plan_log(), &res, &err), &err,
+	synth_must(retainer_run(w->r, policy, now, &stop, thinned_log(), &res, &err), &err,
 	           "retainer_run");
 	assert_true(res.fine_txid >= w->k.fine && res.fine_txid <= kept_limit(&w->k, policy, now));
 	kept_pass(&w->k, policy, now, w->marks, w->n_marks, res.fine_txid);
@@ -529,23 +188,14 @@ static void make_world(struct world *w, const char *root, uint64_t seed)
 	w->s = synth_new(root, "x.db", &o);
 	synth_random_history(w->s, 60);
 	open_world(w);
-	grow_world(w);
+	kept_grow(&w->k, w->s);
 }
 
 static void free_world(struct world *w)
 {
 	close_world(w);
 	synth_free(w->s);
-	free(w->times);
-	free(w->alive);
-}
-
-static void forget_objects(struct synth *s) /* the model goes on: these may be gone */
-{
-	for (size_t n = s->n_objects; n-- > 0;)
-		if (s->objects[n].name.type != OBJECT_SNAPSHOT)
-			memmove(&s->objects[n], &s->objects[n + 1],
-			        (--s->n_objects - n) * sizeof(s->objects[0]));
+	kept_release(&w->k);
 }
 
 static void test_any_history(void **state)
@@ -560,27 +210,27 @@ static void test_any_history(void **state)
 
 		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + i));
 		make_world(&w, root, seed + i);
-		int64_t now = w.times[w.k.n - 1];
+		int64_t now = w.k.times[w.k.n - 1];
 		for (unsigned k = 0; k < 5; k++) {
 			if (rng_chance(&w.s->rng, 50))
-				upkeep(&w);
+				thinned_upkeep(w.s, w.c);
 			if (rng_chance(&w.s->rng, 40))
 				random_mark(&w);
-			random_policy(&w.s->rng, &policy);
-			int64_t span = w.times[w.k.n - 1] - w.times[0];
+			thinned_random_policy(&w.s->rng, &policy);
+			int64_t span = w.k.times[w.k.n - 1] - w.k.times[0];
 			now += (int64_t)rng_below(&w.s->rng,
 			                          (uint64_t)(span + 2 * policy.grace_us + HOUR));
 			size_t d = pass(&w, &policy, now);
 			deepest = d > deepest ? d : deepest;
-			forget_objects(w.s);
+			thinned_forget_objects(w.s);
 			synth_cut(w.s);
 			for (unsigned n = 0; n < 15; n++)
 				synth_random_commit(w.s);
 			synth_publish(w.s);
-			grow_world(&w);
-			now = now > w.times[w.k.n - 1] ? now : w.times[w.k.n - 1];
+			kept_grow(&w.k, w.s);
+			now = now > w.k.times[w.k.n - 1] ? now : w.k.times[w.k.n - 1];
 		}
-		upkeep(&w);
+		thinned_upkeep(w.s, w.c);
 		compare_kept(&w);
 		answered += w.answered;
 		free_world(&w);
@@ -608,7 +258,7 @@ static void check_half_done(struct world *w, const char *root, const bool *after
 			if (after[t - 1] || (why.kind != ERR_GAP && why.kind != ERR_NOT_FOUND))
 				synth_die("transaction %" PRIu64 ": %s (%s)", t, why.msg,
 				          err_kind_name(why.kind));
-		} else if (!w->alive[t - 1]) {
+		} else if (!w->k.alive[t - 1]) {
 			synth_die("transaction %" PRIu64 " came back", t);
 		}
 	}
@@ -658,12 +308,12 @@ static void sweep(struct world *w, const struct retain_policy *policy, int64_t n
 {
 	cleanup_free char *copy = NULL;
 	cleanup_free bool *after = calloc(w->k.n, sizeof(*after));
-	struct kept then = {w->times, after, w->k.n, w->k.fine};
+	struct kept then = {w->k.times, after, w->k.n, w->k.fine};
 	bool ended = true;
 	long step = getenv("ASOF_TEST_SHORT") ? 61 : getenv("ASOF_TEST_FULL") ? 1 : 5;
 
 	assert_true(after && asprintf(&copy, "%s-copy", w->s->root) > 0);
-	memcpy(after, w->alive, w->k.n);
+	memcpy(after, w->k.alive, w->k.n);
 	kept_pass(&then, policy, now, w->marks, w->n_marks, preview(w, policy, now));
 	long at = (long)rng_below(&w->s->rng, (uint64_t)step);
 	for (; ended; at += step) {
@@ -707,33 +357,23 @@ static void test_ending_anywhere(void **state)
 		make_world(&w, root, seed + 100 + i);
 		random_mark(&w);
 		if (i % 2)
-			upkeep(&w);
+			thinned_upkeep(w.s, w.c);
 		retain_policy_default(&policy);
 		synth_must(retain_tiers_parse("all:20m,10m:5h,1h:365d", &policy, &err), &err, "");
 		policy.grace_us = 0;
 		policy.min_free_percent = 0;
-		int64_t span = w.times[w.k.n - 1] - w.times[0];
+		int64_t span = w.k.times[w.k.n - 1] - w.k.times[0];
 		if (i >= 2) { /* a second pass, over what a first one left */
-			pass(&w, &policy, w.times[w.k.n - 1]);
-			forget_objects(w.s);
+			pass(&w, &policy, w.k.times[w.k.n - 1]);
+			thinned_forget_objects(w.s);
 		}
-		sweep(&w, &policy, w.times[w.k.n - 1] + span / 2 + HOUR);
+		sweep(&w, &policy, w.k.times[w.k.n - 1] + span / 2 + HOUR);
 		free_world(&w);
 		test_remove(root);
 	}
 }
 
 /* ---- grace, marks, open views ---- */
-
-static void set_policy(struct retain_policy *p, const char *tiers, int64_t grace_us)
-{
-	struct err err = ERR_INIT;
-
-	retain_policy_default(p);
-	synth_must(retain_tiers_parse(tiers, p, &err), &err, tiers);
-	p->grace_us = grace_us;
-	p->min_free_percent = 0;
-}
 
 static void plain_world(struct world *w, const char *root, unsigned n_segments,
                         unsigned per_segment)
@@ -757,7 +397,7 @@ static void plain_world(struct world *w, const char *root, unsigned n_segments,
 	synth_random_commit(w->s);
 	synth_publish(w->s);
 	open_world(w);
-	grow_world(w);
+	kept_grow(&w->k, w->s);
 }
 
 static unsigned count_files(const struct synth *s, int dir_fd)
@@ -781,8 +421,8 @@ static void test_grace(void **state)
 	struct world w;
 
 	plain_world(&w, root, 10, 30);
-	set_policy(&policy, "all:10m,10m:365d", DAY);
-	int64_t now = w.times[w.k.n - 1];
+	thinned_policy(&policy, "all:10m,10m:365d", DAY);
+	int64_t now = w.k.times[w.k.n - 1];
 	unsigned before = count_files(w.s, w.s->segment_fd);
 	synth_must(retainer_run(w.r, &policy, now, &stop, NULL, &res, &err), &err, "first");
 	assert_int_equal(res.deleted, 0);
@@ -813,12 +453,12 @@ static void test_open_views(void **state)
 	size_t n = 0;
 
 	plain_world(&w, root, 10, 30);
-	upkeep(&w);
-	set_policy(&policy, "all:10m,1h:365d", 0);
+	thinned_upkeep(w.s, w.c);
+	thinned_policy(&policy, "all:10m,1h:365d", 0);
 	for (uint64_t t = 1; t <= w.k.n && n < 400; t++)
-		if (w.alive[t - 1] && view_open(w.h, t, &views[n], NULL) == 0)
+		if (w.k.alive[t - 1] && view_open(w.h, t, &views[n], NULL) == 0)
 			n++;
-	pass(&w, &policy, w.times[w.k.n - 1] + HOUR);
+	pass(&w, &policy, w.k.times[w.k.n - 1] + HOUR);
 	assert_true(w.k.fine > 100);
 	for (size_t i = 0; i < n; i++) {
 		const struct synth_state *st = synth_state(w.s, view_moment(views[i])->txid);
@@ -855,17 +495,17 @@ static void test_marks(void **state)
 	assert_int_equal(n, 1);
 	assert_string_equal(marks[0].name, "before the move");
 	assert_int_equal(marks[0].txid, 33);
-	assert_int_equal(marks[0].time_us, w.times[32]);
+	assert_int_equal(marks[0].time_us, w.k.times[32]);
 	free(marks);
-	set_policy(&policy, "all:10m", 0);
-	pass(&w, &policy, w.times[w.k.n - 1] + HOUR);
-	assert_true(w.alive[32] && !w.alive[31] && !w.alive[33]);
+	thinned_policy(&policy, "all:10m", 0);
+	pass(&w, &policy, w.k.times[w.k.n - 1] + HOUR);
+	assert_true(w.k.alive[32] && !w.k.alive[31] && !w.k.alive[33]);
 	synth_must(retain_unmark(root, "x.db", "before the move", &err), &err, "unmark");
 	assert_int_equal(retain_unmark(root, "x.db", "before the move", &err), -ERR_NOT_FOUND);
 	assert_int_equal(history_mark(w.h, "before the move", &one, &err), -ERR_NOT_FOUND);
 	w.n_marks = 0;
-	pass(&w, &policy, w.times[w.k.n - 1] + HOUR);
-	assert_false(w.alive[32]);
+	pass(&w, &policy, w.k.times[w.k.n - 1] + HOUR);
+	assert_false(w.k.alive[32]);
 	free_world(&w);
 	test_remove(root);
 }
@@ -890,7 +530,7 @@ static void check_damaged_note(struct world *w)
 		if (!got && t > w->k.fine)
 			synth_die("%" PRIu64 " went with the note: %s", t, why.msg);
 		struct moment m;
-		if (history_at(h, w->times[t - 1], INT64_MAX, &m, NULL) == 0)
+		if (history_at(h, w->k.times[t - 1], INT64_MAX, &m, NULL) == 0)
 			assert_int_equal(m.txid, t);
 	}
 	history_put(h);
@@ -910,8 +550,8 @@ static void test_lost_point(void **state)
 	size_t n;
 
 	plain_world(&w, root, 10, 30);
-	set_policy(&policy, "all:10m,10m:365d", 0);
-	pass(&w, &policy, w.times[w.k.n - 1] + HOUR);
+	thinned_policy(&policy, "all:10m,10m:365d", 0);
+	pass(&w, &policy, w.k.times[w.k.n - 1] + HOUR);
 	synth_must(thinned_note_get(w.s->dir_fd, &note, &err), &err, "note");
 	assert_true(note.n_points > 4);
 	uint64_t lost = note.points[2].txid;
@@ -946,12 +586,13 @@ static void test_max_bytes(void **state)
 	struct world w;
 
 	plain_world(&w, root, 20, 30);
-	set_policy(&policy, "all:365d", DAY);
-	int64_t now = w.times[w.k.n - 1] + 1;
+	thinned_policy(&policy, "all:365d", DAY);
+	int64_t now = w.k.times[w.k.n - 1] + 1;
 	synth_must(retainer_run(w.r, &policy, now, &stop, NULL, &all, &err), &err, "no bound");
 	assert_false(all.short_of_space);
 	policy.max_bytes = all.bytes / 2;
-	synth_must(retainer_run(w.r, &policy, now, &stop, plan_log(), &res, &err), &err, "a bound");
+	synth_must(retainer_run(w.r, &policy, now, &stop, thinned_log(), &res, &err), &err,
+	           "a bound");
 	assert_true(res.short_of_space && res.bytes <= policy.max_bytes && res.deleted > 0);
 	assert_true(strlen(res.shortened) > 0);
 	tell_readers(&w);
@@ -988,7 +629,7 @@ static void test_min_free(void **state)
 	struct retain_policy policy;
 	struct err err = ERR_INIT;
 
-	set_policy(&policy, "all:3d", 0);
+	thinned_policy(&policy, "all:3d", 0);
 	synth_must(retain_may_write(root, &policy, &err), &err, "nothing is reserved");
 	policy.min_free_bytes = UINT64_C(1) << 62;
 	assert_int_equal(retain_may_write(root, &policy, &err), -ERR_NO_SPACE);
@@ -1002,11 +643,10 @@ static void test_min_free(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_policy_texts), cmocka_unit_test(test_plan_is_the_policy),
-	        cmocka_unit_test(test_any_history),  cmocka_unit_test(test_ending_anywhere),
-	        cmocka_unit_test(test_grace),        cmocka_unit_test(test_open_views),
-	        cmocka_unit_test(test_marks),        cmocka_unit_test(test_lost_point),
-	        cmocka_unit_test(test_max_bytes),    cmocka_unit_test(test_min_free),
+	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_ending_anywhere),
+	        cmocka_unit_test(test_grace),       cmocka_unit_test(test_open_views),
+	        cmocka_unit_test(test_marks),       cmocka_unit_test(test_lost_point),
+	        cmocka_unit_test(test_max_bytes),   cmocka_unit_test(test_min_free),
 	};
 	log_set_level(LOG_ERROR);
 	return cmocka_run_group_tests(tests, NULL, NULL);

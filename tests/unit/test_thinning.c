@@ -5,11 +5,10 @@
  * writer deletes; and where nothing came no request is made.
  */
 #include "engine/base/log.h"
-#include "engine/compact/compact.h"
 #include "engine/ship/ship.h"
 #include "engine/store/faulty.h"
-#include "tests/lib/kept.h"
 #include "tests/lib/shipped.h"
+#include "tests/lib/thinned.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -20,43 +19,16 @@
 
 #include <cmocka.h>
 
-#define HOUR (3600 * US_PER_SECOND)
-#define DAY (24 * HOUR)
-
 static _Atomic bool stop;
 
 struct world {
 	struct synth *s;
 	struct store *store;
-	int64_t *times;
-	bool *alive; /* at the destination */
 	struct kept k;
 	uint64_t marks[8];
 	size_t n_marks;
 	bool retained; /* here, or there: copies that began before it come no more */
 };
-
-static FILE *plan_log(void)
-{
-	return getenv("ASOF_TEST_LOG") ? stderr : NULL;
-}
-
-static void grow_world(struct world *w)
-{
-	size_t n = w->s->n_states;
-
-	w->times = realloc(w->times, n * sizeof(*w->times));
-	w->alive = realloc(w->alive, n * sizeof(*w->alive));
-	assert_true(w->times && w->alive);
-	for (size_t i = 0; i < n; i++) {
-		w->times[i] = w->s->states[i].commit.time_us;
-		if (i >= w->k.fine)
-			w->alive[i] = synth_viewable(w->s, i + 1);
-	}
-	w->k.times = w->times;
-	w->k.alive = w->alive;
-	w->k.n = n;
-}
 
 static void ship(struct world *w)
 {
@@ -65,29 +37,7 @@ static void ship(struct world *w)
 
 	synth_must(ship_all(sh, &err), &err, "ship");
 	shipper_free(sh);
-	grow_world(w);
-}
-
-static void upkeep(struct synth *s)
-{
-	struct compactor *c;
-	struct err err = ERR_INIT;
-	bool did = true;
-
-	synth_must(compactor_new(s->root, "x.db", &c, &err), &err, "compactor_new");
-	while (did) {
-		synth_must(compactor_step(c, &stop, &did, &err), &err, "compactor_step");
-		synth_generation(s);
-	}
-	compactor_free(c);
-}
-
-static void forget_objects(struct synth *s)
-{
-	for (size_t n = s->n_objects; n-- > 0;)
-		if (s->objects[n].name.type != OBJECT_SNAPSHOT)
-			memmove(&s->objects[n], &s->objects[n + 1],
-			        (--s->n_objects - n) * sizeof(s->objects[0]));
+	kept_grow(&w->k, w->s);
 }
 
 /* All of it goes there as it comes. */
@@ -117,8 +67,7 @@ static void free_world(struct world *w)
 {
 	store_free(w->store);
 	synth_free(w->s);
-	free(w->times);
-	free(w->alive);
+	kept_release(&w->k);
 }
 
 static void go_on(struct world *w, unsigned n)
@@ -132,8 +81,8 @@ static void go_on(struct world *w, unsigned n)
 	synth_publish(w->s);
 	ship(w);
 	if (rng_chance(&w->s->rng, 60)) {
-		upkeep(w->s);
-		forget_objects(w->s);
+		thinned_upkeep(w->s, NULL);
+		thinned_forget_objects(w->s);
 		ship(w);
 	}
 }
@@ -200,41 +149,13 @@ static void compare_now(struct world *w, struct store *store, const bool *kept, 
 	close_reader(&r);
 }
 
-static void set_policy(struct retain_policy *p, const char *tiers, int64_t grace_us)
-{
-	struct err err = ERR_INIT;
-
-	retain_policy_default(p);
-	synth_must(retain_tiers_parse(tiers, p, &err), &err, tiers);
-	p->grace_us = grace_us;
-	p->min_free_percent = 0;
-}
-
-static void random_policy(struct rng *r, struct retain_policy *p)
-{
-	static const char *const rows[] = {
-	        "all:3d,1h:30d,1d:365d",
-	        "all:72h",
-	        "all:1h",
-	        "all:90m,10m:1d",
-	        "1h:10d",
-	        "5m:1h,1h:20d",
-	        "all:2h,15m:6h,1h:2d,1d:9d",
-	        "all:10m,1m:1h",
-	        "1d:3d",
-	};
-
-	set_policy(p, rows[rng_below(r, sizeof(rows) / sizeof(*rows))],
-	           rng_chance(r, 50) ? 0 : (int64_t)rng_below(r, 3 * DAY));
-}
-
 static int retain_at(const char *root, struct store *store, const struct retain_policy *policy,
                      int64_t now, bool dry, struct retain_result *res, struct err *err)
 {
 	const struct ship_options o = {
 	        .archive = root, .name = "x.db", .url = URL, .store = store, .grace_us = 1};
 
-	return ship_retain(&o, policy, now, dry, plan_log(), res, err);
+	return ship_retain(&o, policy, now, dry, thinned_log(), res, err);
 }
 
 static void forget_all(const char *root)
@@ -257,7 +178,7 @@ static void pass(struct world *w, const struct retain_policy *policy, int64_t no
 		res.fine_txid = w->k.fine; /* nothing was due: then nothing is to change */
 	assert_true(res.fine_txid >= w->k.fine && res.fine_txid <= kept_limit(&w->k, policy, now));
 	kept_pass(&w->k, policy, now, w->marks, w->n_marks, res.fine_txid);
-	compare_now(w, w->store, w->alive, true);
+	compare_now(w, w->store, w->k.alive, true);
 }
 
 static void retain_here(struct world *w, int64_t now)
@@ -268,12 +189,12 @@ static void retain_here(struct world *w, int64_t now)
 	struct err err = ERR_INIT;
 
 	w->retained = true;
-	random_policy(&w->s->rng, &policy);
+	thinned_random_policy(&w->s->rng, &policy);
 	synth_must(retainer_new(w->s->root, "x.db", &r, &err), &err, "retainer_new");
 	synth_must(retainer_run(r, &policy, now, &stop, NULL, &res, &err), &err, "retainer_run");
 	retainer_free(r);
 	synth_generation(w->s);
-	forget_objects(w->s);
+	thinned_forget_objects(w->s);
 }
 
 static void random_mark(struct world *w)
@@ -343,20 +264,20 @@ static void test_any_history(void **state)
 		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + i));
 		make_world(&w, root, seed + i);
 		go_on(&w, 40);
-		int64_t now = w.times[w.k.n - 1];
+		int64_t now = w.k.times[w.k.n - 1];
 		for (unsigned k = 0; k < 5; k++) {
 			if (rng_chance(&w.s->rng, 40))
 				random_mark(&w);
 			if (rng_chance(&w.s->rng, 50))
 				retain_here(&w, now);
-			random_policy(&w.s->rng, &policy);
-			int64_t span = w.times[w.k.n - 1] - w.times[0];
+			thinned_random_policy(&w.s->rng, &policy);
+			int64_t span = w.k.times[w.k.n - 1] - w.k.times[0];
 			now += (int64_t)rng_below(&w.s->rng,
 			                          (uint64_t)(span + 2 * policy.grace_us + HOUR));
 			pass(&w, &policy, now);
 			go_on(&w, 15);
-			compare_now(&w, w.store, w.alive, true);
-			now = now > w.times[w.k.n - 1] ? now : w.times[w.k.n - 1];
+			compare_now(&w, w.store, w.k.alive, true);
+			now = now > w.k.times[w.k.n - 1] ? now : w.k.times[w.k.n - 1];
 		}
 		check_gone(&w, &policy, &now);
 		thinned += w.k.fine;
@@ -400,21 +321,21 @@ static bool *make_sweep(struct world *w, const char *root, uint64_t seed,
 	for (unsigned i = 0; i < 4; i++)
 		go_on(w, 12);
 	synth_cut(w->s);
-	upkeep(w->s);
-	forget_objects(w->s);
+	thinned_upkeep(w->s, NULL);
+	thinned_forget_objects(w->s);
 	ship(w);
 	random_mark(w);
 	if (seed % 2) { /* over what a first one left */
-		pass(w, policy, w->times[w->k.n - 1]);
+		pass(w, policy, w->k.times[w->k.n - 1]);
 		go_on(w, 20);
 	}
-	*now = w->times[w->k.n - 1] + (w->times[w->k.n - 1] - w->times[0]) / 2 + HOUR;
+	*now = w->k.times[w->k.n - 1] + (w->k.times[w->k.n - 1] - w->k.times[0]) / 2 + HOUR;
 	forget_all(root);
 	synth_must(retain_at(root, w->store, policy, *now, true, &res, &err), &err, "preview");
 	after = calloc(w->k.n, sizeof(*after));
 	assert_non_null(after);
-	memcpy(after, w->alive, w->k.n);
-	struct kept then = {w->times, after, w->k.n, w->k.fine};
+	memcpy(after, w->k.alive, w->k.n);
+	struct kept then = {w->k.times, after, w->k.n, w->k.fine};
 	kept_pass(&then, policy, *now, w->marks, w->n_marks, res.fine_txid);
 	return after;
 }
@@ -432,7 +353,7 @@ static void test_failing_anywhere(void **state)
 		bool ended = false;
 		long at = 0;
 
-		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
 		cleanup_free bool *after = make_sweep(&w, root, seed + i, &policy, &now);
 		for (; !ended; at += step) {
 			struct store *store = clone_of(w.store);
@@ -487,7 +408,7 @@ static void test_readers_at_any_instant(void **state)
 		struct world w;
 		int64_t now;
 
-		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
 		cleanup_free bool *after = make_sweep(&w, root, seed + 50 + i, &policy, &now);
 		struct onlooker o = {.w = &w, .store = w.store, .after = after};
 		open_reader(&o.there, w.store);
@@ -518,7 +439,7 @@ static void test_faults(void **state)
 		struct world w;
 		int64_t now;
 
-		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
 		cleanup_free bool *after = make_sweep(&w, root, seed + 80 + i, &policy, &now);
 		for (unsigned k = 0; k < 5; k++) {
 			const struct store_faults faults = {.seed = seed + k,
@@ -562,7 +483,7 @@ static void test_denied(void **state)
 	struct world w;
 	int64_t now;
 
-	set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+	thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
 	cleanup_free bool *after = make_sweep(&w, root, 4, &policy, &now);
 	struct breaking b = break_after(w.store, -1, false);
 	struct store_ops ops = *b.base.ops;
@@ -622,8 +543,8 @@ static void test_two_writers(void **state)
 		struct world w;
 		int64_t now;
 
-		set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
-		set_policy(&day, "all:20m,10m:5h,1h:365d", DAY);
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		thinned_policy(&day, "all:20m,10m:5h,1h:365d", DAY);
 		cleanup_free bool *after = make_sweep(&w, root, seed + i, &policy, &now);
 		other = copy_of(root);
 		struct taking t = {.root = other, .store = w.store, .at = 2 + (long)i * 3};
@@ -668,7 +589,7 @@ static void test_idle(void **state)
 	struct world w;
 	int64_t now;
 
-	set_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+	thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
 	cleanup_free bool *after = make_sweep(&w, root, 6, &policy, &now);
 	for (int i = 0; i < 6; i++)
 		synth_must(retain_at(root, w.store, &policy, now, false, &res, &err), &err,

@@ -321,15 +321,29 @@ static bool report(struct mount *m, const struct err *what)
 	return true;
 }
 
-static void open_place(struct mount *m, const char *url, const struct store_options *options,
-                       struct store **stores, size_t *n)
+/* Of those that stand in: what was named opens, or is an error; what is configured is told of. */
+static int open_places(struct mount *m, struct store **stores, size_t *n, struct err *err)
 {
-	struct err why = ERR_INIT;
+	const struct fs_options *o = &m->options;
 
-	if (*n < FS_ALSO_MAX && store_open(url, options, &stores[*n], &why) == 0)
+	for (size_t i = 0; i < o->n_also; i++) {
+		int rc = store_open(o->also[i], NULL, &stores[*n], err);
+		if (rc < 0) {
+			while (*n > 0)
+				store_free(stores[--*n]);
+			return err_wrap(err, rc, "also=");
+		}
 		++*n;
-	else
-		log_warn("fs", "cannot stand in for '%s': %s", m->archive_path, why.msg);
+	}
+	for (size_t i = 0; i < m->given->n_also && *n < FS_ALSO_MAX; i++) {
+		struct err why = ERR_INIT;
+		if (store_open(m->given->also[i].url, &m->given->also[i].options, &stores[*n],
+		               &why) == 0)
+			++*n;
+		else
+			log_warn("fs", "cannot stand in for '%s': %s", m->archive_path, why.msg);
+	}
+	return 0;
 }
 
 /* In this process: what talks to a place must not be forked. */
@@ -343,11 +357,9 @@ static int open_archive(struct mount *m, struct archive **ret, struct err *err)
 	                             .store = m->given->store,
 	                             .other_stores = stores};
 
-	for (size_t i = 0; i < o->n_also; i++)
-		open_place(m, o->also[i], NULL, stores, &ao.n_other_stores);
-	for (size_t i = 0; i < m->given->n_also; i++)
-		open_place(m, m->given->also[i].url, &m->given->also[i].options, stores,
-		           &ao.n_other_stores);
+	int rc = open_places(m, stores, &ao.n_other_stores, err);
+	if (rc < 0)
+		return rc;
 	return archive_open(m->archive_path, &ao, ret, err);
 }
 

@@ -31,7 +31,8 @@ struct fs_mount_options {
 	bool from_fstab; /* mount(8) asks: what is mounted there from there already is success */
 	/* What the configuration says of the archive's store; NULL: nothing. */
 	const struct store_options *store;
-	/* Places that stand in for the archive (view/history.h), behind those of the words. */
+	/* Places that stand in for the archive (view/history.h), behind those of the words; one that
+	 * does not open is told of, where one of the words is an error. */
 	const struct fs_mount_place {
 		const char *url;
 		struct store_options options;

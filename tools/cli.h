@@ -172,15 +172,20 @@ void cli_store_options(const struct cli *c, const char *url, struct store_option
 struct cli_place {
 	const char *url; /* or a directory; lives as long as `c` */
 	struct store_options options;
+	bool named; /* by --also, and not by the configuration alone */
 };
 /* The places besides `root` that have the history of its databases: those of --also, then those that
  * the configuration names, if one was named or read.  At most CLI_ALSO_MAX.  A
  * configuration that is broken is told of, and names none. */
 void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
                       size_t *ret_n);
-/* Opens an archive to be read, a URL with the settings of the configured destination that has it: what is read of a far one is kept as kept_default() says, and what is
- * missing or damaged comes from its other places; those that do not open are told of and passed
- * over. */
+/* Opens them, in their order, into stores[0..*n).  One that was named and does not open is an error; one
+ * that is configured is told of, and taken out of the list. */
+int cli_open_places(const char *root, struct cli_place places[CLI_ALSO_MAX], size_t *n,
+                    struct store *stores[CLI_ALSO_MAX], struct err *err) MUST_USE;
+/* Opens an archive to be read, a URL with the settings of the configured destination that has it:
+ * what is read of a far one is kept as kept_default() says, and what is missing or damaged comes
+ * from its other places, opened as cli_open_places() has it. */
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret,
                      struct err *err) MUST_USE;
 /* The backups in one, opened likewise.  `plain`: of a far one what it lists is enough, as

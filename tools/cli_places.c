@@ -35,7 +35,7 @@ struct places {
 	size_t n;
 };
 
-static void add_place(struct places *p, const char *url)
+static void add_place(struct places *p, const char *url, bool named)
 {
 	for (size_t i = 0; i < p->n; i++)
 		if (strcmp(p->v[i].url, url) == 0)
@@ -43,6 +43,7 @@ static void add_place(struct places *p, const char *url)
 	if (p->n == CLI_ALSO_MAX || strcmp(url, p->root) == 0)
 		return;
 	p->v[p->n].url = url;
+	p->v[p->n].named = named;
 	cli_store_options(p->cli, url, &p->v[p->n].options);
 	p->n++;
 }
@@ -64,10 +65,10 @@ static void add_configured(struct places *p, const struct config *config,
 	const char *archive = d->archive ? cli_of_this_host(config, d->archive) : NULL;
 
 	if (archive && access(archive, F_OK) == 0)
-		add_place(p, archive);
+		add_place(p, archive, false);
 	for (size_t j = 0; j < d->n_destinations; j++)
 		if (!d->destinations[j].not_configured)
-			add_place(p, d->destinations[j].url);
+			add_place(p, d->destinations[j].url, false);
 }
 
 void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_ALSO_MAX],
@@ -83,7 +84,7 @@ void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_
 		config = NULL;
 	}
 	for (size_t i = 0; i < c->n_also; i++)
-		add_place(&p, c->also[i]);
+		add_place(&p, c->also[i], true);
 	for (size_t i = 0; config && i < config->n_databases; i++)
 		if (is_place_of(config, &config->databases[i], root))
 			add_configured(&p, config, &config->databases[i]);
@@ -110,6 +111,27 @@ static void know_settings(struct cli *c, const char *root, struct cli_place *pla
 		cli_store_options(c, places[i].url, &places[i].options);
 }
 
+int cli_open_places(const char *root, struct cli_place places[CLI_ALSO_MAX], size_t *n,
+                    struct store *stores[CLI_ALSO_MAX], struct err *err)
+{
+	size_t opened = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < *n && rc == 0; i++) {
+		struct err why = ERR_INIT;
+		if (store_open(places[i].url, &places[i].options, &stores[opened], &why) == 0)
+			places[opened++] = places[i];
+		else if (places[i].named)
+			rc = err_wrap(err, err_copy(err, &why), "--also");
+		else
+			log_warn("view", "cannot stand in for '%s': %s", root, why.msg);
+	}
+	while (rc < 0 && opened > 0)
+		store_free(stores[--opened]);
+	*n = opened;
+	return rc;
+}
+
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret, struct err *err)
 {
 	struct cli_place places[CLI_ALSO_MAX];
@@ -127,14 +149,9 @@ int cli_read_archive(struct cli *c, const char *root, struct archive **ret, stru
 	know_settings(c, root, places, n);
 	cli_store_options(c, root, &so); /* after it was read, above */
 	o.keep_dir = keep ? dir : NULL;
-	for (size_t i = 0; i < n; i++) {
-		struct err why = ERR_INIT;
-		if (store_open(places[i].url, &places[i].options, &others[o.n_other_stores],
-		               &why) == 0)
-			o.n_other_stores++;
-		else
-			log_warn("view", "cannot stand in for '%s': %s", root, why.msg);
-	}
+	if ((rc = cli_open_places(root, places, &n, others, err)))
+		return rc;
+	o.n_other_stores = n;
 	return archive_open(root, &o, ret, err);
 }
 

@@ -22,6 +22,7 @@ struct validation {
 	uint64_t n, n_valid, n_unseen; /* unseen: not opened, for want of a key */
 	char **suspects;               /* TYPE/FILE of those that are not valid */
 	size_t n_suspects;
+	struct repairing root; /* of the archive that was asked for, once open_root() was called */
 };
 
 /* ---- output ---- */
@@ -132,6 +133,14 @@ static int validate_backups(struct validation *v, struct cli *c, const struct ba
 	return rc;
 }
 
+/* ---- other places ---- */
+
+/* Once, whatever asks: its other places are told of once. */
+static int open_root(struct validation *v, struct cli *c, const char *root, struct err *err)
+{
+	return v->root.cli ? 0 : repairing_open(&v->root, c, root, v->repair, v->json, err);
+}
+
 /* ---- histories ---- */
 
 static bool same_folder(const char *a, const char *b)
@@ -141,18 +150,24 @@ static bool same_folder(const char *a, const char *b)
 	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static int validate_archive(struct validation *v, struct cli *c, const char *root, struct err *err)
+static int validate_archive(struct validation *v, struct repairing *r, struct err *err)
+{
+	v->histories.repairing = r;
+	v->histories.options.store = &r->store_options;
+	int rc = verified_archive(&v->histories, r->root, err);
+	v->histories.repairing = NULL;
+	v->histories.options.store = NULL;
+	if (rc == 0)
+		repairing_conclude(r);
+	return rc;
+}
+
+static int validate_another(struct validation *v, struct cli *c, const char *root, struct err *err)
 {
 	struct repairing r;
 	int rc = repairing_open(&r, c, root, v->repair, v->json, err);
 
-	v->histories.repairing = &r;
-	v->histories.options.store = &r.store_options;
-	rc = rc ? rc : verified_archive(&v->histories, root, err);
-	v->histories.repairing = NULL;
-	v->histories.options.store = NULL;
-	if (rc == 0)
-		repairing_conclude(&r);
+	rc = rc ? rc : validate_archive(v, &r, err);
 	json_array_extend(v->repairs, r.steps);
 	repairing_close(&r);
 	return rc;
@@ -163,7 +178,9 @@ static int validate_histories(struct validation *v, struct cli *c, const char *r
                               bool root_was_given, struct err *err)
 {
 	const struct config *config;
-	int rc = validate_archive(v, c, root, err);
+	int rc = open_root(v, c, root, err);
+
+	rc = rc ? rc : validate_archive(v, &v->root, err);
 
 	if (rc || root_was_given || (rc = cli_config(c, &config, err)) || !config)
 		return rc;
@@ -173,7 +190,7 @@ static int validate_histories(struct validation *v, struct cli *c, const char *r
 		for (size_t k = 0; k < i && !seen; k++)
 			seen = same_folder(archive, config->databases[k].archive);
 		if (!seen)
-			rc = validate_archive(v, c, archive, err);
+			rc = validate_another(v, c, archive, err);
 	}
 	return rc;
 }
@@ -232,16 +249,13 @@ static int conclude(const struct validation *v, const char *root, struct err *er
 /* With --repair before they are checked, else after: where it has anything to tell. */
 static int repair_backups_of(struct validation *v, struct cli *c, const char *root, struct err *err)
 {
-	struct repairing r;
-
 	if (v->history_alone || (!v->repair && !v->n_suspects))
 		return 0;
-	int rc = repairing_open(&r, c, root, v->repair, v->json, err);
-	rc = rc ? rc : repairing_backups(&r, (const char *const *)v->suspects, v->n_suspects, err);
+	int rc = open_root(v, c, root, err);
+	rc = rc ? rc
+	        : repairing_backups(&v->root, (const char *const *)v->suspects, v->n_suspects, err);
 	if (rc == 0)
-		repairing_conclude(&r);
-	json_array_extend(v->repairs, r.steps);
-	repairing_close(&r);
+		repairing_conclude(&v->root);
 	return rc;
 }
 
@@ -249,8 +263,11 @@ static int validate(struct validation *v, struct cli *c, const char *root, bool 
                     struct err *err)
 {
 	cleanup_backup_list struct backup_list list = {0};
-	int rc = v->repair ? repair_backups_of(v, c, root, err) : 0;
+	/* A place that was named and is none is told before anything is done. */
+	int rc = v->repair || c->n_also ? open_root(v, c, root, err) : 0;
 
+	if (rc == 0 && v->repair)
+		rc = repair_backups_of(v, c, root, err);
 	rc = rc ? rc : cli_read_backups(c, root, false, &list, err);
 	if (rc)
 		return rc;
@@ -261,6 +278,8 @@ static int validate(struct validation *v, struct cli *c, const char *root, bool 
 		rc = repair_backups_of(v, c, root, err);
 	if (!rc && !v->backups_alone && !c->n_args && v->type < 0)
 		rc = validate_histories(v, c, root, root_was_given, err);
+	if (v->root.cli)
+		json_array_extend(v->repairs, v->root.steps);
 	if (rc)
 		return rc;
 	if (v->json && (rc = cli_print_json(result_json(root, v), err)))
@@ -325,6 +344,8 @@ static int run_validate(struct cli *c, struct err *err)
 	v.repairs = json_array();
 	v.histories.histories = json_array();
 	rc = validate(&v, c, root, given != NULL, err);
+	if (v.root.cli)
+		repairing_close(&v.root);
 	json_decref(v.details);
 	json_decref(v.repairs);
 	json_decref(v.histories.histories);

@@ -14,6 +14,7 @@ int repairing_open(struct repairing *r, struct cli *c, const char *root, bool re
 	const struct config *config;
 	struct err why = ERR_INIT;
 	size_t n;
+	int rc;
 
 	*r = (struct repairing){.cli = c, .root = root, .repair = repair, .json = json};
 	r->steps = json_array();
@@ -22,19 +23,12 @@ int repairing_open(struct repairing *r, struct cli *c, const char *root, bool re
 		log_warn("repair", "no other places are known of '%s': %s", root, why.msg);
 	cli_other_places(c, root, places, &n);
 	cli_store_options(c, root, &r->store_options);
-	int rc = store_open(root, &r->store_options, &r->target, err);
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		why = (struct err)ERR_INIT;
-		struct store **s = &r->stores[r->n_others];
-		if (store_open(places[i].url, &places[i].options, s, &why) == 0) {
-			r->others[r->n_others++] = (struct repair_place){*s, places[i].url};
-			continue;
-		}
-		*s = NULL;
-		log_warn("repair", "'%s' is not repaired from '%s': %s", root, places[i].url,
-		         why.msg);
-	}
-	return rc;
+	if ((rc = cli_open_places(root, places, &n, r->stores, err)))
+		return rc;
+	for (r->n_others = 0; r->n_others < n; r->n_others++)
+		r->others[r->n_others] =
+		        (struct repair_place){r->stores[r->n_others], places[r->n_others].url};
+	return store_open(root, &r->store_options, &r->target, err);
 }
 
 void repairing_close(struct repairing *r)
@@ -99,7 +93,7 @@ static void told(void *ctx, const struct repair_step *s)
 	}
 }
 
-void repairing_conclude(const struct repairing *r)
+void repairing_conclude(struct repairing *r)
 {
 	char word[4 * 1024 + 3];
 
@@ -112,6 +106,7 @@ void repairing_conclude(const struct repairing *r)
 		printf(" --also %s", word);
 	}
 	putchar('\n');
+	r->tells = false;
 }
 
 /* ---- what is done ---- */

@@ -22,7 +22,7 @@ struct repairing {
 	bool tells;                  /* of what can be repaired, at the end */
 };
 
-/* Opens the archive and its other places; those that do not open are told of and passed over. */
+/* Opens the archive and its other places, these as cli_open_places() has it. */
 int repairing_open(struct repairing *r, struct cli *c, const char *root, bool repair, bool json,
                    struct err *err) MUST_USE;
 void repairing_close(struct repairing *r);
@@ -38,7 +38,7 @@ int repairing_history(struct repairing *r, const struct verify_report *report, b
 /* Backups: with --repair all are looked at; else of these keys (TYPE/FILE) it is told. */
 int repairing_backups(struct repairing *r, const char *const *suspects, size_t n,
                       struct err *err) MUST_USE;
-/* Says how what can be repaired is. */
-void repairing_conclude(const struct repairing *r);
+/* Says how what can be repaired is, if there was any since it was last said. */
+void repairing_conclude(struct repairing *r);
 
 #endif

@@ -307,5 +307,61 @@ class Forked(harness.Case):
                       if f.endswith((".gap", ".lineage", ".wal.gz")))
 
 
+class Nowhere(harness.Case):
+    """Other places that are not there."""
+
+    def setUp(self):
+        super().setUp()
+        self.db = self.open_db()
+        make_counter(self.db)
+        writer = self.replicate()
+        writer.wait_ready()
+        for _ in range(3):
+            commit(self.db)
+        writer.wait_known()
+        self.assertEqual(writer.stop(), 0, writer.log())
+        run = asof("backup", "--db-path", self.db_path, "--archive", self.archive)
+        self.assertEqual(run.returncode, 0, run.stderr)
+
+    def damage(self):
+        """A backup; what the whole archive then holds."""
+        folder = os.path.join(self.archive, "manual")
+        flip(next(os.path.join(folder, f) for f in os.listdir(folder) if f.endswith(".db.gz")))
+        return self.all_files()
+
+    def all_files(self):
+        return {os.path.join(folder, f): os.stat(os.path.join(folder, f)).st_mtime_ns
+                for folder, _, files in os.walk(self.archive) for f in files}
+
+    def test_named(self):
+        """Every command that takes one ends before it does anything, in one line that names it."""
+        before, nowhere, here = self.damage(), self.path("nowhere"), ("--archive", self.archive)
+        mnt = self.path("mnt")
+        os.mkdir(mnt)
+        for words in (("query", NAME, "SELECT 1", *here), ("list", *here), ("log", NAME, *here),
+                      ("diff", "tx:1", "latest", NAME, *here), ("validate", *here),
+                      ("bisect", NAME, "SELECT 1", *here),
+                      ("restore", "--latest", "-o", self.path("out.db"), *here),
+                      ("validate", "--repair", *here), ("validate", "--repair", "--backups", *here),
+                      ("validate", "--repair", "--history", *here)):
+            run = asof(*words, "--also", nowhere)
+            self.assert_fails(run, 3, nowhere)
+            self.assertEqual((run.stdout, run.stderr.count("\n")), ("", 1), (words, run.stderr))
+        self.assert_fails(asof("mount", self.archive, mnt, "-o", f"also={nowhere}"), 3, nowhere)
+        self.assertFalse(os.path.ismount(mnt))
+        self.assertEqual(self.all_files(), before)
+
+    def test_configured(self):
+        """One that is configured is told of, once, and the rest goes on."""
+        nowhere, config = self.path("nowhere"), self.path("asof.yml")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"dbs:\n  - path: {self.db_path}\n    archive: {self.archive}\n"
+                    f"    replicas:\n      - url: {nowhere}\n")
+        for words in (("validate", "--repair"), ("list",), ("query", NAME, "SELECT 1")):
+            run = asof(*words, "--archive", self.archive, "--config", config)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(run.stderr.count(nowhere), 1, (words, run.stderr))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -6,7 +6,33 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *const backup_folders[] = {"manual", "automated", "safety", "compressed"};
+const char *copy_backup_folder(size_t i)
+{
+	static const char *const folders[COPY_BACKUP_FOLDERS] = {"manual", "automated", "safety",
+	                                                         "compressed"};
+
+	return folders[i];
+}
+
+bool copy_is_writer(const char *file)
+{
+	size_t n = strlen(file);
+
+	return n > 7 && strcmp(file + n - 7, ".writer") == 0;
+}
+
+int copy_no_database(const struct copying *c, struct err *err)
+{
+	return err_set(err, ERR_NOT_FOUND, 0,
+	               "archive '%s' has no database '%s' (asof list shows those it has)",
+	               c->options->from, c->options->db);
+}
+
+int copy_nothing(const struct copying *c, struct err *err)
+{
+	return err_set(err, ERR_NOT_FOUND, 0,
+	               "'%s' holds no archive (check the bucket and the prefix)", c->options->from);
+}
 
 /* ---- backups: whole files, which nobody changes ---- */
 
@@ -54,10 +80,10 @@ static int copy_backups(struct copying *c, int to_root, uint64_t *ret_n, struct 
 	struct backups b = {.c = c, .store = archive_store(c->from), .to_root = to_root};
 	int rc = 0;
 
-	for (size_t i = 0; i < sizeof(backup_folders) / sizeof(*backup_folders) && rc == 0; i++) {
+	for (size_t i = 0; i < COPY_BACKUP_FOLDERS && rc == 0; i++) {
 		char prefix[32];
-		b.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "%s/", backup_folders[i]);
-		b.folder = backup_folders[i];
+		b.folder = copy_backup_folder(i);
+		b.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "%s/", b.folder);
 		b.to = -1;
 		/* One that holds nothing, too, is there in the copy. */
 		if (b.store->dir_fd >= 0 && faccessat(b.store->dir_fd, b.folder, F_OK, 0) == 0)
@@ -107,20 +133,16 @@ static int copy_histories(struct copying *c, struct err *err)
 		if (!c->options->db || strcmp(names[i], c->options->db) == 0)
 			rc = copy_history(c, names[i], err);
 	if (rc == 0 && c->options->db && c->result->databases == 0)
-		rc = err_set(err, ERR_NOT_FOUND, 0,
-		             "archive '%s' has no database '%s' (asof list shows those it has)",
-		             c->options->from, c->options->db);
+		rc = copy_no_database(c, err);
 	return rc;
 }
 
 /* Takes what was opened over. */
-static int open_from(const struct copy_options *o, struct archive **ret, struct err *err)
+static int open_from(struct store *opened, struct archive **ret, struct err *err)
 {
-	const struct archive_options small = {.cache_bytes = 1u << 20, .store = o->from_store};
+	const struct archive_options small = {.cache_bytes = 1u << 20};
 
-	if (o->from_open)
-		return archive_open_stores(&o->from_open, 1, &small, ret, err);
-	return archive_open(o->from, &small, ret, err);
+	return archive_open_stores(&opened, 1, &small, ret, err);
 }
 
 static int copy_to_folder(struct copying *c, struct err *err)
@@ -136,8 +158,7 @@ static int copy_to_folder(struct copying *c, struct err *err)
 		rc = copy_backups(c, to, &n_backups, err);
 	if (rc == 0 && archive_store(c->from)->dir_fd < 0 && c->result->databases == 0 &&
 	    n_backups == 0)
-		rc = err_set(err, ERR_NOT_FOUND, 0,
-		             "'%s' holds no archive (check the bucket and the prefix)", o->from);
+		rc = copy_nothing(c, err);
 	return rc;
 }
 
@@ -156,33 +177,32 @@ static int open_to(const struct copy_options *o, struct store **ret, struct err 
 	return rc;
 }
 
-static int copy_opened(struct copying *c, struct store *to, struct err *err)
+/* Takes `*from` over where it becomes an archive. */
+static int copy_opened(struct copying *c, struct store **from, struct store *to, struct err *err)
 {
 	const struct copy_options *o = c->options;
 
 	if (strcmp(o->from, o->to) == 0 || (!to && same_folder(o->from, o->to)))
 		return err_set(err, ERR_USAGE, 0, "'%s' and '%s' are one archive", o->from, o->to);
-	if (to && archive_store(c->from)->dir_fd < 0)
-		return err_set(err, ERR_USAGE, 0,
-		               "'%.200s' and '%.200s' are both far away (copy to a directory, and "
-		               "from there)",
-		               o->from, o->to);
-	return to ? copy_to_store(c, to, err) : copy_to_folder(c, err);
+	if (to && (*from)->dir_fd < 0)
+		return copy_between(c, *from, to, err);
+	int rc = open_from(take_ptr(*from), &c->from, err);
+	if (rc == 0)
+		rc = to ? copy_to_store(c, to, err) : copy_to_folder(c, err);
+	return rc;
 }
 
 int copy_archive(const struct copy_options *o, struct copy_result *ret, struct err *err)
 {
 	struct copying c = {.options = o, .result = ret};
-	cleanup_store struct store *to = NULL;
+	cleanup_store struct store *to = NULL, *from = o->from_open;
 
 	*ret = (struct copy_result){0};
 	int rc = open_to(o, &to, err);
-	if (rc < 0)
-		store_free(o->from_open);
-	else
-		rc = open_from(o, &c.from, err);
+	if (rc == 0 && !from)
+		rc = store_open(o->from, o->from_store, &from, err);
 	if (rc == 0)
-		rc = copy_opened(&c, to, err);
+		rc = copy_opened(&c, &from, to, err);
 	archive_free(c.from);
 	if (rc == 0 && ret->damaged > 0)
 		rc = err_set(err, ERR_DAMAGED, 0, "%s (the rest was copied)", ret->damage);

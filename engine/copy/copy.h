@@ -20,6 +20,10 @@
  *  (6) A store gets what a replicator would send there, by the same rules (ship/ship.h,
  *      backup/send.h): this archive becomes its writer; where another is, it is REFUSED.  What is
  *      captured meanwhile is left to the next run.
+ *  (7) From store to store objects go as they lie (between.c): what is sealed goes sealed, with its
+ *      keys, and nobody looks into it; all else is read in full before it is put.  No writer is named
+ *      there: who is to send there next claims the place.
+ *  (8) A place that a writer's note says is somebody's destination, store or directory, is REFUSED.
  */
 #ifndef ASOF_COPY_COPY_H
 #define ASOF_COPY_COPY_H

@@ -35,6 +35,14 @@ int copy_object(struct copying *c, const struct copy_from *f, int to_fd,
 int copy_growing(struct copying *c, const struct copy_from *f, int to_fd,
                  const struct history_object *o, uint64_t len, bool anew, struct err *err) MUST_USE;
 
+/* f->bytes bytes of it, into an open file. */
+int copy_fetch(struct copying *c, const struct copy_from *f, int fd, struct err *err) MUST_USE;
+/* What was fetched so: every byte of a whole object, also of level 0 and of a fence, against its hash,
+ * and that it is what is named. */
+int copy_check_fetched(int fd, const struct history_object *o, struct err *err) MUST_USE;
+/* Counted, and told of in the result; 0. */
+int copy_damaged(struct copying *c, const struct err *why);
+
 /* Up to where a segment that its writer left is whole. */
 struct copy_extent {
 	uint64_t bytes, id, last_txid; /* last_txid 0: it holds nothing */
@@ -57,6 +65,25 @@ bool copy_holds_all(const struct copy_there *t, const struct history_object *o);
 /* The next segment there, sealed or growing, that ends within this one, and begins before it.  Each is
  * given once; NULL: none is left. */
 const struct object_name *copy_next_straddled(struct copy_there *t, const struct history_object *o);
+
+/* Of a directory that is somebody's destination: REFUSED. */
+int copy_check_writer(const struct copying *c, int to_fd, const char *name,
+                      struct err *err) MUST_USE;
+int copy_refuse_writer(const struct copying *c, const char *name, const char *file,
+                       struct err *err);
+
+/* ---- copy.c ---- */
+/* LLLLLLLL.writer: who writes there. */
+bool copy_is_writer(const char *file);
+#define COPY_BACKUP_FOLDERS 4
+const char *copy_backup_folder(size_t i);
+/* NOT_FOUND, in words. */
+int copy_no_database(const struct copying *c, struct err *err);
+int copy_nothing(const struct copying *c, struct err *err);
+
+/* ---- between.c ---- */
+/* Of one store what the other lacks. */
+int copy_between(struct copying *c, struct store *from, struct store *to, struct err *err) MUST_USE;
 
 /* ---- way.c ---- */
 /* REFUSED: `to` went another way than `from`. */

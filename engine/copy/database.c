@@ -765,6 +765,8 @@ int copy_database(struct copying *c, struct history *h, const char *name, struct
 	if (rc == 0)
 		rc = take_locks(&s, &lock, &upkeep, err);
 	if (rc == 0)
+		rc = copy_check_writer(c, s.to, name, err);
+	if (rc == 0)
 		rc = check_source(&s, err);
 	if (rc == 0 && !s.is_new)
 		rc = copy_check_way(c, h, name, err);

@@ -9,6 +9,7 @@
 #include "engine/base/log.h"
 #include "engine/copy/copy_i.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -37,7 +38,7 @@ static void temporary(const char *name, char out[300])
 	snprintf(out, 300, "%.250s.tmp", name);
 }
 
-/* The bytes [from, to) of an object at their place in a file, durable; *sum goes on over them. */
+/* The bytes [from, to) of an object at their place in a file; *sum goes on over them. */
 static int copy_range(struct copying *c, const struct copy_from *f, int out, uint64_t from,
                       uint64_t to, uint64_t *sum, struct err *err)
 {
@@ -60,7 +61,14 @@ static int copy_range(struct copying *c, const struct copy_from *f, int out, uin
 		c->result->bytes += n;
 		rc = copy_stopped(c, err);
 	}
-	return rc < 0 ? rc : file_datasync(out, f->key, err);
+	return rc;
+}
+
+int copy_fetch(struct copying *c, const struct copy_from *f, int fd, struct err *err)
+{
+	uint64_t sum = 0;
+
+	return copy_range(c, f, fd, 0, f->bytes, &sum, err);
 }
 
 /* The first `len` bytes of an object as a file; *sum is over them. */
@@ -71,7 +79,9 @@ static int copy_bytes(struct copying *c, const struct copy_from *f, uint64_t len
 
 	*sum = 0;
 	int rc = file_open(to_fd, tmp, O_RDWR | O_CREAT | O_TRUNC, 0600, &out, err);
-	return rc < 0 ? rc : copy_range(c, f, out, 0, len, sum, err);
+	if (rc == 0)
+		rc = copy_range(c, f, out, 0, len, sum, err);
+	return rc < 0 ? rc : file_datasync(out, f->key, err);
 }
 
 /* As copy_range() has it, over a file; *ret_len: how long that is. */
@@ -197,19 +207,18 @@ static int verify_sealed(struct sealed *s, const struct history_object *o, struc
 	return rc;
 }
 
-static int verify_object(int dir_fd, const char *tmp, const struct history_object *o,
-                         struct err *err)
+/* Takes `src` over. */
+static int verify_object(struct source *src, const struct history_object *o, struct err *err)
 {
 	cleanup_sealed struct sealed *sealed = NULL;
 	cleanup_snapshot struct snapshot *snapshot = NULL;
 	struct cache *cache = NULL;
-	struct source *src;
 
-	int rc = source_open_file(dir_fd, tmp, o->file, &src, err);
-	if (rc == 0 && (rc = cache_new(CACHE_BYTES, &cache, err)) < 0)
+	int rc = cache_new(CACHE_BYTES, &cache, err);
+	if (rc < 0) {
 		source_free(src);
-	if (rc < 0)
 		return rc;
+	}
 	if (o->type == HISTORY_SNAPSHOT) {
 		rc = snapshot_open(src, cache, &snapshot, err);
 		if (rc == 0) {
@@ -229,7 +238,7 @@ static int verify_object(int dir_fd, const char *tmp, const struct history_objec
 	return rc;
 }
 
-static int damaged(struct copying *c, const struct err *why)
+int copy_damaged(struct copying *c, const struct err *why)
 {
 	if (c->result->damaged++ == 0)
 		snprintf(c->result->damage, sizeof(c->result->damage), "%s", why->msg);
@@ -240,13 +249,16 @@ static int damaged(struct copying *c, const struct err *why)
 static int copy_object_try(struct copying *c, const struct copy_from *f, int to_fd,
                            const struct history_object *o, struct err *err)
 {
+	struct source *src;
 	char tmp[300];
 	uint64_t sum;
 
 	temporary(o->file, tmp);
 	int rc = copy_bytes(c, f, o->bytes, to_fd, tmp, &sum, err);
 	if (rc == 0)
-		rc = verify_object(to_fd, tmp, o, err);
+		rc = source_open_file(to_fd, tmp, o->file, &src, err);
+	if (rc == 0)
+		rc = verify_object(src, o, err);
 	if (rc == 0)
 		rc = finish(f, to_fd, o->file, tmp, err);
 	if (rc < 0)
@@ -267,7 +279,7 @@ int copy_object(struct copying *c, const struct copy_from *f, int to_fd,
 		rc = copy_object_try(c, f, to_fd, o, &why);
 	}
 	if (why.kind == ERR_DAMAGED)
-		return damaged(c, &why);
+		return copy_damaged(c, &why);
 	return rc < 0 ? err_copy(err, &why) : 0;
 }
 
@@ -315,22 +327,22 @@ int copy_extent_there(int to_fd, const char *name, struct copy_extent *ret, stru
 	return rc < 0 ? rc : copy_whole_length(src, ret, err);
 }
 
-/* All of its records and all of its data, up to exactly `len`, and that it is what is named. */
-static int verify_growing(int fd, const char *name, const struct history_object *o, uint64_t len,
-                          struct err *err)
+/* All of its records and all of its data, up to exactly `len`, and that it is what is named.  Takes
+ * `src` over. */
+static int verify_source(struct source *src, const struct history_object *o, uint64_t len,
+                         struct err *err)
 {
 	cleanup_free uint8_t *b = malloc(PIECE);
 	struct cache *cache = NULL;
 	struct grow_reader *r = NULL;
-	struct source *src;
 	struct commit last;
 	uint64_t end = 0;
 
-	if (!b)
+	if (!b) {
+		source_free(src);
 		return err_set(err, ERR_NOMEM, 0, "no memory to read a segment");
-	int rc = source_open_file(fd, name, o->file, &src, err);
-	if (rc == 0)
-		rc = open_grow(src, &cache, &r, err);
+	}
+	int rc = open_grow(src, &cache, &r, err);
 	if (rc == 0 && (grow_reader_info(r)->lineage != o->lineage ||
 	                grow_reader_info(r)->first_txid != o->first_txid))
 		rc = wrong_name(o, err);
@@ -348,6 +360,43 @@ static int verify_growing(int fd, const char *name, const struct history_object 
 	return rc;
 }
 
+static int verify_growing(int fd, const char *name, const struct history_object *o, uint64_t len,
+                          struct err *err)
+{
+	struct source *src;
+
+	int rc = source_open_file(fd, name, o->file, &src, err);
+	return rc < 0 ? rc : verify_source(src, o, len, err);
+}
+
+static int verify_fence(struct source *src, const struct history_object *o, struct err *err)
+{
+	uint8_t b[GROW_HEADER_SIZE];
+	uint64_t goes_on;
+
+	int rc = src->pread(src, b, sizeof(b), 0, err);
+	source_free(src);
+	return rc < 0 ? rc
+	              : grow_fence_get(b, sizeof(b), o->file, o->lineage, o->first_txid, &goes_on,
+	                               err);
+}
+
+int copy_check_fetched(int fd, const struct history_object *o, struct err *err)
+{
+	cleanup_fd int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	struct source *src;
+
+	if (own < 0)
+		return err_set(err, ERR_IO, errno, "read '%s'", o->file);
+	int rc = source_open_fd(take_fd(&own), o->file, &src, err);
+	if (rc < 0)
+		return rc;
+	if (o->type != HISTORY_GROWING)
+		return verify_object(src, o, err);
+	return o->bytes == GROW_HEADER_SIZE ? verify_fence(src, o, err)
+	                                    : verify_source(src, o, o->bytes, err);
+}
+
 /* Behind what is whole in the copy so far. */
 static int append(struct copying *c, const struct copy_from *f, int to_fd,
                   const struct history_object *o, uint64_t from, uint64_t len, struct err *err)
@@ -358,7 +407,9 @@ static int append(struct copying *c, const struct copy_from *f, int to_fd,
 	int rc = file_open(to_fd, o->file, O_RDWR, 0, &out, err);
 	if (rc == 0 && ftruncate(out, (off_t)from) < 0)
 		rc = err_set(err, ERR_IO, errno, "cut '%s'", o->file);
-	return rc < 0 ? rc : copy_range(c, f, out, from, len, &sum, err);
+	if (rc == 0)
+		rc = copy_range(c, f, out, from, len, &sum, err);
+	return rc < 0 ? rc : file_datasync(out, f->key, err);
 }
 
 static int copy_growing_whole(struct copying *c, const struct copy_from *f, int to_fd,
@@ -433,6 +484,6 @@ int copy_growing(struct copying *c, const struct copy_from *f, int to_fd,
 		rc = copy_growing_try(c, f, to_fd, o, len, anew, &why);
 	}
 	if (why.kind == ERR_DAMAGED && rc < 0)
-		return damaged(c, &why);
+		return copy_damaged(c, &why);
 	return rc < 0 ? err_copy(err, &why) : 0;
 }

@@ -10,6 +10,7 @@
 #include "engine/copy/copy_i.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,30 @@ int copy_list_there(int segment_fd, struct copy_there *ret, struct err *err)
 		return err_set(err, ERR_IO, errno, "list the segments of the copy");
 	while (rc == 0 && (d = readdir(dir)))
 		rc = add(ret, segment_fd, d->d_name, err);
+	return rc;
+}
+
+int copy_refuse_writer(const struct copying *c, const char *name, const char *file, struct err *err)
+{
+	return err_set(err, ERR_REFUSED, 0,
+	               "'%.200s' is written for '%s' by another asof, as its '%s' says (copy to a "
+	               "place that nobody writes to)",
+	               c->options->to, name, file);
+}
+
+int copy_check_writer(const struct copying *c, int to_fd, const char *name, struct err *err)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+	int rc = 0;
+
+	int fd = openat(to_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir)
+		return err_set(err, ERR_IO, errno, "list the copy of '%s'", name);
+	while (rc == 0 && (d = readdir(dir)))
+		if (copy_is_writer(d->d_name))
+			rc = copy_refuse_writer(c, name, d->d_name, err);
 	return rc;
 }
 

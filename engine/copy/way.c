@@ -5,7 +5,9 @@
  * for its own.  No two commits were captured at one time, to the microsecond, and what agrees in one
  * transaction agrees in all before it: so the newest that both know tells.
  */
-#include "engine/copy/copy_i.h"
+#include "engine/copy/between_i.h"
+
+#include "engine/store/borrowed.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -52,21 +54,14 @@ static uint64_t newest(const struct history_object *objects, size_t n)
 	return txid;
 }
 
-int copy_check_way(const struct copying *c, struct history *from, const char *name, struct err *err)
+static int compare_all(const struct copying *c, struct history *from, struct history *there,
+                       const char *name, struct err *err)
 {
-	const struct archive_options o = {.cache_bytes = 1u << 20};
-	cleanup_archive struct archive *archive = NULL;
 	cleanup_free struct history_object *ours = NULL, *theirs = NULL;
-	struct history *there = NULL;
 	size_t n_ours = 0, n_theirs = 0;
 	bool known = false;
 	int rc = 0;
 
-	/* What cannot be read there is no reason to leave it so. */
-	if (archive_open(c->options->to, &o, &archive, NULL) < 0 ||
-	    history_get(archive, name, &there, NULL) < 0)
-		return 0;
-	history_log_damage(there, false);
 	if (history_objects(there, &theirs, &n_theirs, NULL) < 0 ||
 	    history_objects(from, &ours, &n_ours, NULL) < 0)
 		n_ours = n_theirs = 0;
@@ -78,6 +73,67 @@ int copy_check_way(const struct copying *c, struct history *from, const char *na
 	/* Where one of them was thinned, so many may be gone. */
 	while (rc == 0 && !known && n_theirs-- > 0)
 		rc = compare(c, from, there, name, theirs[n_theirs].last_txid, &known, err);
+	return rc;
+}
+
+int copy_check_way(const struct copying *c, struct history *from, const char *name, struct err *err)
+{
+	const struct archive_options o = {.cache_bytes = 1u << 20};
+	cleanup_archive struct archive *archive = NULL;
+	struct history *there = NULL;
+
+	/* What cannot be read there is no reason to leave it so. */
+	if (archive_open(c->options->to, &o, &archive, NULL) < 0 ||
+	    history_get(archive, name, &there, NULL) < 0)
+		return 0;
+	history_log_damage(there, false);
+	int rc = compare_all(c, from, there, name, err);
 	history_put(there);
+	return rc;
+}
+
+/* ---- from store to store ---- */
+
+int between_check_names(struct between *b, struct err *err)
+{
+	const struct thing *misfit = things_misfit(&b->there, &b->here);
+
+	if (!misfit)
+		return 0;
+	return err_set(err, ERR_REFUSED, 0,
+	               "archive '%.200s' went another way: '%s' of '%s' there is none of '%.200s' "
+	               "(copy to another archive)",
+	               b->c->options->to, misfit->file, b->name, b->c->options->from);
+}
+
+static bool open_history(struct store *at, const char *name, struct archive **ret_archive,
+                         struct history **ret)
+{
+	const struct archive_options o = {.cache_bytes = 1u << 20};
+	struct store *store;
+
+	if (store_borrow(at, &store, NULL) < 0 ||
+	    archive_open_stores(&store, 1, &o, ret_archive, NULL) < 0 ||
+	    history_get(*ret_archive, name, ret, NULL) < 0)
+		return false;
+	history_log_damage(*ret, false);
+	return true;
+}
+
+int between_check_commits(struct between *b, struct err *err)
+{
+	struct archive *archives[2] = {NULL, NULL};
+	struct history *from = NULL, *there = NULL;
+	int rc = 0;
+
+	if (open_history(b->from, b->name, &archives[0], &from) &&
+	    open_history(b->to, b->name, &archives[1], &there))
+		rc = compare_all(b->c, from, there, b->name, err);
+	if (from)
+		history_put(from);
+	if (there)
+		history_put(there);
+	archive_free(archives[0]);
+	archive_free(archives[1]);
 	return rc;
 }

@@ -114,9 +114,17 @@ class Copy(harness.Case):
         other.wait_ready()
         self.assert_fails(asof("copy", self.archive, self.path("third")), 1, "another asof")
         self.assert_fails(asof("copy", self.archive, self.archive), 2, "one archive")
+        # So is that of one that sends there.
+        self.assertEqual(replicator.stop(), 0, replicator.log())
+        sends = self.replicate(self.path("fourth"), archive=self.path("third-and-on"))
+        sends.wait_ready()
+        commit(self.db)
+        wait_for("a writer's note", lambda: os.path.exists(
+            os.path.join(self.path("fourth"), "local", NAME, "00000001.writer")))
+        self.assert_fails(asof("copy", self.archive, self.path("fourth")), 1, "00000001.writer")
         self.assert_fails(asof("copy", self.archive), 2)
         self.assert_fails(asof("copy", self.path("none"), self.to), 3, "none")
-        self.assert_fails(asof("copy", "s3://bucket/x", "s3://bucket/y"), 2, "both far away")
+        self.assert_fails(asof("copy", "s3://bucket/x", "s3://bucket/x"), 2, "one archive")
         self.assert_fails(asof("copy", self.archive, "ftp://host/x"), 2, "no such kind")
         self.assert_fails(asof("copy", self.archive, self.to, "--db", "none.db"), 3, "none.db")
 

@@ -1,7 +1,7 @@
-#!/ usr / bin / env python3
-#SPDX - License - Identifier : Apache - 2.0
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# runner: timeout=400
 """Archives in a bucket: a real S3 server, on loopback."""
-#runner : timeout = 400
 
 import base64
 import glob
@@ -24,6 +24,7 @@ import certificates  # noqa: E402
 import harness  # noqa: E402
 import radosgw  # noqa: E402
 import s3_faults  # noqa: E402
+import sshd  # noqa: E402
 from harness import asof, commit, counter_of, make_counter, wait_for  # noqa: E402
 
 BUILD = os.environ.get("ASOF_BUILD") or os.path.join(harness.ROOT, "build", "release")
@@ -146,6 +147,60 @@ class Bucket(harness.Case):
                          sorted(f for f in os.listdir(os.path.join(self.archive, "manual"))
                                 if not f.startswith(".")))
         self.assert_fails(asof("copy", back, self.url, env=env, timeout=100), 1, "another asof")
+
+    def test_copy_between(self):
+        """A bucket to a server, and on to another bucket's prefix, plain and encrypted, without the key."""
+        ssh = sshd.Sshd(self.path("ssh")).start()
+        self.addCleanup(ssh.stop)
+        identity = self.path("identity")
+        self.assertEqual(asof("key", "generate", identity).returncode, 0)
+        for key in ({}, {"ASOF_KEY_FILE": identity}):
+            with self.subTest(encrypted=bool(key)):
+                folder = os.path.join(self.dir, "sealed" if key else "plain")
+                os.mkdir(folder)
+                self.copy_along(folder, {**self.env, **key}, [
+                    server.url("trades", "/" + os.path.basename(self.dir) + os.path.basename(folder)),
+                    ssh.url(os.path.join(folder, "far")),
+                    server.url("trades", "/" + os.path.basename(self.dir) + os.path.basename(folder)
+                               + "-2")])
+
+    def copy_along(self, folder, key_env, urls):
+        archive = os.path.join(folder, "archive")
+        db_path = os.path.join(folder, NAME)
+        db = self.open_db(db_path)
+        make_counter(db)
+        writer = self.replicate(db=db_path, archive=archive)
+        writer.wait_ready()
+        for i in range(3):
+            for _ in range(20):
+                commit(db)
+            writer.wait_known()
+            run = asof("backup", "--db-path", db_path, "--archive", archive)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            run = asof("copy", archive, urls[0], env=key_env, timeout=100)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            for source, target in zip(urls, urls[1:]):
+                run = asof("copy", source, target, "--json", env=self.env, timeout=100)
+                self.assertEqual(run.returncode, 0, run.stderr)
+                self.assertGreater(json.loads(run.stdout)["objects"], 1)
+                again = asof("copy", source, target, "--json", env=self.env, timeout=100)
+                self.assertEqual(again.returncode, 0, again.stderr)
+                self.assertEqual(json.loads(again.stdout)["objects"], 0)
+                self.assertEqual(json.loads(again.stdout)["bytes"], 0)
+            out = os.path.join(folder, f"out-{i}.db")
+            run = asof("restore", "--latest", "-o", out, "--archive", urls[-1], env=key_env, timeout=100)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(counter_of(out), counter_of(db_path))
+            run = asof("validate", "--archive", urls[-1], env=key_env, timeout=100)
+            self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+            self.assertIn(f"{i + 1} backups, {i + 1} valid", run.stdout)
+        self.assertEqual(writer.stop(), 0, writer.log())
+        db.close()
+        # The other way round there is a writer; and who has the archive takes the copy over by sending.
+        self.assert_fails(asof("copy", urls[-1], urls[0], env=self.env, timeout=100), 1, "another asof")
+        run = asof("copy", archive, urls[-1], env=key_env, timeout=100)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assert_fails(asof("copy", urls[0], urls[-1], env=self.env, timeout=100), 1, "another asof")
 
     def proxy(self, plan, conditions="keep"):
         p = s3_faults.Proxy(server.port, plan, conditions)

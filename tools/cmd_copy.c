@@ -79,11 +79,10 @@ const struct cli_command cmd_copy = {
         .name = "copy",
         .usage = "FROM TO [--db DB]",
         .summary = "Brings one archive up to another: histories, marks and backups.",
-        .details =
-                "FROM and TO are archives, directories or URLs; both may be in use, but TO is\n"
-                "not written to by a replicator.  What TO has already is not copied again,\n"
-                "nothing that TO keeps is deleted, and every byte that was copied is verified.\n"
-                "From URL to URL what is encrypted goes as it is, and needs no key.\n",
+        .details = "FROM and TO are archives, directories or URLs; both may be in use, but TO is\n"
+                   "not written to by a replicator.  What TO has already is not copied again,\n"
+                   "nothing that TO keeps is deleted, and every byte that was copied is verified.\n"
+                   "From URL to URL what is encrypted goes as it is, and needs no key.\n",
         .example = "asof copy /backups /mnt/usb/backups",
         .options = copy_options,
         .run = run_copy,

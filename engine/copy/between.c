@@ -43,8 +43,8 @@ static int check_sealed(int fd, const char *key, uint64_t bytes, struct err *err
 
 	int rc = crypt_plain_bytes(bytes, &plain) ? file_pread(fd, head, sizeof(head), 0, key, err)
 	                                          : 0;
-	if (rc == 0 && (!crypt_plain_bytes(bytes, &plain) ||
-	                memcmp(head, CRYPT_MAGIC, sizeof(head)) != 0))
+	if (rc == 0 &&
+	    (!crypt_plain_bytes(bytes, &plain) || memcmp(head, CRYPT_MAGIC, sizeof(head)) != 0))
 		rc = err_set(err, ERR_DAMAGED, 0, "'%s' is damaged: it is not sealed", key);
 	return rc;
 }
@@ -223,20 +223,22 @@ static int bring_table(struct between *b, const struct thing *t, struct err *err
 }
 
 /* Created, or not at all: of two that put the next transactions one wins. */
-static int bring_level0(struct between *b, const struct thing *t, bool *ret_damaged, struct err *err)
+static int bring_level0(struct between *b, const struct thing *t, bool *ret_damaged,
+                        struct err *err)
 {
 	const struct thing *last = things_last_level0(&b->there);
 	char trial[64];
 	struct err why = ERR_INIT;
 	bool creates, fresh;
 
-	if (last && (last->name.lineage > t->name.lineage ||
-	             (last->name.lineage == t->name.lineage &&
-	              last->name.first_txid > t->name.first_txid)))
-		return err_set(err, ERR_REFUSED, 0,
-		               "'%.200s' has the transactions of '%s' cut otherwise than '%s' (copy "
-		               "to another archive)",
-		               b->c->options->to, b->name, t->file);
+	if (last &&
+	    (last->name.lineage > t->name.lineage ||
+	     (last->name.lineage == t->name.lineage && last->name.first_txid > t->name.first_txid)))
+		return err_set(
+		        err, ERR_REFUSED, 0,
+		        "'%.200s' has the transactions of '%s' cut otherwise than '%s' (copy "
+		        "to another archive)",
+		        b->c->options->to, b->name, t->file);
 	snprintf(trial, sizeof(trial), ".asof-trial-copy-%016" PRIx64,
 	         hash64(b->from->label, strlen(b->from->label), 0));
 	int rc = store_creates(b->to, trial, &creates, &fresh, err);
@@ -244,7 +246,8 @@ static int bring_level0(struct between *b, const struct thing *t, bool *ret_dama
 		rc = check_writer(b, err);
 	if (rc < 0 || bring_thing(b, t, STORE_CREATE, ret_damaged, &why) == 0)
 		return rc;
-	return why.kind == ERR_EXISTS ? copy_refuse_writer(b->c, b->name, t->file, err) : err_copy(err, &why);
+	return why.kind == ERR_EXISTS ? copy_refuse_writer(b->c, b->name, t->file, err)
+	                              : err_copy(err, &why);
 }
 
 static int bring_object(struct between *b, const struct thing *t, bool *ret_end, struct err *err)
@@ -315,7 +318,7 @@ static int bring_thinned(struct between *b, struct err *err)
 {
 	cleanup_buf struct buf from = BUF_INIT(COPY_NOTE_MAX), to = BUF_INIT(COPY_NOTE_MAX);
 	const struct thing *t = things_find(&b->here, "thinned"),
-			   *there = things_find(&b->there, "thinned");
+	                   *there = things_find(&b->there, "thinned");
 	bool damaged;
 	int rc = 0;
 
@@ -446,7 +449,8 @@ static int copy_backups(struct between *b, struct err *err)
 
 	for (size_t i = 0; i < COPY_BACKUP_FOLDERS && rc == 0; i++) {
 		char prefix[32];
-		f.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "%s/", copy_backup_folder(i));
+		f.prefix_len =
+		        (size_t)snprintf(prefix, sizeof(prefix), "%s/", copy_backup_folder(i));
 		rc = things_list(&b->there, b->to, prefix, err);
 		for (int k = 0; k < 2 && rc == 0; k++) {
 			f.manifests = k == 1;

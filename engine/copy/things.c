@@ -99,11 +99,11 @@ static int by_file(const void *a, const void *b)
 static int by_txid(const void *a, const void *b)
 {
 	const struct thing *x = *(const struct thing *const *)a,
-			   *y = *(const struct thing *const *)b;
+	                   *y = *(const struct thing *const *)b;
 	bool derived_x = x->kind == THING_COALESCED || x->kind == THING_SNAPSHOT,
 	     derived_y = y->kind == THING_COALESCED || y->kind == THING_SNAPSHOT;
 	uint64_t at_x = derived_x ? x->name.last_txid : x->name.first_txid,
-		 at_y = derived_y ? y->name.last_txid : y->name.first_txid;
+	         at_y = derived_y ? y->name.last_txid : y->name.first_txid;
 
 	if (at_x != at_y)
 		return at_x < at_y ? -1 : 1;
@@ -249,10 +249,9 @@ const struct thing *things_last_level0(const struct things *ts)
 
 	for (size_t i = 0; i < ts->n; i++) {
 		const struct thing *t = &ts->v[i];
-		if (t->kind == THING_LEVEL0 &&
-		    (!last || t->name.lineage > last->name.lineage ||
-		     (t->name.lineage == last->name.lineage &&
-		      t->name.first_txid > last->name.first_txid)))
+		if (t->kind == THING_LEVEL0 && (!last || t->name.lineage > last->name.lineage ||
+		                                (t->name.lineage == last->name.lineage &&
+		                                 t->name.first_txid > last->name.first_txid)))
 			last = t;
 	}
 	return last;

@@ -8,6 +8,7 @@
 #include "engine/archive/notes.h"
 #include "engine/repair/repair.h"
 #include "engine/view/replay.h"
+#include "engine/view/way.h"
 
 #include <limits.h>
 
@@ -42,8 +43,6 @@ struct site {
 	struct history *history;
 };
 
-struct known;
-
 struct repair {
 	const struct repair_options *options;
 	struct repair_result *result;
@@ -62,7 +61,7 @@ struct repair {
 	bool thinned_lost; /* the note is damaged: what is missing is not known */
 	struct gap_note *gaps;
 	size_t n_gaps;
-	struct known *known; /* transactions and their times, the newest first */
+	struct way_known *known; /* transactions and their times, the newest first */
 	size_t n_known;
 	uint64_t begin_txid, end_txid;
 };

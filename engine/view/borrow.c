@@ -12,11 +12,16 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "engine/view/way.h"
+
+#include <inttypes.h>
 
 #define BORROW_US (300 * US_PER_SECOND)
 #define NOTE_MAX 4096u
 
-/* Another database may have the same name. */
+/* Another database may have the same name; and two copies of an archive that both went on give the same
+ * numbers to other transactions (way.h).  Found out once, when something is first to be had there: each
+ * is listed then, and asked for the newest commit of both. */
 bool borrow_same_database(struct history *h, size_t place)
 {
 	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX + 1);
@@ -39,8 +44,16 @@ bool borrow_same_database(struct history *h, size_t place)
 			         why.msg);
 		return false;
 	}
-	h->places[place] = note.id == h->source.id ? PLACE_SAME : PLACE_OTHER;
-	if (h->places[place] == PLACE_OTHER)
+	struct way way = {.differs_txid = 0};
+	if (note.id == h->source.id)
+		way_compare_places(h->archive->stores[0], s, h->name, &way);
+	h->places[place] = note.id == h->source.id && !way.differs_txid ? PLACE_SAME : PLACE_OTHER;
+	if (way.differs_txid)
+		log_warn("view",
+		         "cannot stand in db=%s place=%s: it went another way: txid %" PRIu64
+		         " is another commit there",
+		         h->name, s->label, way.differs_txid);
+	else if (h->places[place] == PLACE_OTHER)
 		log_warn("view", "cannot stand in db=%s place=%s: it is another database's history",
 		         h->name, s->label);
 	return h->places[place] == PLACE_SAME;

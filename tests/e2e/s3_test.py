@@ -194,9 +194,11 @@ class Bucket(harness.Case):
             run = asof("validate", "--archive", urls[-1], env=key_env, timeout=100)
             self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
             self.assertIn(f"{i + 1} backups, {i + 1} valid", run.stdout)
+        # The other way round there is a writer; and who has more to send claims the copy.
+        commit(db)
+        writer.wait_known()
         self.assertEqual(writer.stop(), 0, writer.log())
         db.close()
-        # The other way round there is a writer; and who has the archive takes the copy over by sending.
         self.assert_fails(asof("copy", urls[-1], urls[0], env=self.env, timeout=100), 1, "another asof")
         run = asof("copy", archive, urls[-1], env=key_env, timeout=100)
         self.assertEqual(run.returncode, 0, run.stderr)

@@ -12,6 +12,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -46,6 +48,9 @@ static int take_key(void *ctx, const struct store_entry *e, struct err *err)
 	return 0;
 }
 
+static uint64_t asked; /* of the second, by the last look() */
+static bool only_seen; /* nothing is asked for that the first alone does not show */
+
 /* Transactions seen in the first store with the second to stand in; `alone`: without. */
 static unsigned look(struct places *p, bool alone, bool must, const char *what)
 {
@@ -61,6 +66,8 @@ static unsigned look(struct places *p, bool alone, bool must, const char *what)
 	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
 	for (uint64_t t = 1; t <= p->s->n_states; t++) {
 		struct err why = ERR_INIT;
+		if (only_seen && !p->seen[t])
+			continue;
 		bool got = synth_compare(p->s, h, t, &why); /* dies of wrong bytes */
 		if (must && p->seen[t] && !got)
 			synth_die("%s: transaction %" PRIu64 ": %s", what, t, why.msg);
@@ -70,6 +77,7 @@ static unsigned look(struct places *p, bool alone, bool must, const char *what)
 	}
 	history_put(h);
 	archive_free(a);
+	asked = b[1].n;
 	return n;
 }
 
@@ -168,11 +176,92 @@ static void test_another_database(void **state)
 	free_places(&q);
 }
 
+/* How often the log said it since `*from`. */
+static unsigned said(int fd, off_t *from, const char *what)
+{
+	char b[1 << 16];
+	unsigned n = 0;
+	ssize_t len = pread(fd, b, sizeof(b) - 1, *from);
+
+	assert_true(len >= 0);
+	b[len] = '\0';
+	*from += len;
+	for (const char *at = b; (at = strstr(at, what)); at++)
+		n++;
+	return n;
+}
+
+static void go_on(struct places *p)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		for (unsigned k = 0; k < 4; k++)
+			synth_random_commit(p->s);
+		synth_publish(p->s);
+		ship(p, p->first);
+	}
+}
+
+/* A copy that went on by itself gives nothing, whatever is damaged; it is asked once, when something is to
+ * be had, and told of in one line. */
+static void test_fork(void **state)
+{
+	uint64_t seed = test_seed() + 200;
+	int log = memfd_create("log", MFD_CLOEXEC);
+
+	assert_true(log >= 0);
+	for (unsigned i = 0; i < test_rounds(4); i++) {
+		struct places p = new_places(seed + i), q = new_places(seed + i);
+		struct store *own = p.second;
+		struct err err = ERR_INIT;
+		unsigned lost = 0;
+		off_t seen = lseek(log, 0, SEEK_END);
+		(void)rng_below(&q.s->rng, 3);
+		go_on(&p);
+		go_on(&q);
+		p.second = q.first;
+		p.n_keys = 0;
+		synth_must(store_list(p.first, "", NULL, true, take_key, &p, &err), &err, "list");
+		unsigned n = look(&p, true, false, "");
+		only_seen = true;
+		assert_int_equal(look(&p, false, true, "whole"), n);
+		assert_int_equal(asked, 0);
+		only_seen = false;
+		for (size_t k = 0; k < p.n_keys; k++) {
+			cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
+			synth_must(store_get(p.first, p.keys[k], b.max_bytes, &b, &err), &err,
+			           "get");
+			if (b.len <= GROW_HEADER_SIZE)
+				continue;
+			b.data[b.len / 2] ^= 0x10;
+			synth_must(store_put_bytes(p.first, p.keys[k], b.data, b.len, 0, &err),
+			           &err, "put");
+			b.data[b.len / 2] ^= 0x10;
+			unsigned alone = look(&p, true, false, "alone");
+			log_set_level(LOG_WARN);
+			log_set_fd(log);
+			assert_int_equal(look(&p, false, false, p.keys[k]), alone);
+			log_set_level(LOG_ERROR);
+			log_set_fd(-1);
+			assert_int_equal(said(log, &seen, "went another way"), asked > 0);
+			assert_true(asked > 0 || alone == n);
+			lost += n - alone;
+			synth_must(store_put_bytes(p.first, p.keys[k], b.data, b.len, 0, &err),
+			           &err, "put");
+		}
+		assert_true(lost > 0);
+		p.second = own;
+		free_places(&p);
+		free_places(&q);
+	}
+	close(log);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_any_object),
 	        cmocka_unit_test(test_another_database),
+	        cmocka_unit_test(test_fork),
 	};
 
 	log_set_level(LOG_ERROR);

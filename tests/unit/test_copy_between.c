@@ -69,11 +69,8 @@ static void upkeep(struct synth *s)
 
 static void thin_there(const struct synth *s, struct store *store)
 {
-	const struct ship_options o = {.archive = s->root,
-	                               .name = "x.db",
-	                               .url = URL,
-	                               .store = store,
-	                               .grace_us = 1};
+	const struct ship_options o = {
+	        .archive = s->root, .name = "x.db", .url = URL, .store = store, .grace_us = 1};
 	struct retain_policy policy;
 	struct retain_result res;
 	struct err err = ERR_INIT;
@@ -270,8 +267,8 @@ static void test_refused(void **state)
 	assert_refused(borrow(c), a, "written for 'x.db' by another asof");
 	check_same(s, a, b);
 	/* Where it was copied from writes there from now on. */
-	send_all(root, b);
 	grow_on(s);
+	send_all(root, b);
 	send_all(root, a);
 	assert_refused(borrow(a), b, "written for 'x.db' by another asof");
 	struct store *const all[] = {a, b, c, d};

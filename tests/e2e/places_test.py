@@ -10,9 +10,11 @@ import shutil
 import sys
 import time
 import unittest
+import unittest.mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
+import s3_fake  # noqa: E402
 import sshd  # noqa: E402
 from harness import asof, commit, counter_of, make_counter, wait_for  # noqa: E402
 
@@ -299,12 +301,62 @@ class Forked(harness.Case):
             run = asof("restore", "--tx", str(txid), "--archive", other, "--also", self.archive,
                        "--no-safety", "--force", "-o", self.path("out.db"))
             self.assertEqual(run.returncode, 4, run.stderr)
+            self.assertEqual(run.stderr.count("went another way"), 1, run.stderr)
         self.assertEqual(self.notes_and_segments(folder), before)
 
     @staticmethod
     def notes_and_segments(folder):
         return sorted(f for f in os.listdir(folder) + os.listdir(os.path.join(folder, "segment"))
                       if f.endswith((".gap", ".lineage", ".wal.gz")))
+
+
+class Asked(harness.Case):
+    """What two buckets are asked for."""
+
+    def setUp(self):
+        super().setUp()
+        self.buckets = [s3_fake.Fake({"K": s3_fake.Key("secret")}) for _ in range(2)]
+        for bucket in self.buckets:
+            self.addCleanup(bucket.stop)
+        self.urls = [b.url("/x") for b in self.buckets]
+        settings = unittest.mock.patch.dict(os.environ, {
+            "ASOF_CACHE_DIR": "", "AWS_ACCESS_KEY_ID": "K", "AWS_SECRET_ACCESS_KEY": "secret"})
+        settings.start()
+        self.addCleanup(settings.stop)
+        self.db = self.open_db()
+        make_counter(self.db)
+        writer = self.replicate(*self.urls)
+        writer.wait_ready()
+        for i in range(1, 6):
+            commit(self.db)
+            wait_for("both to have it", lambda n=i: all(self.newest(u) == n for u in self.urls))
+        self.assertEqual(writer.stop(), 0, writer.log())
+
+    def newest(self, url):
+        run = asof("query", "--archive", url, NAME, "SELECT n FROM counter")
+        return int(run.stdout.split()[-1]) if run.returncode == 0 else -1
+
+    def asked(self, *args):
+        before = [len(b.seen()) for b in self.buckets]
+        run = asof(*args, "--archive", self.urls[0], "--also", self.urls[1])
+        return run, [len(b.seen()) - n for b, n in zip(self.buckets, before)]
+
+    def test_lazily(self):
+        """The other place gets no request where nothing is lacking, and few where something is."""
+        out = self.path("out.db")
+        words = ("restore", "--latest", "--force", "--no-safety", "-o", out)
+        run, whole = self.asked(*words)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(whole[1], 0)
+        self.assertGreater(whole[0], 0)
+        segments = sorted(k for k in self.buckets[0].objects if "/segment/" in k and k.endswith(".wal.gz"))
+        del self.buckets[0].objects[segments[-2]]
+        run, lent = self.asked(*words)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(counter_of(out), 5)
+        print(f"requests: {whole} whole, {lent} with a segment gone", file=sys.stderr)
+        self.assertGreater(lent[1], 0)
+        self.assertLess(sum(lent), sum(whole) + 40)
 
 
 class Nowhere(harness.Case):

@@ -38,13 +38,11 @@
 
 static int check_sealed(int fd, const char *key, uint64_t bytes, struct err *err)
 {
-	uint8_t head[8];
-	uint64_t plain;
+	uint8_t header[CRYPT_HEADER_BYTES];
+	bool fits = bytes > sizeof(header);
 
-	int rc = crypt_plain_bytes(bytes, &plain) ? file_pread(fd, head, sizeof(head), 0, key, err)
-	                                          : 0;
-	if (rc == 0 &&
-	    (!crypt_plain_bytes(bytes, &plain) || memcmp(head, CRYPT_MAGIC, sizeof(head)) != 0))
+	int rc = fits ? file_pread(fd, header, sizeof(header), 0, key, err) : 0;
+	if (rc == 0 && (!fits || !crypt_header_fits(header, bytes)))
 		rc = err_set(err, ERR_DAMAGED, 0, "'%s' is damaged: it is not sealed", key);
 	return rc;
 }
@@ -187,7 +185,6 @@ static int check_target(struct between *b, struct err *err)
 		               "'%.200s' is the folder that an asof writes '%s' to (run asof copy "
 		               "where it lies, from its directory)",
 		               b->c->options->from, b->name);
-	b->looked_us = clock_mono_us();
 	int rc = check_source(b, err);
 	if (rc == 0)
 		rc = between_check_names(b, err);
@@ -341,6 +338,7 @@ static int list(struct between *b, struct err *err)
 
 	key_of(b, "", prefix);
 	int rc = things_list(&b->here, b->from, prefix, err);
+	b->looked_us = clock_mono_us();
 	return rc < 0 ? rc : things_list(&b->there, b->to, prefix, err);
 }
 

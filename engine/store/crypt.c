@@ -50,6 +50,13 @@ bool crypt_plain_bytes(uint64_t sealed_bytes, uint64_t *ret)
 	return true;
 }
 
+bool crypt_header_fits(const uint8_t h[CRYPT_HEADER_BYTES], uint64_t bytes)
+{
+	return memcmp(h, CRYPT_MAGIC, 8) == 0 && load_le32(h + 8) == CRYPT_BLOCK_BYTES &&
+	       load_le32(h + 12) == 0 && load_le64(h + 56) <= bytes &&
+	       crypt_sealed_bytes(load_le64(h + 56)) == bytes;
+}
+
 static bool is_key_object(const char *key)
 {
 	return strncmp(key, KEYS_FOLDER, strlen(KEYS_FOLDER)) == 0;
@@ -217,9 +224,7 @@ static int take_header(struct opening *o, const uint8_t h[CRYPT_HEADER_BYTES], u
 	struct data_key k;
 	struct key_ring *ring;
 
-	if (memcmp(h, CRYPT_MAGIC, 8) != 0 || load_le32(h + 8) != CRYPT_BLOCK_BYTES ||
-	    load_le32(h + 12) != 0 || load_le64(h + 56) > bytes ||
-	    crypt_sealed_bytes(load_le64(h + 56)) != bytes)
+	if (!crypt_header_fits(h, bytes))
 		return not_sealed(o->store->base.label, o->key_name, err);
 	int rc = ring_of(o->store, false, &ring, err);
 	if (rc == 0)

@@ -49,5 +49,7 @@ struct store *store_crypt_inner(struct store *s);
 /* Bytes stored for so many of plain text, and back (false: no object has that size). */
 uint64_t crypt_sealed_bytes(uint64_t plain_bytes);
 bool crypt_plain_bytes(uint64_t sealed_bytes, uint64_t *ret);
+/* Whether an object of that size can begin so: what is to be seen without the key. */
+bool crypt_header_fits(const uint8_t header[CRYPT_HEADER_BYTES], uint64_t sealed_bytes);
 
 #endif

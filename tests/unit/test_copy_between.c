@@ -314,6 +314,13 @@ static int is_in(void *ctx, const struct store_entry *e, struct err *err)
 	return 0;
 }
 
+static int is_object(void *ctx, const struct store_entry *e, struct err *err)
+{
+	if (strstr(e->key, ".wal.gz") || strstr(e->key, ".db.gz"))
+		snprintf(ctx, STORE_KEY_MAX, "%s", e->key);
+	return 0;
+}
+
 /* Without the key: what lies there is what lay there, and who has the key reads it. */
 static void test_sealed(void **state)
 {
@@ -347,6 +354,22 @@ static void test_sealed(void **state)
 		grow_on(s);
 		upkeep(s);
 	}
+	/* What can be seen without the key is: that it is sealed, and how long it is. */
+	cleanup_buf struct buf whole = BUF_INIT(1u << 30);
+	char key[STORE_KEY_MAX] = "";
+	synth_must(store_list(a, "local/", NULL, true, is_object, key, &err), &err, "list");
+	synth_must(store_get(a, key, whole.max_bytes, &whole, &err), &err, key);
+	for (size_t at = 0; at < CRYPT_HEADER_BYTES; at += at == 12 ? 44 : 4) {
+		struct store *to = new_memory();
+		whole.data[at] ^= 0x10;
+		synth_must(store_put_bytes(a, key, whole.data, whole.len, 0, &err), &err, key);
+		whole.data[at] ^= 0x10;
+		assert_int_equal(copy_over(keyless(a), borrow(to), &res, &err), -ERR_DAMAGED);
+		assert_int_equal(res.damaged, 1);
+		err = (struct err)ERR_INIT;
+		store_free(to);
+	}
+	synth_must(store_put_bytes(a, key, whole.data, whole.len, 0, &err), &err, key);
 	(void)rng_below(&fork->rng, 2);
 	grow_on(fork);
 	struct store *ec = sealed(c, &me), *ed = sealed(d, &me);
@@ -379,13 +402,6 @@ static void test_sealed(void **state)
 }
 
 /* ---- damage ---- */
-
-static int is_object(void *ctx, const struct store_entry *e, struct err *err)
-{
-	if (strstr(e->key, ".wal.gz") || strstr(e->key, ".db.gz"))
-		snprintf(ctx, STORE_KEY_MAX, "%s", e->key);
-	return 0;
-}
 
 /* Every byte of an object that is damaged keeps it from being copied, and is told of. */
 static void test_damage(void **state)

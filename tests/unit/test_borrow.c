@@ -213,7 +213,7 @@ static void test_fork(void **state)
 		struct places p = new_places(seed + i), q = new_places(seed + i);
 		struct store *own = p.second;
 		struct err err = ERR_INIT;
-		unsigned lost = 0;
+		unsigned lost = 0, named = 0;
 		off_t seen = lseek(log, 0, SEEK_END);
 		(void)rng_below(&q.s->rng, 3);
 		go_on(&p);
@@ -239,16 +239,17 @@ static void test_fork(void **state)
 			unsigned alone = look(&p, true, false, "alone");
 			log_set_level(LOG_WARN);
 			log_set_fd(log);
-			assert_int_equal(look(&p, false, false, p.keys[k]), alone);
+			/* Bytes that match their hash can come: what was there before they parted. */
+			assert_true(look(&p, false, false, p.keys[k]) >= alone);
 			log_set_level(LOG_ERROR);
 			log_set_fd(-1);
 			assert_int_equal(said(log, &seen, "went another way"), asked > 0);
-			assert_true(asked > 0 || alone == n);
+			named += asked > 0;
 			lost += n - alone;
 			synth_must(store_put_bytes(p.first, p.keys[k], b.data, b.len, 0, &err),
 			           &err, "put");
 		}
-		assert_true(lost > 0);
+		assert_true(lost > 0 && named > 0);
 		p.second = own;
 		free_places(&p);
 		free_places(&q);

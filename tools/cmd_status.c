@@ -75,6 +75,8 @@ static int add_json(const struct status_request *q, struct history *h,
 	json_object_set_new(database, "destinations",
 	                    destinations_json(q->cli, q->root, history_name(h)));
 	status_daemon_row_json(&q->daemon, q->root, history_name(h), database);
+	if (s->writer_hindrance[0] && json_is_null(json_object_get(database, "reason")))
+		json_object_set_new(database, "reason", json_text(s->writer_hindrance));
 	json_array_append_new(databases, database);
 	return 0;
 }
@@ -142,16 +144,19 @@ static int print_verified(struct history *h, int64_t now_us, struct err *err)
 }
 
 /* A daemon says more than that somebody holds the archive's lock. */
-static void print_replicator(const struct status_request *q, const char *name, bool alive)
+static void print_replicator(const struct status_request *q, const char *name,
+                             const struct history_status *s)
 {
+	bool alive = s->writer_alive;
 	const json_t *row = status_daemon_row(&q->daemon, q->root, name);
 	const char *state = json_string_value(json_object_get(row, "state"));
 	const char *why = json_string_value(json_object_get(row, "reason"));
 	char text[256];
 
+	if (!why || !*why)
+		why = s->writer_hindrance;
 	snprintf(text, sizeof(text), "%s%s%.20s%s%.200s", alive ? "running" : "not running",
-	         state ? ", asof run: " : "", state ? state : "", why && *why ? ", " : "",
-	         why ? why : "");
+	         state ? ", asof run: " : "", state ? state : "", *why ? ", " : "", why);
 	cli_one_line(text);
 	printf("  %-15s %s\n", "replicator", text);
 }
@@ -166,7 +171,7 @@ static int print_text(const struct status_request *q, struct history *h,
 	cli_format_size(s->archive_bytes, bytes);
 	printf("%s\n", history_name(h));
 	printf("  %-15s %s\n", "source", s->source_path[0] ? s->source_path : "-");
-	print_replicator(q, history_name(h), s->writer_alive);
+	print_replicator(q, history_name(h), s);
 	print_moment("last captured", s->last_us, s->last_txid, now_us);
 	print_moment("known until", s->known_until_us, 0, now_us);
 	print_moment("goes back to", s->first_us, s->first_txid, now_us);

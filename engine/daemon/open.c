@@ -56,7 +56,15 @@ static int take_lock(struct recorder *r, struct err *err)
 		               "one first)",
 		               r->root, r->name, n ? text : "another asof");
 	}
-	int len = snprintf(text, sizeof(text), "process %d\n", (int)getpid());
+	return recorder_note_lock(r, "", err);
+}
+
+int recorder_note_lock(struct recorder *r, const char *hindrance, struct err *err)
+{
+	char text[300];
+	int len = snprintf(text, sizeof(text), "process %d\n%.200s%s", (int)getpid(), hindrance,
+	                   hindrance[0] ? "\n" : "");
+
 	if (ftruncate(r->lock_fd, 0) < 0)
 		return err_set(err, ERR_IO, errno, "write 'lock'");
 	return file_pwrite(r->lock_fd, text, (size_t)len, 0, "lock", err);

@@ -231,6 +231,8 @@ void recorder_changed(struct recorder *r);
 uint64_t recorder_generation(struct recorder *r);
 
 /* ---- open.c ---- */
+/* Who holds the lock, and what hinders it ("": nothing): a hint that `asof status` shows. */
+int recorder_note_lock(struct recorder *r, const char *hindrance, struct err *err) MUST_USE;
 /* Makes r->history usable; the worker closes it when it rests. */
 int recorder_open_archive(struct recorder *r, struct err *err) MUST_USE;
 void recorder_close_archive(struct recorder *r);

@@ -412,10 +412,21 @@ static uint32_t present_pages(const struct recorder *r)
 	return r->last.txid > r->redo_txid ? r->last.n_pages : r->scan.file_pages;
 }
 
+/* A hint for `asof status`: where it cannot be written it is left out. */
+static void note_hindrance(struct recorder *r, const char *text)
+{
+	struct err ignored = ERR_INIT;
+	int rc = recorder_note_lock(r, text, &ignored);
+
+	(void)rc;
+}
+
 static void settled(struct recorder *r)
 {
-	if (r->unwhole.told_us)
+	if (r->unwhole.told_us) {
 		log_info("recorder", "the database is whole again db=%s", r->name);
+		note_hindrance(r, "");
+	}
 	r->unwhole = (struct unwhole){0};
 	r->settled = r->durable_settled = true;
 	r->table_valid = true;
@@ -596,6 +607,8 @@ static int start_again(struct recorder *r, const struct err *why)
 	bool news = strncmp(r->status.unwhole, why->msg, sizeof(r->status.unwhole) - 1) != 0;
 	snprintf(r->status.unwhole, sizeof(r->status.unwhole), "%.199s", why->msg);
 	pthread_mutex_unlock(&r->lock);
+	if (news)
+		note_hindrance(r, why->msg);
 	if (!news && u->told_us && now_us - u->told_us < AGAIN_MAX_US)
 		return 0;
 	u->told_us = now_us;

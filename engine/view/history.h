@@ -161,7 +161,8 @@ struct history_status {
 	int64_t known_until_us; /* the running replicator's word; else last_us */
 	uint64_t told_txid;     /* the newest durable one by the writer's word; 0: it left none */
 	int64_t told_us;
-	bool writer_alive; /* a replicator holds the archive's lock */
+	bool writer_alive;          /* a replicator holds the archive's lock */
+	char writer_hindrance[208]; /* why it cannot capture, by its own word, or "" */
 	uint32_t lineage;
 	uint64_t gaps;
 	uint64_t archive_bytes; /* stored bytes of this database */

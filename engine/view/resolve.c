@@ -761,6 +761,21 @@ static uint64_t sum_bytes(const struct entries *es)
 	return sum;
 }
 
+/* The second line of `lock`, where there is one. */
+static void read_hindrance(int fd, struct history_status *ret)
+{
+	char text[300];
+	size_t n = 0;
+
+	if (file_pread_some(fd, text, sizeof(text) - 1, 0, &n, "lock", NULL) < 0)
+		return;
+	text[n] = '\0';
+	char *line = strchr(text, '\n');
+	if (line)
+		snprintf(ret->writer_hindrance, sizeof(ret->writer_hindrance), "%.*s",
+		         (int)strcspn(line + 1, "\n"), line + 1);
+}
+
 static int get_status(struct history *h, struct history_status *ret)
 {
 	struct moment m;
@@ -795,6 +810,8 @@ static int get_status(struct history *h, struct history_status *ret)
 	int fd = h->in_bucket ? -1 : openat(h->dir_fd, "lock", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		ret->writer_alive = file_is_locked(fd);
+		if (ret->writer_alive)
+			read_hindrance(fd, ret);
 		close(fd);
 	}
 	return 0;

@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -468,6 +469,38 @@ class StartStop(harness.Case):
         r.wait_known()
         self.assertEqual(r.stop(), 0)
         self.assertEqual(counter_of(self.restore("--latest")), 1)
+
+    def test_a_file_that_was_cut(self):
+        """Its -wal alone is no database: one line says so, and status for as long as it is so."""
+        db = self.open_db(wal_autocheckpoint=0)
+        harness.make_counter(db)
+        harness.commit(db, 200)
+        db.execute("PRAGMA wal_checkpoint")
+        harness.commit(db)
+        with open(self.db_path, "rb") as f:
+            whole = f.read()
+        os.truncate(self.db_path, 200)
+        replicator = self.replicate()
+
+        def says(key):
+            run = harness.asof("status", "--json", "--archive", self.archive)
+            rows = json.loads(run.stdout)["databases"] if run.returncode == 0 else []
+            return rows[0][key] if rows else None
+        why = harness.wait_for("the reason", lambda: says("reason"))
+        self.assertRegex(why, r"\Apage 1 of \d+ is neither in '.*trades.db' \(0 whole pages\) nor in its -wal")
+        text = harness.asof("status", "--archive", self.archive).stdout
+        self.assertRegex(text, r"replicator +running, page 1 of ")
+        told = [line for line in replicator.log().splitlines() if why[:60] in line]
+        self.assertEqual(len(told), 1, replicator.log())
+        with open(self.db_path, "r+b") as f:
+            f.write(whole)
+        harness.wait_for("an end of it", lambda: says("last_txid") and not says("reason"))
+        self.assertIsNone(says("reason"))
+        os.truncate(self.db_path, 200)  # what a writer that is gone said does not count
+        harness.wait_for("the reason", lambda: says("reason"))
+        replicator.stop(signal.SIGKILL)
+        self.assertIsNone(says("reason"))
+
 
 
 @unittest.skipIf(os.geteuid() != 0, "needs root for a small filesystem")

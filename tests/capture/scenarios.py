@@ -29,6 +29,8 @@ def check(condition, text):
     if not condition:
         raise Failed(text)
 
+PATIENCE = 60  # seconds: ends what hangs; a machine can stand still for many of them
+
 
 class Place:
     """A folder with one database, and a harness that captures it."""
@@ -72,14 +74,14 @@ class Place:
         with open(self.messages) as f:
             return f.read()
 
-    def wait_message(self, text, count=1, seconds=8):
+    def wait_message(self, text, count=1, seconds=PATIENCE):
         until = time.time() + seconds
         while self.said().count(text) < count:
             check(time.time() < until, "no message '%s' in: %s" % (text, self.said()))
             check(self.process.poll() is None, "the harness ended: " + self.said())
             time.sleep(0.01)
 
-    def wait_captured(self, seconds=8):
+    def wait_captured(self, seconds=PATIENCE):
         """Until the log knows everything committed before now."""
         now_us, until = time.time() * 1e6, time.time() + seconds
         while framelog.judge(self.log).known_until < now_us:
@@ -88,7 +90,7 @@ class Place:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=10)
+        code = self.process.wait(timeout=PATIENCE)
         check(code == 0, "the harness ended with %d: %s" % (code, self.said()))
         for sanitizer in ("runtime error", "Sanitizer"):
             check(sanitizer not in self.said(), self.said())

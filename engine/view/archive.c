@@ -9,6 +9,10 @@
 #include <sys/stat.h>
 
 #define CACHE_BYTES_DEFAULT (32u << 20)
+/* What the kernel asks for at once: while one thread answers, others inflate what comes next.  Less
+ * with a small cache, which would drop it before it is asked for. */
+#define AHEAD_BYTES_MAX (1u << 20)
+#define AHEAD_CACHE_PART 16u
 #define PREFETCH_THREADS_MAX 8
 
 /* They inflate; those that wait for a far store are the reader's own. */
@@ -55,7 +59,10 @@ int archive_open_stores(struct store *const *stores, size_t n_stores,
 	pthread_mutex_init(&a->lock, NULL);
 	if (!(a->root = strdup(stores[0]->label)))
 		return err_set(err, ERR_NOMEM, 0, "no memory to open the archive");
-	int rc = cache_new(o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT, &a->cache, err);
+	size_t cache_bytes = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
+	size_t ahead_bytes = cache_bytes / AHEAD_CACHE_PART;
+	a->ahead_bytes = ahead_bytes < AHEAD_BYTES_MAX ? ahead_bytes : AHEAD_BYTES_MAX;
+	int rc = cache_new(cache_bytes, &a->cache, err);
 	rc = rc ? rc : prefetch_new(prefetch_threads(), &a->prefetch, err);
 	rc = rc ? rc : open_reader(a, o, err);
 	if (rc == 0)

@@ -97,6 +97,7 @@ struct archive {
 	int root_fd, local_fd; /* root_fd -1: no directory; local_fd -1: nothing there yet */
 	struct cache *cache;
 	struct prefetch *prefetch;
+	uint64_t ahead_bytes; /* that are inflated ahead of who reads in sequence */
 	pthread_mutex_t lock;
 	struct history *histories; /* under lock */
 };
@@ -195,8 +196,9 @@ const char *object_label(struct object *o);
 /* ---- prefetch.c ---- */
 int prefetch_new(size_t n_threads, struct prefetch **ret, struct err *err) MUST_USE;
 void prefetch_free(struct prefetch *p);
-/* Asks for block `block` of a snapshot; forgotten when too much is asked for. */
-void prefetch_add(struct prefetch *p, struct object *snapshot, uint64_t block);
+/* Asks for the blocks [first, end) of a snapshot, as far as it has them; forgotten when too much is
+ * asked for. */
+void prefetch_add(struct prefetch *p, struct object *snapshot, uint64_t first, uint64_t end);
 
 DEFINE_CLEANUP(struct object, object_unref);
 #define cleanup_object CLEANUP(object_unref_p)

@@ -4,6 +4,7 @@
 #include "engine/view/history_i.h"
 
 #define QUEUE 256u
+#define AGAIN_BLOCKS 256u /* whoever asks from so far back has not just asked */
 
 struct job {
 	struct object *snapshot;
@@ -16,7 +17,7 @@ struct prefetch {
 	struct job ring[QUEUE]; /* all under lock */
 	size_t head, n;
 	bool stop, threads_started;
-	uint64_t last_block; /* newest asked for, so that nothing is asked for twice in a row */
+	uint64_t end; /* of what was asked for last, so that nothing is asked for twice in a row */
 	struct object *last;
 	size_t n_threads;
 	pthread_t threads[];
@@ -88,19 +89,21 @@ void prefetch_free(struct prefetch *p)
 	free(p);
 }
 
-void prefetch_add(struct prefetch *p, struct object *snapshot, uint64_t block)
+void prefetch_add(struct prefetch *p, struct object *snapshot, uint64_t first, uint64_t end)
 {
 	LOCK_SCOPE(&p->lock);
 	if (!p->threads_started) {
 		p->threads_started = true;
 		start_threads(p);
 	}
-	if (p->n == QUEUE || p->n_threads == 0)
+	if (p->n_threads == 0)
 		return;
-	if (snapshot == p->last && block <= p->last_block && block + 64 > p->last_block)
-		return;     /* asked for a moment ago */
+	if (snapshot == p->last && first < p->end && p->end - first <= AGAIN_BLOCKS)
+		first = p->end; /* up to there it was asked for a moment ago */
+	for (; first < end && p->n < QUEUE; first++) {
+		p->ring[(p->head + p->n++) % QUEUE] = (struct job){object_ref(snapshot), first};
+		pthread_cond_signal(&p->more);
+	}
 	p->last = snapshot; /* compared, never followed */
-	p->last_block = block;
-	p->ring[(p->head + p->n++) % QUEUE] = (struct job){object_ref(snapshot), block};
-	pthread_cond_signal(&p->more);
+	p->end = first;
 }

@@ -25,7 +25,7 @@
 #include <inttypes.h>
 
 #define LAYERS_MAX 4096u
-#define READ_AHEAD_BLOCKS 16u
+#define FAR_AHEAD_BLOCKS 16u
 #define FAR_RUN_BYTES (512u << 10) /* who has read on so far reads on; each guess is a request */
 #define REPLANS_MAX 6u
 
@@ -551,9 +551,11 @@ static void read_ahead(struct view *v, uint64_t offset, size_t len)
 	struct pack *p = v->base ? snapshot_pack(v->base->snapshot) : NULL;
 	uint32_t block = p ? pack_block_size(p) : 1;
 	uint64_t from = (offset + len) / block;
-	for (uint64_t i = 0; p && i < READ_AHEAD_BLOCKS; i++)
-		if ((from + i) * block < pack_size(p))
-			prefetch_add(v->history->archive->prefetch, v->base, from + i);
+	uint64_t n = v->history->archive->ahead_bytes / block;
+	if (v->history->in_bucket)
+		n = FAR_AHEAD_BLOCKS;
+	if (p && from < (pack_size(p) + block - 1) / block)
+		prefetch_add(v->history->archive->prefetch, v->base, from, from + (n ? n : 1));
 	if (v->may_change)
 		pthread_rwlock_unlock(&v->plan_lock);
 }

@@ -556,6 +556,33 @@ class Lifecycle(harness.Case):
             if i % 25 == 24:
                 counter_of(out)
 
+    def test_a_block_is_inflated_once(self):
+        """Read ahead goes no further than a small cache can hold."""
+        db = self.open_db()
+        make_counter(db)
+        with db:
+            for _ in range(24):
+                db.execute("INSERT INTO rows (text) VALUES (CAST(randomblob(500000) AS TEXT))")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        r = self.replicate()
+        r.wait_ready()
+        r.stop()
+        for words in (["cache_size=1M"], []):
+            mount(self.archive, self.m, *words)
+            path = os.path.join(self.m, "latest", NAME)
+            server = server_of(self.m)
+
+            def bytes_read(server=server):
+                with open(f"/proc/{server}/io", encoding="ascii") as f:
+                    return int(f.readline().split()[1])
+
+            before = bytes_read()
+            whole = read(path)
+            times = (bytes_read() - before) / len(whole)
+            self.assertGreater(len(whole), 11 << 20)
+            self.assertLess(times, 1.3, words)
+            unmount(self.m)
+
     def test_same_numbers_after_a_remount(self):
         def numbers():
             paths = ["README", "latest", "latest/" + NAME, "at", f"tx/{NAME}", f"tx/{NAME}/5",

@@ -27,6 +27,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -82,6 +83,7 @@ static int refuse_mounted(struct mount *m, dev_t dev, struct err *err)
 
 static int resolve(struct mount *m, const struct fs_mount_options *options, struct err *err)
 {
+	struct statvfs fs;
 	struct stat st;
 
 	bool far = store_is_url(options->archive);
@@ -89,7 +91,9 @@ static int resolve(struct mount *m, const struct fs_mount_options *options, stru
 	if (!m->archive_path)
 		return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno, "archive '%s'",
 		               options->archive);
-	if (stat(options->mountpoint, &st) < 0 && errno == ENOTCONN)
+	/* Of a server that is gone the kernel may know the folder's attributes still; not statfs(). */
+	if ((stat(options->mountpoint, &st) < 0 || statvfs(options->mountpoint, &fs) < 0) &&
+	    errno == ENOTCONN)
 		return err_set(
 		        err, ERR_IO, 0,
 		        "'%s' is a stale mount whose server is gone (run: fusermount3 -uz '%s')",

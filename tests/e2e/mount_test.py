@@ -674,12 +674,27 @@ class Lifecycle(harness.Case):
                 server.terminate()
                 self.assertEqual(server.wait(15), 0)
 
-    def test_stale_mount_point(self):
+    def stale(self, look):
+        """A mount whose server was killed; `look`: the kernel knows its attributes still."""
         server = subprocess.Popen([ASOF, "mount", self.made, self.m, "-f"],
                                   stderr=subprocess.DEVNULL)
         wait_for("the mount", lambda: is_mounted(self.m))
+        if look:
+            os.stat(self.m)
         server.kill()
         server.wait()
+
+    def test_stale_mount_point_that_is_known(self):
+        self.stale(look=True)
+        os.stat(self.m)
+        for words in (("mount", self.made, self.m), (self.made, self.m, "-o", "rw")):  # mount -a
+            r = asof(*words)
+            self.assertEqual(r.returncode, 1, r.stderr)
+            self.assertIn(f"fusermount3 -uz '{self.m}'", r.stderr)
+        self.assertEqual(run("fusermount3", "-uz", self.m).returncode, 0)
+
+    def test_stale_mount_point(self):
+        self.stale(look=False)
         with self.assertRaises(OSError) as caught:
             os.stat(self.m)
         self.assertEqual(caught.exception.errno, errno.ENOTCONN)

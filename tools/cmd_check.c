@@ -6,6 +6,7 @@
 #include "tools/check_sample.h"
 #include "tools/policy.h"
 
+#include "engine/daemon/sending.h"
 #include "engine/observe/alerting.h"
 
 #include <inttypes.h>
@@ -173,6 +174,26 @@ static int try_destinations(struct rows *r, const struct config_database *d, str
 	return 0;
 }
 
+/* Where backups go that have no destination in it. */
+static int try_backup_bucket(struct rows *r, const struct config *c, struct err *err)
+{
+	const struct config_destination *d = &c->backup_bucket;
+	struct row *row;
+
+	if (!sending_wants_bucket(c))
+		return 0;
+	if (!(row = add_row(r, "destination", "", d->url, "", err)))
+		return -ERR_NOMEM;
+	row->destination = d;
+	if (!d->not_configured)
+		return try_place(r, d, &d->retention, err);
+	row->result.state = CHECK_WAITING;
+	snprintf(row->result.text, sizeof(row->result.text),
+	         "not configured, no backup goes there: BACKUP_S3_BUCKET names %s",
+	         d->not_configured);
+	return 0;
+}
+
 /* Nobody is sent anything unless that was asked for. */
 static int try_alerts(const struct config *c, bool send, struct rows *r, struct err *err)
 {
@@ -215,6 +236,7 @@ static int try_all(const struct config *c, bool send_test, struct rows *r, struc
 		rc = rc ? rc : try_archive(r, d->archive, &d->retention, err);
 		rc = rc ? rc : try_destinations(r, d, err);
 	}
+	rc = rc ? rc : try_backup_bucket(r, c, err);
 	rc = rc ? rc : try_alerts(c, send_test, r, err);
 	if (rc || !c->mount.dir)
 		return rc;
@@ -324,8 +346,8 @@ static json_t *row_json(const struct row *r)
 		json_object_set_new(o, "bytes", cli_json_uint(r->result.bytes));
 	} else if (strcmp(r->what, "alert") == 0) {
 		json_object_set_new(o, "alert", json_string(r->name));
-	} else if (r->destination) {
-		json_object_set_new(o, "database", json_string(r->name));
+	} else if (r->destination) { /* of all databases: the bucket of backups */
+		json_object_set_new(o, "database", *r->name ? json_string(r->name) : json_null());
 		json_object_set_new(o, "destination", json_string(r->destination->name));
 		json_object_set_new(o, "configured", json_boolean(!r->destination->not_configured));
 		add_place_json(o, r->place);
@@ -388,7 +410,7 @@ static int print_rows(const struct rows *rows, const char *what, const char *con
 		if (strcmp(r->what, what) != 0)
 			continue;
 		n++;
-		rc = table_cell(t, err, "%s", r->name);
+		rc = table_cell(t, err, "%s", *r->name ? r->name : "(backups)");
 		if (!rc && r->destination)
 			rc = table_cell(t, err, "%s", r->destination->name);
 		if (!rc && strcmp(what, "archive") != 0)

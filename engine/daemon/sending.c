@@ -53,10 +53,19 @@ static void add_place(struct sending_place *places, size_t *n, const struct conf
 		places[(*n)++] = (struct sending_place){to, d, 1};
 }
 
-size_t sending_places(const struct config *c, struct sending_place ret[SENDING_PLACES_MAX])
+bool sending_wants_bucket(const struct config *c)
 {
 	const struct config_destination *bucket = &c->backup_bucket;
 	bool covered = c->n_databases > 0;
+
+	for (size_t i = 0; i < c->n_databases && covered; i++)
+		covered = bucket->s3.bucket && has_bucket(&c->databases[i], bucket->s3.bucket);
+	return bucket->url && !covered;
+}
+
+size_t sending_places(const struct config *c, struct sending_place ret[SENDING_PLACES_MAX])
+{
+	const struct config_destination *bucket = &c->backup_bucket;
 	size_t n = 0;
 
 	for (size_t i = 0; i < c->n_databases; i++) {
@@ -64,9 +73,8 @@ size_t sending_places(const struct config *c, struct sending_place ret[SENDING_P
 		for (size_t k = 0; k < d->n_destinations; k++)
 			if (is_used(&d->destinations[k]))
 				add_place(ret, &n, d, &d->destinations[k]);
-		covered = covered && bucket->s3.bucket && has_bucket(d, bucket->s3.bucket);
 	}
-	if (bucket->url && !bucket->not_configured && !covered && n < SENDING_PLACES_MAX)
+	if (sending_wants_bucket(c) && !bucket->not_configured && n < SENDING_PLACES_MAX)
 		ret[n++] = (struct sending_place){.destination = bucket};
 	return n;
 }

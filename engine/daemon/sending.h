@@ -20,6 +20,9 @@ struct sending_place {
 };
 /* All of them, by the order of the configuration; those past the bound are left out. */
 size_t sending_places(const struct config *c, struct sending_place ret[SENDING_PLACES_MAX]);
+/* Whether backups go to the default bucket, or would if it were configured whole: one is named, and some
+ * database has no destination in it. */
+bool sending_wants_bucket(const struct config *c);
 /* Whether backups of the database at `db_path` go there. */
 bool sending_takes(const struct config *c, const struct sending_place *p, const char *db_path);
 

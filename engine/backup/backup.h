@@ -73,6 +73,8 @@ struct backup_name {
 /* Of the files of others, any NAME.db and NAME.db.gz is a backup (as it was to the old
  * scripts), names that begin with '.' excepted. */
 bool backup_name_parse(const char *file, struct backup_name *ret);
+/* What files of the database at `path` are called: its file name without the last suffix. */
+int backup_stem(const char *path, char out[BACKUP_FILE_MAX], struct err *err) MUST_USE;
 
 /* ---- manifests ---- */
 

@@ -17,8 +17,6 @@
 /* "YYYYmmdd_HHMMSS", local. */
 #define BACKUP_STAMP_MAX 24
 void backup_stamp(int64_t time_us, char out[BACKUP_STAMP_MAX]);
-/* What files of the database at `path` are called: its file name without the last suffix. */
-int backup_stem(const char *path, char out[BACKUP_FILE_MAX], struct err *err) MUST_USE;
 
 /* ---- manifest.c ---- */
 

@@ -399,8 +399,14 @@ static void forget_the_gone(struct sending *s)
 	void *next;
 
 	json_object_clear(s->state->settled);
-	json_object_foreach_safe(s->state->ours, next, key, value) if (!find_stored(s, key))
-	        json_object_del(s->state->ours, key);
+	json_object_foreach_safe(s->state->ours, next, key, value)
+	{
+		const struct stored *there = find_stored(s, key);
+		if (!there)
+			json_object_del(s->state->ours, key);
+		else if (!json_object_get(value, "bytes")) /* of an older note */
+			json_object_set_new(value, "bytes", json_integer((json_int_t)there->bytes));
+	}
 }
 
 static int send_one(struct sending *s, const struct backup_list *list, const struct backup_entry *e,
@@ -415,9 +421,7 @@ static int send_one(struct sending *s, const struct backup_list *list, const str
 		return settle(st->settled, e, false, err);
 	int rc = send_entry(s, e, err);
 	rc = rc ? rc : settle(st->settled, e, true, err);
-	if (rc == 0 && json_object_set_new(st->ours, key,
-	                                   json_pack("{so sb}", "db", json_text(e->db), "raw",
-	                                             (int)e->raw)) < 0)
+	if (rc == 0 && json_object_set_new(st->ours, key, sent_item_json(e)) < 0)
 		rc = err_set(err, ERR_NOMEM, 0, "no memory to send backups");
 	if (rc || st->known.n_sent == before)
 		return rc;
@@ -466,21 +470,6 @@ static bool is_due(const struct backup_send_options *o, const struct backup_list
 	return false;
 }
 
-static void conclude(struct sent_state *st, const struct err *why)
-{
-	struct backup_sent *k = &st->known;
-	int64_t now_us = clock_now_us();
-
-	if (why->kind == ERR_NONE) {
-		k->at_us = now_us;
-		k->trouble_us = 0;
-		k->trouble[0] = '\0';
-	} else if (why->kind != ERR_CANCELLED) {
-		k->trouble_us = k->trouble_us ? k->trouble_us : now_us;
-		snprintf(k->trouble, sizeof(k->trouble), "%.299s", why->msg);
-	}
-}
-
 int backup_send(const struct backup_send_options *o, struct backup_sent *ret, struct err *err)
 {
 	cleanup_backup_list struct backup_list list = {0};
@@ -501,7 +490,7 @@ int backup_send(const struct backup_send_options *o, struct backup_sent *ret, st
 	}
 	(void)!send_all(&s, &list);
 	count(o, &list, &state);
-	conclude(&state, &first);
+	sent_conclude(&state, &first);
 	*ret = state.known;
 	if (sent_write(o->root, &state, &why) < 0)
 		log_warn("backup", "what was sent is not noted: %s", why.msg);

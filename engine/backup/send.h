@@ -72,6 +72,9 @@ struct backup_sent {
 int backup_send(const struct backup_send_options *options, struct backup_sent *ret,
                 struct err *err) MUST_USE;
 
+/* The store could not even be opened: that is noted as the trouble that it is. */
+void backup_send_failed(const char *root, const char *url, const struct err *why);
+
 /* Takes out of a plan of what goes here those that go there and are not there yet, by what is known;
  * `label` is what people call the place. */
 int backup_sent_hold(const char *root, const char *url, const char *label,
@@ -81,5 +84,35 @@ int backup_sent_hold(const char *root, const char *url, const char *label,
 /* Of every store that backups of `root` go to.  What `fn` returns, if not 0, ends it and is returned. */
 int backup_sent_each(const char *root, int (*fn)(void *ctx, const struct backup_sent *s),
                      void *ctx);
+
+/* ---- what lies there, as far as is known; nothing is asked of the store ---- */
+
+struct sent_state;
+/* What is known of `url`; nothing, where nothing was sent there yet. */
+int backup_sent_open(const char *root, const char *url, struct sent_state **ret,
+                     struct err *err) MUST_USE;
+void backup_sent_close(struct sent_state *s);
+DEFINE_CLEANUP(struct sent_state, backup_sent_close);
+#define cleanup_backup_sent CLEANUP(backup_sent_close_p)
+/* The file that it is read from: another one when something became known. */
+void backup_sent_path(const char *root, const char *url, char out[PATH_MAX]);
+const struct backup_sent *backup_sent_known(const struct sent_state *s);
+
+enum backup_sent_where {
+	BACKUP_SENT_WAITS,    /* it is not known to lie there */
+	BACKUP_SENT_THERE,    /* whole, its manifest as well */
+	BACKUP_SENT_UNWANTED, /* the rules of the place would not keep it there */
+};
+enum backup_sent_where backup_sent_where(const struct sent_state *s, const struct backup_entry *e);
+
+/* One that was sent from here and lies there; here there may be none any more. */
+struct backup_sent_item {
+	enum backup_type type;
+	const char *name, *db; /* its file, the stem of the database; valid during the call */
+	uint64_t bytes;
+	int64_t time_us; /* 0: not known */
+};
+void backup_sent_items(const struct sent_state *s,
+                       void (*fn)(void *ctx, const struct backup_sent_item *i), void *ctx);
 
 #endif

@@ -10,7 +10,8 @@ struct sent_state {
 	/* {"TYPE/NAME": true}: those here that lie there, manifest and all; false: that its rules would
 	 * not keep there. */
 	json_t *settled;
-	json_t *ours;   /* {"TYPE/NAME": {"db", "raw"}}: that were sent from here and lie there */
+	/* {"TYPE/NAME": {"db", "raw", "bytes", "time_us"}}: that were sent from here and lie there */
+	json_t *ours;
 	json_t *doomed; /* {"TYPE/NAME": since}: send.h (6) */
 };
 
@@ -18,6 +19,10 @@ struct sent_state {
 int sent_read(const char *root, const char *url, struct sent_state *ret, struct err *err) MUST_USE;
 int sent_write(const char *root, const struct sent_state *s, struct err *err) MUST_USE;
 void sent_release(struct sent_state *s);
+/* How a run ended: well, or not, since when. */
+void sent_conclude(struct sent_state *s, const struct err *why);
+/* What is noted of one that lies there: NULL without memory. */
+json_t *sent_item_json(const struct backup_entry *e);
 /* ---- expire.c; `keys` are those that the store has ---- */
 
 /* Of each entry that is here, whether the rules would not keep it there, beside what lies there. */

@@ -5,6 +5,7 @@
 #include "engine/base/file.h"
 #include "engine/base/hash.h"
 #include "engine/base/json.h"
+#include "engine/base/log.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -137,6 +138,112 @@ int sent_write(const char *root, const struct sent_state *s, struct err *err)
 	file_name(k->url, name);
 	int rc = file_open_dir(AT_FDCWD, root, false, &dir, err);
 	return rc < 0 ? rc : file_put(dir, name, text, strlen(text), err);
+}
+
+void sent_conclude(struct sent_state *s, const struct err *why)
+{
+	struct backup_sent *k = &s->known;
+	int64_t now_us = clock_now_us();
+
+	if (why->kind == ERR_NONE) {
+		k->at_us = now_us;
+		k->trouble_us = 0;
+		k->trouble[0] = '\0';
+	} else if (why->kind != ERR_CANCELLED) {
+		k->trouble_us = k->trouble_us ? k->trouble_us : now_us;
+		snprintf(k->trouble, sizeof(k->trouble), "%.299s", why->msg);
+	}
+}
+
+void backup_send_failed(const char *root, const char *url, const struct err *why)
+{
+	cleanup_sent_state struct sent_state s = {0};
+	struct err ignored = ERR_INIT;
+
+	if (sent_read(root, url, &s, &ignored) < 0)
+		return;
+	sent_conclude(&s, why);
+	if (sent_write(root, &s, &ignored) < 0)
+		log_warn("backup", "that nothing can be sent is not noted: %s", ignored.msg);
+}
+
+/* ---- for who looks at it ---- */
+
+int backup_sent_open(const char *root, const char *url, struct sent_state **ret, struct err *err)
+{
+	struct sent_state *s = calloc(1, sizeof(*s));
+	int rc = s ? sent_read(root, url, s, err)
+	           : err_set(err, ERR_NOMEM, 0, "no memory for what was sent");
+
+	if (rc < 0)
+		backup_sent_close(take_ptr(s));
+	*ret = s;
+	return rc;
+}
+
+void backup_sent_close(struct sent_state *s)
+{
+	if (s)
+		sent_release(s);
+	free(s);
+}
+
+void backup_sent_path(const char *root, const char *url, char out[PATH_MAX])
+{
+	char name[32];
+
+	file_name(url, name);
+	snprintf(out, PATH_MAX, "%.*s/%s", PATH_MAX - 40, root, name);
+}
+
+const struct backup_sent *backup_sent_known(const struct sent_state *s)
+{
+	return &s->known;
+}
+
+enum backup_sent_where backup_sent_where(const struct sent_state *s, const struct backup_entry *e)
+{
+	char key[BACKUP_NAME_MAX + 32];
+
+	snprintf(key, sizeof(key), "%s/%s", backup_type_names[e->type], e->name);
+	const json_t *settled = json_object_get(s->settled, key);
+	if (json_is_true(settled) || json_object_get(s->ours, key))
+		return BACKUP_SENT_THERE;
+	return settled ? BACKUP_SENT_UNWANTED : BACKUP_SENT_WAITS;
+}
+
+json_t *sent_item_json(const struct backup_entry *e)
+{
+	return json_pack("{so sb sI sI}", "db", json_text(e->db), "raw", (int)e->raw, "bytes",
+	                 (json_int_t)(e->size_bytes + e->companion_bytes), "time_us",
+	                 (json_int_t)e->time_us);
+}
+
+void backup_sent_items(const struct sent_state *s,
+                       void (*fn)(void *ctx, const struct backup_sent_item *i), void *ctx)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(s->ours, key, value)
+	{
+		const char *name = strchr(key, '/');
+		const char *db = json_string_value(json_object_get(value, "db"));
+		struct backup_sent_item i = {.name = name ? name + 1 : key,
+		                             .db = db ? db : "",
+		                             .bytes = (uint64_t)take_number(value, "bytes"),
+		                             .time_us = take_number(value, "time_us")};
+		struct backup_name n;
+		for (int t = 0; t < BACKUP_N_TYPES; t++) {
+			size_t len = strlen(backup_type_names[t]);
+			if (strncmp(key, backup_type_names[t], len) == 0 && key[len] == '/')
+				i.type = (enum backup_type)t;
+		}
+		/* (of an older note) */
+		if (i.time_us == 0 && backup_name_parse(i.name, &n) && n.has_time)
+			i.time_us = n.time_us;
+		fn(ctx, &i);
+	}
 }
 
 int backup_sent_each(const char *root, int (*fn)(void *ctx, const struct backup_sent *s), void *ctx)

@@ -95,8 +95,8 @@ static const struct config_database *entry_of(const struct config *c, const char
 	return d;
 }
 
-static bool takes_entry(const struct config *c, const struct sending_place *p,
-                        const struct config_database *d)
+bool sending_takes_entry(const struct config *c, const struct sending_place *p,
+                         const struct config_database *d)
 {
 	if (is_bucket(c, p))
 		return !d || !has_bucket(d, p->destination->s3.bucket);
@@ -105,7 +105,7 @@ static bool takes_entry(const struct config *c, const struct sending_place *p,
 
 bool sending_takes(const struct config *c, const struct sending_place *p, const char *db_path)
 {
-	return takes_entry(c, p, entry_of(c, db_path));
+	return sending_takes_entry(c, p, entry_of(c, db_path));
 }
 
 size_t sending_roots(const struct config *c, const struct sending_place *p,
@@ -115,7 +115,7 @@ size_t sending_roots(const struct config *c, const struct sending_place *p,
 
 	for (size_t i = 0; i < c->n_databases && !c->backup_dir; i++) {
 		const struct config_database *d = &c->databases[i];
-		bool known = !d->archive || !takes_entry(c, p, d);
+		bool known = !d->archive || !sending_takes_entry(c, p, d);
 		for (size_t k = 0; k < n && !known; k++)
 			known = strcmp(ret[k], d->archive) == 0;
 		if (!known && n < SENDING_PLACES_MAX)
@@ -154,7 +154,7 @@ static bool wants(void *ctx, const struct backup_entry *e)
 
 	for (size_t i = 0; i < w->config->n_databases; i++)
 		if (is_of(w, i, e))
-			return takes_entry(w->config, w->place, &w->config->databases[i]);
+			return sending_takes_entry(w->config, w->place, &w->config->databases[i]);
 	return bucket;
 }
 
@@ -165,7 +165,7 @@ static bool owns(void *ctx, const struct backup_entry *e)
 
 	for (size_t i = 0; i < w->config->n_databases; i++)
 		if (is_of(w, i, e))
-			return takes_entry(w->config, w->place, &w->config->databases[i]);
+			return sending_takes_entry(w->config, w->place, &w->config->databases[i]);
 	return false;
 }
 
@@ -269,13 +269,19 @@ int sending_run(const struct config *c, const struct sending_place *p,
 	                                .progress_ctx = options->ctx};
 	cleanup_store struct store *store = NULL;
 	const char *roots[SENDING_PLACES_MAX] = {options->root};
+	struct err why = ERR_INIT;
 
 	*ret = (struct backup_sent){0};
 	fill_retention(p->destination, &retention);
 	int rc = scan(&w, err);
-	rc = rc ? rc : open_place(p->destination, options->patience_ms, &store, err);
 	if (rc < 0)
 		return rc;
+	size_t n = options->root ? 1 : sending_roots(c, p, roots);
+	rc = open_place(p->destination, options->patience_ms, &store, &why);
+	for (size_t i = 0; i < n && rc < 0; i++)
+		backup_send_failed(roots[i], p->destination->url, &why);
+	if (rc < 0)
+		return err_copy(err, &why);
 	o.store = store;
-	return send_roots(roots, options->root ? 1 : sending_roots(c, p, roots), &o, ret, err);
+	return send_roots(roots, n, &o, ret, err);
 }

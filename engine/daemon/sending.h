@@ -25,6 +25,9 @@ size_t sending_places(const struct config *c, struct sending_place ret[SENDING_P
 bool sending_wants_bucket(const struct config *c);
 /* Whether backups of the database at `db_path` go there. */
 bool sending_takes(const struct config *c, const struct sending_place *p, const char *db_path);
+/* The same where its entry of the configuration is known; NULL: it has none. */
+bool sending_takes_entry(const struct config *c, const struct sending_place *p,
+                         const struct config_database *d);
 
 struct sending_options {
 	const char

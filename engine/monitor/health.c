@@ -20,6 +20,7 @@ void health_facts_release(struct health_facts *f)
 	free(f->databases);
 	free(f->archives);
 	free(f->backups);
+	free(f->sent);
 	free(f->jobs);
 	*f = (struct health_facts){0};
 }

@@ -107,6 +107,26 @@ struct health_backups {
 	int64_t latest_us;
 };
 
+#define HEALTH_BACKUP_TYPES 4
+
+/* The backups of one database at one place that they go to besides, as far as is known here: what was
+ * sent from here and lies there, whether it is here still or not. */
+struct health_sent {
+	char root[HEALTH_PATH_MAX];     /* of the archive that they come from */
+	char database[HEALTH_NAME_MAX]; /* as of struct health_backups */
+	char destination[64];
+	char url[HEALTH_PATH_MAX]; /* without secrets */
+	struct {
+		uint64_t count, bytes;
+		int64_t latest_us; /* when the newest was made */
+	} types[HEALTH_BACKUP_TYPES];
+	uint64_t n_waiting;       /* that are here, go there, and do not lie there yet */
+	int64_t waiting_since_us; /* when the oldest of them was made; 0: none waits */
+	int64_t sent_us;          /* of the last run that came to its end well; 0: none has */
+	int64_t trouble_us;       /* since when they fail; 0: they do not */
+	char trouble[HEALTH_TEXT_MAX];
+};
+
 /* One archive on this machine, and the filesystem that it lies on. */
 struct health_archive {
 	char root[HEALTH_PATH_MAX];
@@ -150,6 +170,8 @@ struct health_facts {
 	size_t n_archives;
 	struct health_backups *backups;
 	size_t n_backups;
+	struct health_sent *sent; /* by place, then by database */
+	size_t n_sent;
 	struct health_job *jobs; /* by database, then by job: health_job_compare() */
 	size_t n_jobs;
 };

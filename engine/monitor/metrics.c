@@ -436,7 +436,7 @@ static void put_archives(struct writer *w)
 	}
 }
 
-/* ---- backups and jobs ---- */
+/* ---- backups ---- */
 
 /* The label of the database with that name in the archive `root` (NULL: any). */
 static void db_label(const struct writer *w, const char *root, const char *name,
@@ -514,6 +514,85 @@ static void put_backups(struct writer *w)
 		}
 	}
 }
+
+/* ---- backups elsewhere ---- */
+
+static double sent_count(const struct health_sent *s, unsigned type)
+{
+	return (double)s->types[type].count;
+}
+
+static double sent_bytes(const struct health_sent *s, unsigned type)
+{
+	return (double)s->types[type].bytes;
+}
+
+static double sent_latest(const struct health_sent *s, unsigned type)
+{
+	return moment(s->types[type].latest_us);
+}
+
+static double sent_waiting(const struct writer *w, const struct health_sent *s)
+{
+	return (double)s->n_waiting;
+}
+
+static double sent_waiting_age(const struct writer *w, const struct health_sent *s)
+{
+	return s->n_waiting ? age(w, s->waiting_since_us) : 0;
+}
+
+static double sent_failing(const struct writer *w, const struct health_sent *s)
+{
+	return s->trouble_us != 0;
+}
+
+static double sent_success(const struct writer *w, const struct health_sent *s)
+{
+	return moment(s->sent_us);
+}
+
+/* clang-format off */
+static const struct {
+	const char *name, *help;
+	double (*by_type)(const struct health_sent *s, unsigned type);
+	double (*value)(const struct writer *w, const struct health_sent *s);
+} of_sent[] = {
+	{"asof_destination_backups", "Backups sent from here that lie at the destination, by type.", sent_count, NULL},
+	{"asof_destination_backups_bytes", "Their stored bytes.", sent_bytes, NULL},
+	{"asof_destination_backup_last_success_timestamp_seconds", "When the newest of them was made.", sent_latest, NULL},
+	{"asof_destination_backups_waiting", "Backups that are to go there, and do not lie there yet.", NULL, sent_waiting},
+	{"asof_destination_backups_waiting_age_seconds", "Seconds since the oldest of those was made; 0: none waits.", NULL, sent_waiting_age},
+	{"asof_destination_backups_failing", "Whether the last try to send backups there failed (1).", NULL, sent_failing},
+	{"asof_destination_backups_sent_timestamp_seconds", "When all that go there were last known to lie there.", NULL, sent_success},
+};
+/* clang-format on */
+
+static void put_sent(struct writer *w)
+{
+	for (size_t k = 0; k < N(of_sent); k++) {
+		put_family(w, of_sent[k].name, GAUGE, of_sent[k].help);
+		for (size_t i = 0; i < w->f->n_sent; i++) {
+			const struct health_sent *s = &w->f->sent[i];
+			char base[LABELS_MAX], labels[LABELS_MAX];
+			db_label(w, s->root, s->database, base);
+			add_label(base, "destination", s->destination);
+			if (of_sent[k].value && !isnan(of_sent[k].value(w, s)))
+				put_value(w, of_sent[k].name, base, of_sent[k].value(w, s));
+			for (unsigned t = 0; of_sent[k].by_type && t < HEALTH_BACKUP_TYPES; t++) {
+				if (s->types[t].count == 0)
+					continue;
+				double value = of_sent[k].by_type(s, t);
+				snprintf(labels, LABELS_MAX, "%s", base);
+				add_label(labels, "type", type_name(t));
+				if (!isnan(value))
+					put_value(w, of_sent[k].name, labels, value);
+			}
+		}
+	}
+}
+
+/* ---- jobs ---- */
 
 static double job_ok(const struct health_job *j)
 {
@@ -700,6 +779,7 @@ int metrics_write(const struct health_facts *f, const struct health_verdict *v,
 		put_validations(&w);
 		put_archives(&w);
 		put_backups(&w);
+		put_sent(&w);
 		put_jobs(&w);
 		put_alerts(&w, alerts);
 	}

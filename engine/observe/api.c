@@ -7,6 +7,7 @@
 #include "engine/monitor/journal.h"
 #include "engine/observe/observe.h"
 #include "engine/observe/routes.h"
+#include "engine/observe/sent.h"
 
 #include <string.h>
 
@@ -253,16 +254,18 @@ static bool stem_is(const char *database, const char *stem)
 	return strlen(stem) == len && strncmp(database, stem, len) == 0;
 }
 
-static json_t *backup_json(const struct backup_entry *e, const char *root)
+static json_t *backup_json(const struct backup_entry *e, const char *root,
+                           const struct sent_places *sent)
 {
-	return json_pack("{so so ss so so sI sb sb so so so}", "name", json_text(e->name),
+	return json_pack("{so so ss so so sI sb sb so so so so}", "name", json_text(e->name),
 	                 "archive", json_text(root), "type", backup_type_names[e->type], "database",
 	                 json_text(e->db), "time", json_moment(e->time_us), "bytes",
 	                 (json_int_t)(e->size_bytes + e->companion_bytes), "compressed",
 	                 (int)e->compressed, "encrypted", (int)e->encrypted, "sha256",
 	                 e->sha256[0] ? json_text(e->sha256) : json_null(), "txid",
 	                 e->txid ? json_integer((json_int_t)e->txid) : json_null(), "label",
-	                 e->label && e->label[0] ? json_text(e->label) : json_null());
+	                 e->label && e->label[0] ? json_text(e->label) : json_null(),
+	                 "destinations", sent_places_of(sent, e));
 }
 
 struct dated {
@@ -305,23 +308,36 @@ static int add_dated(struct dated **rows, size_t *n, int64_t time_us, json_t *va
 	return 0;
 }
 
-static int add_backups(const struct http_request *q, const char *root, struct dated **rows,
-                       size_t *n, struct err *err)
+static int add_backups(const struct http_request *q, const struct config *config, const char *root,
+                       struct dated **rows, size_t *n, struct err *err)
 {
 	const char *db = http_query(q, "db"), *type = http_query(q, "type");
 	cleanup_backup_list struct backup_list list = {0};
+	cleanup_sent_places struct sent_places sent = {0};
 	enum backup_type wanted = BACKUP_MANUAL;
 
 	int rc = type ? backup_type_parse(type, &wanted, err) : 0;
 	rc = rc ? rc : backup_list_read(root, &list, err);
+	rc = rc ? rc : sent_places_read(config, root, &sent, err);
 	for (size_t i = 0; i < list.n && rc == 0; i++) {
 		const struct backup_entry *e = &list.entries[i];
 		if ((type && e->type != wanted) ||
 		    (db && !stem_is(db, e->db) && strcmp(db, e->db) != 0))
 			continue;
-		rc = add_dated(rows, n, e->time_us, backup_json(e, root), err);
+		rc = add_dated(rows, n, e->time_us, backup_json(e, root, &sent), err);
 	}
 	return rc;
+}
+
+/* What lies elsewhere, of the databases that were asked for. */
+static json_t *destinations_of_backups(const struct health_facts *f, const char *db)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < f->n_sent; i++)
+		if (!db || strcmp(db, f->sent[i].database) == 0 || stem_is(f->sent[i].database, db))
+			json_array_append_new(list, api_sent_json(&f->sent[i]));
+	return list;
 }
 
 static int get_backups(const struct http_request *q, struct http_response *r, struct err *err)
@@ -334,15 +350,21 @@ static int get_backups(const struct http_request *q, struct http_response *r, st
 	if (!f)
 		return -(int)err->kind;
 	int rc = http_query_uint(q, "limit", 1, ROWS_MAX, ROWS_DEFAULT, &limit, err);
+	struct config_ref *c = observe_config(q->observe);
 	for (size_t i = 0; i < f->f.n_archives && rc == 0; i++)
 		if (!f->f.archives[i].unreadable[0])
-			rc = add_backups(q, f->f.archives[i].root, &rows, &n, err);
+			rc = add_backups(q, c->config, f->f.archives[i].root, &rows, &n, err);
+	config_ref_put(c);
 	json_t *list = take_newest(rows, n, rc ? 0 : limit);
 	if (rc) {
 		json_decref(list);
 		return rc;
 	}
-	return http_json(r, json_pack("{so sI}", "backups", list, "total", (json_int_t)n), err);
+	return http_json(r,
+	                 json_pack("{so sI so}", "backups", list, "total", (json_int_t)n,
+	                           "destinations",
+	                           destinations_of_backups(&f->f, http_query(q, "db"))),
+	                 err);
 }
 
 /* ---- events ---- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/observe/api.h"
 
+#include "engine/backup/backup.h"
 #include "engine/base/json.h"
 
 static json_t *whole(uint64_t n)
@@ -102,4 +103,29 @@ json_t *api_job_json(const struct health_job *j)
 	                 text_or_null(j->message), "succeeded", json_moment(j->succeeded_us),
 	                 "next", json_moment(j->next_us), "n_succeeded", whole(j->n_ok), "n_failed",
 	                 whole(j->n_failed), "running", (int)j->running);
+}
+
+json_t *api_sent_json(const struct health_sent *s)
+{
+	json_t *types = json_object();
+	uint64_t count = 0, bytes = 0;
+	int64_t latest_us = 0;
+
+	for (int t = 0; t < HEALTH_BACKUP_TYPES; t++) {
+		count += s->types[t].count;
+		bytes += s->types[t].bytes;
+		latest_us = s->types[t].latest_us > latest_us ? s->types[t].latest_us : latest_us;
+		json_object_set_new(types, backup_type_names[t],
+		                    json_pack("{so so so}", "count", whole(s->types[t].count),
+		                              "bytes", whole(s->types[t].bytes), "newest",
+		                              json_moment(s->types[t].latest_us)));
+	}
+	return json_pack("{so so so so so so so so so so so so so}", "destination",
+	                 json_text(s->destination), "url", json_text(s->url), "archive",
+	                 json_text(s->root), "database", json_text(s->database), "count",
+	                 whole(count), "bytes", whole(bytes), "newest", json_moment(latest_us),
+	                 "types", types, "waiting", whole(s->n_waiting), "waiting_since",
+	                 json_moment(s->waiting_since_us), "complete_at", json_moment(s->sent_us),
+	                 "failing_since", json_moment(s->trouble_us), "trouble",
+	                 text_or_null(s->trouble));
 }

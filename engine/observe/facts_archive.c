@@ -12,23 +12,28 @@
 
 /* What tells of runs: the newest so many. */
 #define RUNS_MAX 20000
-#define BACKUPS_AGAIN_US (600 * US_PER_SECOND)
 
-static struct stamp stamp_of(const char *folder, const char *name)
+struct stamp facts_stamp(const char *path)
 {
-	char path[HEALTH_PATH_MAX + 64];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
 	if (stat(path, &st) < 0)
 		return (struct stamp){0};
 	return (struct stamp){st.st_dev, st.st_ino, st.st_size, st.st_mtim};
 }
 
-static bool same_stamp(const struct stamp *a, const struct stamp *b)
+bool facts_same_stamp(const struct stamp *a, const struct stamp *b)
 {
 	return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
 	       a->mtime.tv_sec == b->mtime.tv_sec && a->mtime.tv_nsec == b->mtime.tv_nsec;
+}
+
+static struct stamp stamp_of(const char *folder, const char *name)
+{
+	char path[HEALTH_PATH_MAX + 64];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return facts_stamp(path);
 }
 
 /* ---- filesystems ---- */
@@ -161,11 +166,11 @@ static int read_backups(struct collecting *k, struct health_facts *f, const char
 
 	for (size_t i = 0; c && i < BACKUP_N_TYPES; i++) {
 		stamps[i] = stamp_of(root, backup_type_names[i]);
-		same = same && same_stamp(&stamps[i], &c->stamps[i]);
+		same = same && facts_same_stamp(&stamps[i], &c->stamps[i]);
 	}
 	if (!c)
 		return 0;
-	if (!same || c->read_us == 0 || now_us - c->read_us > BACKUPS_AGAIN_US) {
+	if (!same || c->read_us == 0 || now_us - c->read_us > FACTS_BACKUPS_AGAIN_US) {
 		if (count_backups(c, f, &why) < 0)
 			return why.kind == ERR_NOMEM ? err_copy(err, &why) : 0;
 		memcpy(c->stamps, stamps, sizeof(stamps));
@@ -193,7 +198,7 @@ int facts_read_archives(struct collecting *k, const struct config *config, struc
 	for (size_t i = 0; i < f->n_archives && rc == 0; i++)
 		if (!f->archives[i].unreadable[0])
 			rc = read_backups(k, f, f->archives[i].root, err);
-	return rc;
+	return rc ? rc : facts_read_sent(k, config, f, err);
 }
 
 /* ---- the journal ---- */
@@ -213,8 +218,9 @@ static void refresh_journal(struct collecting *k, const char *root)
 	struct stamp stamps[] = {stamp_of(root, JOURNAL_NAME), stamp_of(root, JOURNAL_NAME_OLD)};
 	struct err ignored = ERR_INIT;
 
-	if (strcmp(k->journal_root, root) == 0 && same_stamp(&stamps[0], &k->journal_stamps[0]) &&
-	    same_stamp(&stamps[1], &k->journal_stamps[1]))
+	if (strcmp(k->journal_root, root) == 0 &&
+	    facts_same_stamp(&stamps[0], &k->journal_stamps[0]) &&
+	    facts_same_stamp(&stamps[1], &k->journal_stamps[1]))
 		return;
 	journal_list_release(&k->journal);
 	k->journal = (struct journal_list){0};
@@ -303,6 +309,7 @@ void facts_release_cached(struct collecting *k)
 		free(k->backups[i].rows);
 	memset(k->backups, 0, sizeof(k->backups));
 	k->n_backups = 0;
+	facts_release_sent(k);
 	journal_list_release(&k->journal);
 	k->journal = (struct journal_list){0};
 	k->journal_root[0] = 0;

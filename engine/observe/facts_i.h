@@ -3,6 +3,7 @@
 #ifndef ASOF_OBSERVE_FACTS_I_H
 #define ASOF_OBSERVE_FACTS_I_H
 
+#include "engine/base/clock.h"
 #include "engine/monitor/journal.h"
 #include "engine/observe/facts.h"
 
@@ -39,6 +40,23 @@ struct cached_backups {
 
 #define BACKUP_ROOTS_MAX 64
 
+/* What is known of the backups of an archive at one place, by the stem of their database. */
+struct sent_row {
+	char stem[HEALTH_NAME_MAX];
+	struct health_sent sums; /* without names */
+};
+struct cached_sent {
+	uint64_t key;           /* hash of the two: archive, URL */
+	struct stamp stamps[5]; /* of its note, of the folders */
+	int64_t read_us;        /* monotonic */
+	bool seen;
+	int64_t sent_us, trouble_us;
+	char trouble[HEALTH_TEXT_MAX];
+	struct sent_row *rows;
+	size_t n;
+	json_t *index; /* {stem: place in rows} */
+};
+
 /* Of the collecting thread alone. */
 struct collecting {
 	struct archives *archives;
@@ -49,6 +67,8 @@ struct collecting {
 	int64_t restorable_every_us;
 	struct cached_backups backups[BACKUP_ROOTS_MAX];
 	size_t n_backups;
+	struct cached_sent *sent;
+	size_t n_sent;
 	char journal_root[HEALTH_PATH_MAX];
 	struct stamp journal_stamps[2];
 	struct journal_list journal;
@@ -80,8 +100,17 @@ void facts_close_histories(struct collecting *k);
 /* Archives with their filesystems, backups, and how the runs by the clock ended. */
 int facts_read_archives(struct collecting *k, const struct config *config, struct health_facts *f,
                         struct err *err) MUST_USE;
+struct stamp facts_stamp(const char *path);
+bool facts_same_stamp(const struct stamp *a, const struct stamp *b);
 int facts_read_journal(struct collecting *k, const struct config *config, struct health_facts *f,
                        struct err *err) MUST_USE;
 void facts_release_cached(struct collecting *k);
+#define FACTS_BACKUPS_AGAIN_US (600 * US_PER_SECOND)
+
+/* ---- facts_sent.c ---- */
+/* What lies where backups go to besides: by the notes of those who send them, without a request. */
+int facts_read_sent(struct collecting *k, const struct config *config, struct health_facts *f,
+                    struct err *err) MUST_USE;
+void facts_release_sent(struct collecting *k);
 
 #endif

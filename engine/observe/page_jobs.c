@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  *   GET  /api/v1/page/backups?db=NAME             {"backups": […, newest first], "total",
- *                                                  "types": [{"type", "count", "last_us"}]}
+ *                                                  "types": [{"type", "count", "last_us"}],
+ *                                                  "places": [{"name", "url", "count", "bytes",
+ *                                                  "last_us", "waiting", "waiting_since_us",
+ *                                                  "failing_since_us", "trouble"}]}
  *   POST /api/v1/page/backup?db=NAME              takes one, as `asof backup`
  *   POST /api/v1/page/validate?db=NAME&file=NAME  checks one, as `asof validate`
  *
@@ -13,6 +16,7 @@
 #include "engine/base/command.h"
 #include "engine/base/json.h"
 #include "engine/observe/page_i.h"
+#include "engine/observe/sent.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,13 +49,43 @@ static int newest_first(const void *a, const void *b)
 	return (x->time_us < y->time_us) - (x->time_us > y->time_us);
 }
 
-static json_t *entry_json(const struct backup_entry *e)
+static json_t *entry_json(const struct backup_entry *e, const struct sent_places *sent)
 {
-	return json_pack("{so ss sI sI so so sb sb sb}", "name", json_text(e->name), "type",
+	return json_pack("{so ss sI sI so so sb sb sb so}", "name", json_text(e->name), "type",
 	                 backup_type_names[e->type], "time_us", (json_int_t)e->time_us, "state_us",
 	                 (json_int_t)e->state_us, "bytes", page_int(e->size_bytes), "txid",
 	                 page_int(e->txid), "compressed", e->compressed, "encrypted", e->encrypted,
-	                 "raw", e->raw);
+	                 "raw", e->raw, "at", sent_places_of(sent, e));
+}
+
+/* Where its backups go besides. */
+static json_t *places_json(const struct page_db *p)
+{
+	const struct health_facts *f = &p->facts->f;
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < f->n_sent; i++) {
+		const struct health_sent *s = &f->sent[i];
+		uint64_t count = 0, bytes = 0;
+		int64_t last_us = 0;
+		if (strcmp(s->database, p->database->name) != 0 ||
+		    strcmp(s->root, p->database->archive) != 0)
+			continue;
+		for (int t = 0; t < HEALTH_BACKUP_TYPES; t++) {
+			count += s->types[t].count;
+			bytes += s->types[t].bytes;
+			last_us = s->types[t].latest_us > last_us ? s->types[t].latest_us : last_us;
+		}
+		json_array_append_new(
+		        list,
+		        json_pack("{so so so so sI so sI sI so}", "name", json_text(s->destination),
+		                  "url", json_text(s->url), "count", page_int(count), "bytes",
+		                  page_int(bytes), "last_us", (json_int_t)last_us, "waiting",
+		                  page_int(s->n_waiting), "waiting_since_us",
+		                  (json_int_t)s->waiting_since_us, "failing_since_us",
+		                  (json_int_t)s->trouble_us, "trouble", json_text(s->trouble)));
+	}
+	return list;
 }
 
 static int read_backups(const struct page_db *p, struct backup_list *list, struct err *err)
@@ -63,10 +97,16 @@ int page_get_backups(const struct http_request *q, struct http_response *r, stru
 {
 	cleanup_page_db struct page_db p;
 	cleanup_backup_list struct backup_list list = {0};
+	cleanup_sent_places struct sent_places sent = {0};
 	size_t n = 0;
 
 	int rc = page_open(q, &p, err);
 	rc = rc ? rc : read_backups(&p, &list, err);
+	if (rc == 0) {
+		struct config_ref *c = observe_config(q->observe);
+		rc = sent_places_read(c->config, p.database->archive, &sent, err);
+		config_ref_put(c);
+	}
 	if (rc < 0)
 		return rc;
 	cleanup_free const struct backup_entry **mine = calloc(list.n + 1, sizeof(*mine));
@@ -84,15 +124,16 @@ int page_get_backups(const struct http_request *q, struct http_response *r, stru
 		if (counts[e->type]++ == 0)
 			last_us[e->type] = e->time_us;
 		if (counts[e->type] <= BACKUPS_MAX)
-			json_array_append_new(rows, entry_json(e));
+			json_array_append_new(rows, entry_json(e, &sent));
 	}
 	for (size_t t = 0; t < BACKUP_N_TYPES; t++)
 		json_array_append_new(types, json_pack("{ss so sI}", "type", backup_type_names[t],
 		                                       "count", page_int(counts[t]), "last_us",
 		                                       (json_int_t)last_us[t]));
-	return http_json(
-	        r, json_pack("{so so so}", "backups", rows, "total", page_int(n), "types", types),
-	        err);
+	return http_json(r,
+	                 json_pack("{so so so so}", "backups", rows, "total", page_int(n), "types",
+	                           types, "places", places_json(&p)),
+	                 err);
 }
 
 /* ---- what is ordered ---- */

@@ -15,6 +15,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
+import s3_fake  # noqa: E402
 from harness import ROOT, asof  # noqa: E402
 
 OLD = os.path.join(ROOT, "tests", "data", "old-system")
@@ -259,6 +260,36 @@ dbs:
         run = self.check(config, env={"AWS_ACCESS_KEY_ID": ""})
         self.assertRegex(run.stdout, r"\nconditional write +ok +works\n")
         self.assertEqual(rows[1]["path"], "s3://bucket/a%20b")
+
+    def test_bucket_of_backups(self):
+        """Named, though no database has it: what it lacks, in a line, or how it answers; where every
+        database has a destination in it nothing is said of it."""
+        self.make_db("x.db")
+        head = f"archive: {self.path('a')}\ndbs:\n- path: {self.path('x.db')}\n"
+        config = self.write("asof.yml", head)
+        bare = {"HOME": self.dir, "AWS_EC2_METADATA_DISABLED": "true", "BACKUP_S3_BUCKET": "bucket/far"}
+        run = self.check(config, env=bare)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        line, = [line for line in run.stdout.splitlines() if "BACKUP_S3_BUCKET" in line]
+        self.assertRegex(line, r"^\(backups\) +backup-bucket +s3://bucket/far\S* +not configured, no backup "
+                               r"goes there: BACKUP_S3_BUCKET names a bucket without credentials \(set ")
+        row, = self.check_json(config, env=bare)["destinations"]
+        self.assertEqual((row["database"], row["destination"], row["configured"], row["state"]),
+                         (None, "backup-bucket", False, "waiting"))
+        run = self.check(config, env={**bare, "BACKUP_S3_BUCKET": "/far"})
+        self.assertIn("BACKUP_S3_BUCKET names no bucket", run.stdout)
+        server = s3_fake.Fake({"K": s3_fake.Key("secret")})
+        self.addCleanup(server.stop)
+        keys = {**bare, "AWS_ACCESS_KEY_ID": "K", "AWS_SECRET_ACCESS_KEY": "secret",
+                "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}
+        row, = self.check_json(config, env=keys)["destinations"]
+        self.assertEqual((row["configured"], row["state"]), (True, "ok"))
+        self.assertTrue(server.seen())
+        self.assertEqual(server.objects, {})
+        row, = self.check_json(config, status=1, env={**keys, "AWS_SECRET_ACCESS_KEY": "wrong"})["destinations"]
+        self.assertEqual((row["destination"], row["state"]), ("backup-bucket", "problem"))
+        config = self.write("asof.yml", head + "  destinations: ['s3://bucket/history']\n")
+        self.assertEqual([d["destination"] for d in self.check_json(config, env=keys)["destinations"]], ["s3"])
 
     def test_next_runs(self):
         config = self.config(self.make_db("data/a.db"), more="""\

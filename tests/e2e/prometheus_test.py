@@ -57,6 +57,8 @@ WELL = {
     f'asof_job_last_run_ok{{{DB},task="retain"}}': "1",
     f'asof_job_next_timestamp_seconds{{{DB},task="backup nightly"}}': "3600+60",
     f'asof_backup_last_success_timestamp_seconds{{{DB},type="automated"}}': "-3600+60",
+    f'asof_destination_backup_last_success_timestamp_seconds{{{TO},type="automated"}}': "-3600+60",
+    f"asof_destination_backups_waiting_age_seconds{{{TO}}}": "0",
 }
 NEVER = "_"  # no sample
 
@@ -92,6 +94,11 @@ WRONG = {
     "AsofBackupNever": (
         {f'asof_backup_last_success_timestamp_seconds{{{DB},type="automated"}}': NEVER},
         60 * 25, 60 * 26 + 30),
+    "AsofDestinationBackupMissing": (
+        {f'asof_destination_backup_last_success_timestamp_seconds{{{TO},type="automated"}}': "-3600"},
+        60 * 25 - 15, 60 * 25 + 10),
+    "AsofDestinationBackupWaiting": (
+        {f"asof_destination_backups_waiting_age_seconds{{{TO}}}": "21601"}, 4, 7),
     "AsofJobOverdue": (
         {f'asof_job_next_timestamp_seconds{{{DB},task="backup nightly"}}': "3600"},
         60 * 6 + 30, 60 * 7 + 10),

@@ -3,7 +3,7 @@
 const $ = id => document.getElementById(id);
 const API = '/api/v1/page/';
 const state = { overview: null, db: null, utc: true, from: 0, to: 0, follow: true, line: null,
-  backups: [], types: [], pick: 0, moment: null, failures: 0, timer: 0, asked: 0 };
+  backups: [], types: [], pick: 0, moment: null, failures: 0, timer: 0, asked: 0, soon: 0 };
 
 async function ask(path, args, options) {
   const query = new URLSearchParams(args || {}).toString();
@@ -324,7 +324,7 @@ async function copy(text) {
 // ---- backups ----
 async function loadBackups() {
   if (!state.db) return;
-  const db = state.db, list = await ask('backups', { db }).catch(e => { say(e.message, 'bad'); return { backups: [], types: [] }; });
+  const db = state.db, list = await ask('backups', { db }).catch(e => { say(e.message, 'bad'); return { backups: [], types: [], places: [] }; });
   if (db !== state.db) return;
   state.backups = list.backups;
   state.types = list.types;
@@ -334,13 +334,17 @@ async function loadBackups() {
     button.addEventListener('click', () => order('validate', { file: b.name }, `Validating ${b.name} …`, `${b.name} is good`));
     cell.append(button);
     const r = element('tr');
-    r.append(element('td', time(b.time_us)), element('td', size(b.bytes), 'n'), element('td', b.name), cell);
+    const at = element('td', b.at.join(', ') || '–');
+    if (!b.at.length) at.className = 'quiet';
+    r.append(element('td', time(b.time_us)), element('td', size(b.bytes), 'n'), element('td', b.name), at, cell);
     return r;
   };
+  showPlaces(list.places);
+  $('backups').classList.toggle('here', !list.places.length);
   const groups = list.types.map(t => {
     const body = element('tbody'), head = element('tr');
     const th = element('th', `${t.type}: ${count(t.count)}${t.count ? ', last ' + time(t.last_us) : ''}`);
-    th.colSpan = 4; th.scope = 'rowgroup'; head.append(th);
+    th.colSpan = 5; th.scope = 'rowgroup'; head.append(th);
     body.append(head, ...list.backups.filter(b => b.type === t.type).slice(0, 20).map(row));
     body.dataset.type = t.type;
     return body;
@@ -349,6 +353,26 @@ async function loadBackups() {
   $('backups').append(...groups);
   if (!list.backups.length && !$('backup-line').textContent) say('None yet. The history above is kept besides.');
   draw();
+}
+// Where they go besides: what lies there, what waits, and what is wrong.
+function showPlaces(places) {
+  $('places').replaceChildren(...places.map(p => {
+    const item = element('li');
+    const when = us => element('span', time(us), 'whole');
+    item.append(element('strong', p.name), p.count ? `: ${count(p.count)} there, ${size(p.bytes)}, the newest of ` : ': none there yet');
+    if (p.count) item.append(when(p.last_us));
+    if (p.waiting) item.append(`; ${count(p.waiting)} to go, since `, when(p.waiting_since_us));
+    if (p.failing_since_us) {
+      const fault = element('span', '; fails since ', 'bad');
+      fault.append(when(p.failing_since_us), ': ' + p.trouble);
+      item.append(fault);
+    }
+    item.title = p.url;
+    return item;
+  }));
+  // One that is on its way is there before long; who holds a button of the table keeps it.
+  clearTimeout(state.soon);
+  if (places.some(p => p.waiting)) state.soon = setTimeout(() => { if (!$('backups').contains(document.activeElement)) loadBackups(); }, 5000);
 }
 const say = (text, name) => { $('backup-line').textContent = text; $('backup-line').className = name || 'quiet'; };
 async function order(what, args, during, after) {

@@ -203,10 +203,10 @@ struct backup_list_options {
 	/* Where manifests that were read are kept (store/kept.h); NULL: nowhere. */
 	const char *keep_dir;
 	uint64_t keep_bytes;
-	/* What the store lists is enough, and its manifests are not read, but for those of safety
-	 * backups, of which `raw` is to be known: others have neither sha256, source_size_bytes, txid,
-	 * source, state_us nor manifest_path, their label is that of their name alone, and which files
-	 * are orphans is not known. */
+	/* What the store lists is enough, and its manifests are not read, but for one of each folder,
+	 * which tells whether they could be, and those of safety backups, of which `raw` is to be known:
+	 * others have neither sha256, source_size_bytes, txid, source, state_us nor manifest_path, their
+	 * label is that of their name alone, and which files are orphans is not known. */
 	bool plain;
 };
 

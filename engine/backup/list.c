@@ -245,10 +245,19 @@ static int note_manifest(struct folder *f, const struct listed *l, struct err *e
 	return 0;
 }
 
+/* What is listed is enough: raw copies are safety backups.  One manifest is read all the same, since an
+ * archive that nobody here may read, or without its key, is an error and no list. */
+static bool is_known(const struct folder *f)
+{
+	return f->plain && f->type != BACKUP_SAFETY;
+}
+
 static int read_noted(struct folder *f, struct store_reader *reader, struct err *err)
 {
 	int rc = backup_manifests_read(reader, f->to_read, f->n_to_read, err);
 
+	if (is_known(f))
+		return rc;
 	for (size_t i = 0; i < f->n_to_read && !rc; i++) {
 		struct backup_far_manifest *m = &f->to_read[i];
 		rc = take_manifest(f, m->name, (const char *)m->text.data, m->text.len,
@@ -289,8 +298,8 @@ static int add_listed(struct folder *f, const struct listed *l, struct err *err)
 		return 0;
 	if (n.kind == BACKUP_FILE_MANIFEST && !f->far)
 		return add_manifest(f, l->name, err);
-	if (n.kind == BACKUP_FILE_MANIFEST) /* raw copies are safety backups */
-		return f->plain && f->type != BACKUP_SAFETY ? 0 : note_manifest(f, l, err);
+	if (n.kind == BACKUP_FILE_MANIFEST)
+		return is_known(f) && f->n_to_read ? 0 : note_manifest(f, l, err);
 	if (n.kind == BACKUP_FILE_COMPANION)
 		return add_companion(f, l, err);
 	return add_entry(f, l, &n, err);

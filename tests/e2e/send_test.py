@@ -196,11 +196,12 @@ class Retention(SendCase):
     def setUp(self):
         super().setUp()
         self.there = self.path("there")
+        self.began = time.time()  # not of each: a slow machine would give two of them one second
 
     def age(self, n, days):
         """Backup number n, made that long ago; its manifest with it."""
         answer = self.backup("--no-send")
-        then = time.time() - 86400 * days - n
+        then = self.began - 86400 * days - n
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(then))
         folder, name = os.path.split(answer["backup_path"])
         aged = os.path.join(folder, f"trades_{stamp}.db.gz")

@@ -655,6 +655,8 @@ int writer_note_format(const struct writer_note *n, struct buf *ret, struct err 
 		                "asof-writer 1\nlineage %" PRIu32 "\nid %s\nhost %s\nsince_us "
 		                "%" PRId64 "\n",
 		                n->lineage, n->id, n->host, n->since_us);
+	if (rc == 0 && n->was[0])
+		rc = buf_printf(ret, err, "was %s\n", n->was);
 	return rc < 0 ? rc : end_note(ret, err);
 }
 
@@ -672,5 +674,7 @@ int writer_note_parse(const char *name, struct buf *text, struct writer_note *re
 	                            .since_us = (int64_t)number(t, "since_us", &ok)};
 	ok = value(t, "id", ret->id, sizeof(ret->id)) && ok;
 	ok = value(t, "host", ret->host, sizeof(ret->host)) && ok;
+	if (!value(t, "was", ret->was, sizeof(ret->was)))
+		ret->was[0] = '\0';
 	return checked(ok, name, err);
 }

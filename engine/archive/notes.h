@@ -109,6 +109,7 @@ struct identity_note {
 struct writer_note {
 	uint32_t lineage;
 	char id[WRITER_ID_SIZE];
+	char was[WRITER_ID_SIZE]; /* who wrote this lineage before; "": nobody */
 	char host[128];
 	int64_t since_us;
 };

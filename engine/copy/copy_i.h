@@ -85,6 +85,11 @@ int copy_nothing(const struct copying *c, struct err *err);
 /* Of one store what the other lacks. */
 int copy_between(struct copying *c, struct store *from, struct store *to, struct err *err) MUST_USE;
 
+/* ---- marks.c ---- */
+/* Of two folders of one database: what the first gave and took away since, or gave anew, the second no
+ * longer has. */
+int copy_take_marks(int from_fd, int to_fd, const char *to, struct err *err) MUST_USE;
+
 /* ---- way.c ---- */
 /* REFUSED: `to` went another way than `from`. */
 int copy_check_way(const struct copying *c, struct history *from, const char *name,

@@ -680,6 +680,8 @@ static int copy_once(struct sides *s, struct err *err)
 		rc = remove_covered(s, err);
 	if (rc == 0)
 		rc = put_head(s, err); /* objects went */
+	if (rc == 0 && s->from >= 0)
+		rc = copy_take_marks(s->from, s->to, s->c->options->to, err);
 	return rc < 0 ? rc : copy_notes(s, ".mark", err);
 }
 

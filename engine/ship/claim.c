@@ -15,8 +15,8 @@
 
 #define NOTE_MAX 4096
 #define THINNED_MAX ((size_t)64 << 20)
-#define CHECKS_IN_WAIT 4 /* the note is read at least so often in the time that a claim waits */
 #define WAIT_LOOK_US 50000
+#define LINEAGES_MAX 50u /* of our own, one after the other */
 
 /* ---- identity ---- */
 
@@ -84,11 +84,13 @@ int ship_fenced(struct shipper *s, const char *file, struct err *err)
 	               s->name, s->url, file);
 }
 
-int ship_writer_text(struct shipper *s, uint32_t lineage, struct buf *ret, struct err *err)
+int ship_writer_text(struct shipper *s, uint32_t lineage, const char *was, struct buf *ret,
+                     struct err *err)
 {
 	struct writer_note n = {.lineage = lineage, .since_us = clock_now_us()};
 
 	memcpy(n.id, s->id, sizeof(n.id));
+	snprintf(n.was, sizeof(n.was), "%s", was);
 	if (gethostname(n.host, sizeof(n.host) - 1) < 0 || !n.host[0])
 		snprintf(n.host, sizeof(n.host), "an unnamed host");
 	return writer_note_format(&n, ret, err);
@@ -102,6 +104,28 @@ int ship_check_claim(struct shipper *s, uint32_t lineage, struct err *err)
 	if (rc == 0 && strcmp(there.id, s->id) != 0)
 		rc = refuse(s, &there, err);
 	return rc;
+}
+
+int ship_check_ours(struct shipper *s, uint32_t *lineage, struct err *err)
+{
+	struct writer_note w;
+
+	for (uint32_t l = *lineage, n = 0; n < LINEAGES_MAX; l++, n++) {
+		struct err why = ERR_INIT;
+		int rc = ship_read_writer(s, l, &w, &why);
+		if (rc < 0 && why.kind == ERR_NOT_FOUND && n > 0)
+			break;
+		if (rc < 0)
+			return err_copy(err, &why);
+		if (strcmp(w.id, s->id) != 0)
+			return err_set(
+			        err, ERR_REFUSED, 0,
+			        "'%s' at %s is written by another asof now, on %s: what lies "
+			        "there is left to that",
+			        s->name, s->url, w.host);
+		*lineage = l;
+	}
+	return 0;
 }
 
 /* What is there is ours, now. */
@@ -120,7 +144,7 @@ static int put_claim(struct shipper *s, uint32_t lineage, struct err *err)
 	struct err why = ERR_INIT;
 	char file[40];
 
-	int rc = ship_writer_text(s, lineage, &b, err);
+	int rc = ship_writer_text(s, lineage, "", &b, err);
 	if (rc < 0)
 		return rc;
 	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);

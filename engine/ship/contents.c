@@ -75,6 +75,19 @@ int contents_add_name(struct contents *c, const char *file, uint64_t bytes, stru
 	return 0;
 }
 
+void contents_drop_name(struct contents *c, const char *file, uint64_t bytes)
+{
+	uint64_t h = name_hash(file, bytes);
+	size_t i = name_place(c, h);
+
+	if (i == c->n_names || c->names[i] != h)
+		return;
+	c->n_names--;
+	memmove(c->names + i, c->names + i + 1, (c->n_names - i) * sizeof(*c->names));
+	c->objects--;
+	c->bytes -= bytes;
+}
+
 /* ---- level 0, sealed segments ---- */
 
 static int order(uint32_t la, uint64_t a, uint32_t lb, uint64_t b)

@@ -94,33 +94,41 @@ static bool note_is_due(const struct shipper *s, const char *name, const struct 
 	       (s->seen_notes && mtime_us(st) >= s->seen_notes_us - US_PER_SECOND);
 }
 
+static int send_notes(struct shipper *s, enum note_kind kind, struct err *err)
+{
+	cleanup_dir DIR *dir = open_folder(s);
+	struct dirent *d;
+	int rc = 0;
+
+	if (!dir)
+		return err_set(err, ERR_IO, errno, "list the archive of '%s'", s->name);
+	while (rc == 0 && (d = readdir(dir))) {
+		struct stat st;
+		struct err why = ERR_INIT;
+		if (note_kind(d->d_name) != kind || fstatat(s->dir_fd, d->d_name, &st, 0) < 0 ||
+		    !note_is_due(s, d->d_name, &st))
+			continue;
+		if (ship_note(s, d->d_name, &why) < 0 &&
+		    !(why.kind == ERR_NOT_FOUND && why.sys_errno == ENOENT))
+			rc = err_copy(err, &why);
+	}
+	return rc;
+}
+
 int ship_notes(struct shipper *s, struct err *err)
 {
 	int64_t now_us = clock_now_us();
 	uint64_t seen = look_at_notes(s);
-	int rc = 0;
 
 	if (seen == s->seen_notes)
 		return 0;
-	for (int kind = NOTE_LINEAGE; kind < N_NOTES; kind++) {
-		cleanup_dir DIR *dir = open_folder(s);
-		struct dirent *d;
-		if (!dir)
-			return err_set(err, ERR_IO, errno, "list the archive of '%s'", s->name);
-		while (rc == 0 && (d = readdir(dir))) {
-			struct stat st;
-			struct err why = ERR_INIT;
-			if ((int)note_kind(d->d_name) != kind ||
-			    fstatat(s->dir_fd, d->d_name, &st, 0) < 0 ||
-			    !note_is_due(s, d->d_name, &st))
-				continue;
-			if (ship_note(s, d->d_name, &why) < 0 &&
-			    !(why.kind == ERR_NOT_FOUND && why.sys_errno == ENOENT))
-				rc = err_copy(err, &why);
-		}
-		if (rc < 0)
-			return rc;
-	}
+	int rc = ship_know_marks(s, err);
+	for (int kind = NOTE_LINEAGE; kind < N_NOTES && rc == 0; kind++)
+		rc = send_notes(s, (enum note_kind)kind, err);
+	if (rc == 0)
+		rc = ship_remove_marks(s, err);
+	if (rc < 0)
+		return rc;
 	s->seen_notes = seen;
 	s->seen_notes_us = now_us;
 	return 0;

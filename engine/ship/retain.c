@@ -18,9 +18,9 @@
 #include <string.h>
 
 #define RECORD_MAX 4096
-/* Who writes there is asked anew when it was seen longer ago. */
-#define CHECK_US (5 * US_PER_SECOND)
 #define LINEAGES_MAX 50u /* that are looked at for the last change of hands */
+/* Of what another one had begun when it was taken over, whatever the grace time. */
+#define UNDER_WAY_US (60 * US_PER_SECOND)
 
 /* clang-format off */
 #define FIELDS(X)                                                                                  \
@@ -123,27 +123,20 @@ struct guard {
 };
 
 /*
- * Whoever took over has the next lineage.  Between this look and what it allows lies at most
- * CHECK_US and the time of one request; who took over leaves what is there alone for a grace time.
+ * Whoever took over has the next lineage, or, where its archive was further, wrote its name over ours.
+ * Between this look and what it allows lie at most 5 s and the time of one request; who took over
+ * leaves what is there alone for a grace time.
  */
 static int still_ours(void *ctx, struct err *err)
 {
 	struct guard *g = ctx;
-	struct writer_note w;
-	struct err why = ERR_INIT;
 	int64_t now_us = clock_mono_us();
 
-	if (g->checked_us && now_us - g->checked_us < CHECK_US)
+	if (g->checked_us && now_us - g->checked_us < g->s->options.claim_wait_us / CHECKS_IN_WAIT)
 		return 0;
-	int rc = ship_read_writer(g->s, g->lineage + 1, &w, &why);
-	if (rc == 0 && strcmp(w.id, g->s->id) != 0)
-		return err_set(err, ERR_REFUSED, 0,
-		               "'%s' at %s is written by another asof now, on %s: its retention "
-		               "is left to that",
-		               g->s->name, g->s->url, w.host);
-	if (rc < 0 && why.kind != ERR_NOT_FOUND)
-		return err_copy(err, &why);
-	g->lineage += rc == 0; /* a child of our own */
+	int rc = ship_check_ours(g->s, &g->lineage, err);
+	if (rc < 0)
+		return rc;
 	g->checked_us = now_us;
 	return 0;
 }
@@ -164,18 +157,28 @@ static bool is_filling(const struct shipper *s)
 	return false;
 }
 
-/* *ret: it is ours, and has been for long enough, or nobody else's ever. */
+/* Whether what another one wrote may still be under way. */
+static bool is_fresh(int64_t since_us, int64_t grace_us, int64_t now_us)
+{
+	return since_us > now_us - (grace_us > UNDER_WAY_US ? grace_us : UNDER_WAY_US);
+}
+
+/* BUSY: it is ours, and not yet to be thinned, for this reason. */
 static int may_retain(struct shipper *s, int64_t grace_us, int64_t now_us, uint32_t *ret_lineage,
-                      bool *ret, struct err *err)
+                      struct err *err)
 {
 	struct writer_note w;
 	struct ship_end end;
 	int64_t since_us = INT64_MIN;
 
-	*ret = false;
 	int rc = contents_list(s, err);
-	if (rc < 0 || !s->has.writer_lineage || is_filling(s))
+	if (rc < 0)
 		return rc;
+	if (!s->has.writer_lineage || is_filling(s))
+		return err_set(err, ERR_BUSY, 0,
+		               "'%s' is not yet at %s with all of its history: nothing is thinned "
+		               "there before",
+		               s->name, s->url);
 	*ret_lineage = s->has.writer_lineage;
 	rc = ship_check_claim(s, *ret_lineage, err);
 	if (rc == 0)
@@ -190,30 +193,40 @@ static int may_retain(struct shipper *s, int64_t grace_us, int64_t now_us, uint3
 		rc = ship_read_writer(s, l, &w, &why);
 		if (rc < 0 && why.kind != ERR_NOT_FOUND)
 			return err_copy(err, &why);
-		if (rc == 0 && strcmp(w.id, s->id) != 0) {
-			*ret = since_us <= now_us - grace_us;
-			return 0;
-		}
+		if (rc == 0 && strcmp(w.id, s->id) != 0)
+			break;
 		since_us = rc == 0 ? w.since_us : since_us;
+		if (rc == 0 && w.was[0] && strcmp(w.was, s->id) != 0)
+			break;
 		rc = 0;
+		if (l == 1 || n + 1 == LINEAGES_MAX)
+			return 0; /* nobody else's ever */
 	}
-	*ret = true;
+	if (rc == 0 && is_fresh(since_us, grace_us, now_us))
+		return err_set(
+		        err, ERR_BUSY, 0,
+		        "'%s' at %s was taken over just now: nothing is thinned there before "
+		        "the grace time is over",
+		        s->name, s->url);
 	return rc;
 }
 
 /* ---- when ---- */
 
-static uint64_t hash_marks(struct history *h, struct err *err)
+/* Those here; and what was given there, which is news when it has gone. */
+static uint64_t hash_marks(struct shipper *s, struct err *err)
 {
+	cleanup_given_marks struct given_marks given = {0};
 	cleanup_free struct mark *marks = NULL;
 	uint64_t sum = 1;
 	size_t n;
 
-	if (history_marks(h, &marks, &n, err) < 0)
+	if (history_marks(s->history, &marks, &n, err) < 0 ||
+	    given_marks_get(s->dir_fd, s->url, &given, err) < 0)
 		return 0;
 	for (size_t i = 0; i < n; i++)
 		sum += hash64(marks[i].name, strlen(marks[i].name), marks[i].txid);
-	return sum;
+	return sum + given_marks_hash(&given);
 }
 
 static uint64_t hash_policy(const struct retain_policy *p)
@@ -301,8 +314,8 @@ int ship_retain(const struct ship_options *options, const struct retain_policy *
 	cleanup_shipper struct shipper *s = NULL;
 	struct store_counters before, after;
 	struct ship_retained was, rec;
+	struct err why = ERR_INIT;
 	uint32_t lineage = 0;
-	bool may = false;
 
 	*ret = (struct retain_result){0};
 	int rc = retain_policy_check(policy, err);
@@ -318,23 +331,24 @@ int ship_retain(const struct ship_options *options, const struct retain_policy *
 		was = (struct ship_retained){0};
 	rec = was;
 	rec.seen_txid = s->status.replicated_txid;
-	rec.seen_marks = hash_marks(s->history, NULL);
+	rec.seen_marks = hash_marks(s, NULL);
 	rec.seen_policy = hash_policy(policy);
-	if (!dry && !is_due(&was, &rec, now_us))
+	if (!dry && !options->look && !is_due(&was, &rec, now_us))
 		return 0;
 	store_get_counters(s->options.store, &before);
-	rc = may_retain(s, policy->grace_us, now_us, &lineage, &may, err);
-	if (rc == 0 && !may)
-		log_debug("ship", "retention waits db=%s at=%s", s->name, s->url);
-	if (rc == 0 && may)
-		rc = retain(s, policy, lineage, now_us, dry, log, ret, err);
-	if (dry || (rc == 0 && !may))
+	rc = may_retain(s, policy->grace_us, now_us, &lineage, &why);
+	if (rc < 0 && why.kind == ERR_BUSY && !options->look) {
+		log_debug("ship", "retention waits: %s", why.msg);
+		return 0;
+	}
+	rc = rc < 0 ? err_copy(err, &why) : retain(s, policy, lineage, now_us, dry, log, ret, err);
+	if (dry || why.kind == ERR_BUSY)
 		return rc;
 	store_get_counters(s->options.store, &after);
 	count(&rec, &before, &after);
 	take_result(&rec, ret, rc == 0, now_us);
 	tell_denied(s, &was, ret);
-	struct err why = ERR_INIT;
+	why = (struct err)ERR_INIT;
 	if (write_record(s->dir_fd, s->url, &rec, &why) < 0)
 		log_warn("ship", "db=%s: %s", s->name, why.msg);
 	return rc;

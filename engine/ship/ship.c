@@ -368,6 +368,8 @@ static int step(struct shipper *s, bool *ret_more, struct err *err)
 	rc = ship_look(s, err);
 	if (rc == 0 && ship_first(s) == 0)
 		return 0;
+	if (rc == 0 && !s->known)
+		rc = ship_know_marks(s, err);
 	if (s->known && ship_retained_changes(s) != s->seen_changes)
 		s->known = false; /* it made, and deleted: look anew */
 	if (rc == 0 && !s->known && !s->options.look && is_complete(s))

@@ -159,7 +159,9 @@ struct ship_retained {
  * retain/retain.h (4) to (7).  Beside a shipper that is at work, in another process, too; one pass
  * at a time (BUSY).  Only who writes there does it (REFUSED: another one), and who took it over only
  * when that was policy->grace_us ago: what the one before may still have under way is over by then.
- * Where nothing came since the last pass and nothing is due, no request is made.
+ * Where nothing came since the last pass and nothing is due, no request is made; nor is anything done
+ * as long as what is older is still on its way there.  With `look` it is done in any case, and BUSY says
+ * why it cannot be yet.
  */
 int ship_retain(const struct ship_options *options, const struct retain_policy *policy,
                 int64_t now_us, bool dry, FILE *log, struct retain_result *ret,

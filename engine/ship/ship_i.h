@@ -3,6 +3,7 @@
 #ifndef ASOF_SHIP_SHIP_I_H
 #define ASOF_SHIP_SHIP_I_H
 
+#include "engine/archive/given.h"
 #include "engine/archive/grow.h"
 #include "engine/archive/names.h"
 #include "engine/archive/notes.h"
@@ -86,6 +87,7 @@ struct shipper {
 int contents_list(struct shipper *s, struct err *err) MUST_USE;
 void contents_release(struct contents *c);
 bool contents_has(const struct contents *c, const char *file, uint64_t bytes);
+void contents_drop_name(struct contents *c, const char *file, uint64_t bytes);
 int contents_add_name(struct contents *c, const char *file, uint64_t bytes,
                       struct err *err) MUST_USE;
 int contents_add_level0(struct contents *c, uint32_t lineage, uint64_t first_txid, uint64_t bytes,
@@ -135,6 +137,8 @@ int level0_is_ours(struct shipper *s, uint32_t lineage, uint64_t first_txid, boo
 void level0_file(uint32_t lineage, uint64_t first_txid, char out[OBJECT_NAME_MAX + 16]);
 
 /* ---- claim.c ---- */
+/* A writer's note is read at least so often in the time that a claim waits. */
+#define CHECKS_IN_WAIT 4
 /* How far the store's history reaches. */
 struct ship_end {
 	uint32_t lineage;
@@ -154,8 +158,11 @@ int ship_check_end(struct shipper *s, const struct ship_end *end, struct err *er
 int ship_check_claim(struct shipper *s, uint32_t lineage, struct err *err) MUST_USE;
 int ship_read_writer(struct shipper *s, uint32_t lineage, struct writer_note *ret,
                      struct err *err) MUST_USE;
-int ship_writer_text(struct shipper *s, uint32_t lineage, struct buf *ret,
+/* `was`: who wrote it before; "": nobody. */
+int ship_writer_text(struct shipper *s, uint32_t lineage, const char *was, struct buf *ret,
                      struct err *err) MUST_USE;
+/* That lineage, and those that followed it, are ours: *lineage becomes the last; else REFUSED. */
+int ship_check_ours(struct shipper *s, uint32_t *lineage, struct err *err) MUST_USE;
 /* Before the first put in a lineage.  BUSY: it has to be waited for (ship.h (2)), see claim_due_us. */
 int ship_claim(struct shipper *s, uint32_t lineage, struct err *err) MUST_USE;
 /* The same, waiting. */
@@ -186,6 +193,13 @@ int ship_note(struct shipper *s, const char *name, struct err *err) MUST_USE;
 /* Deletes what has been covered for long enough. */
 int ship_remove_covered(struct shipper *s, struct err *err) MUST_USE;
 int64_t ship_removal_due_us(const struct shipper *s);
+
+/* ---- marks.c ---- */
+/* Those that the archive has now go into the list before they are sent: who is killed between still
+ * takes back what was taken away meanwhile. */
+int ship_know_marks(struct shipper *s, struct err *err) MUST_USE;
+/* Those of the list that the archive no longer has. */
+int ship_remove_marks(struct shipper *s, struct err *err) MUST_USE;
 
 /* ---- ship.c ---- */
 int ship_open_history(struct shipper *s, struct err *err) MUST_USE;

@@ -58,10 +58,14 @@ static int behind(struct shipper *s, const struct ship_end *end, uint64_t tip, s
 static int go_on(struct shipper *s, uint32_t lineage, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX);
+	struct writer_note w;
 	char file[40];
 
 	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);
-	int rc = ship_writer_text(s, lineage, &b, err);
+	int rc = ship_read_writer(s, lineage, &w, err);
+	if (rc < 0)
+		return rc;
+	rc = ship_writer_text(s, lineage, strcmp(w.id, s->id) != 0 ? w.id : w.was, &b, err);
 	return rc < 0 ? rc : ship_put_bytes(s, file, b.data, b.len, 0, err);
 }
 

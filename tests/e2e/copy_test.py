@@ -75,6 +75,39 @@ class Copy(harness.Case):
         run = asof("validate", "--archive", self.to)
         self.assertEqual(run.returncode, 0, run.stderr + run.stdout)
 
+    def test_marks(self):
+        """What the first gave and took away goes; what was marked in the second alone stays."""
+        replicator = self.replicate()
+        replicator.wait_ready()
+        commit(self.db)
+        replicator.wait_known()
+        self.assertEqual(replicator.stop(), 0, replicator.log())
+
+        def mark(archive, *words):
+            run = asof("mark", *words, "--archive", archive)
+            self.assertEqual(run.returncode, 0, run.stderr)
+
+        def marks():
+            folder = os.path.join(self.to, "local", NAME)
+            return {f[:-5]: open(os.path.join(folder, f), encoding="ascii").read()
+                    for f in os.listdir(folder) if f.endswith(".mark")}
+        for name in ("goes", "again", "changed", "stays"):
+            mark(self.archive, name)
+        self.copy()
+        mark(self.to, "theirs")
+        given = marks()
+        self.assertEqual(set(given), {"goes", "again", "changed", "stays", "theirs"})
+        for archive, name in ((self.archive, "goes"), (self.archive, "again"), (self.to, "changed"),
+                              (self.archive, "changed")):
+            mark(archive, "--delete", name)
+        mark(self.archive, "again")
+        mark(self.to, "changed")
+        self.copy()
+        left = marks()
+        self.assertEqual(set(left), {"again", "changed", "stays", "theirs"})
+        self.assertNotEqual(left["again"], given["again"])
+        self.assertEqual((left["stays"], left["theirs"]), (given["stays"], given["theirs"]))
+
     def test_killed(self):
         replicator = self.replicate("--segment-size", "1M")
         replicator.wait_ready()

@@ -22,6 +22,11 @@
 
 /* ---- a store that fails ---- */
 
+static enum err_kind kind_of(const struct breaking *b)
+{
+	return b->kind == ERR_NONE ? ERR_UNAVAILABLE : b->kind;
+}
+
 static int request(struct breaking *b, bool *ret_last, struct err *err)
 {
 	b->n++;
@@ -30,8 +35,8 @@ static int request(struct breaking *b, bool *ret_last, struct err *err)
 	*ret_last = b->left == 0;
 	if (b->left < 0 || b->left-- > 0)
 		return 0;
-	b->left = 0;
-	return b->takes_effect ? 0 : err_set(err, ERR_UNAVAILABLE, 0, "broken before");
+	b->left = b->once ? -1 : 0;
+	return b->takes_effect ? 0 : err_set(err, kind_of(b), 0, "broken before");
 }
 
 static int answer(struct breaking *b, int rc, bool last, struct err *err)
@@ -39,7 +44,9 @@ static int answer(struct breaking *b, int rc, bool last, struct err *err)
 	if (!last)
 		return rc;
 	b->takes_effect = false;
-	return err_set(err, ERR_UNAVAILABLE, 0, "broken after");
+	if (rc < 0) /* what it says is why it failed */
+		return rc;
+	return err_set(err, kind_of(b), 0, "broken after");
 }
 
 static int b_put(struct store *s, const char *key, struct source *body, uint64_t bytes,
@@ -89,6 +96,7 @@ static int b_remove(struct store *s, const char *key, struct err *err)
 	bool last;
 	int rc = request(b, &last, err);
 
+	b->removals++;
 	return answer(b, rc < 0 ? rc : store_remove(b->inner, key, err), last, err);
 }
 

@@ -14,7 +14,9 @@ struct breaking {
 	struct store *inner; /* not ours */
 	long left;           /* requests; -1: for ever */
 	bool takes_effect;   /* the one that fails first does */
-	uint64_t n, puts, put_bytes;
+	bool once;           /* it alone fails */
+	enum err_kind kind;  /* ERR_NONE: UNAVAILABLE */
+	uint64_t n, puts, put_bytes, removals;
 	/* Called before each request. */
 	void (*before)(void *ctx);
 	void *ctx;

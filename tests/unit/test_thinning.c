@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -309,14 +310,26 @@ static struct store *clone_of(struct store *from)
 	return both[1];
 }
 
+/* What a pass at `now` would keep. */
+static bool *expect(struct world *w, const struct retain_policy *policy, int64_t now)
+{
+	bool *after = calloc(w->k.n, sizeof(*after));
+	struct retain_result res;
+	struct err err = ERR_INIT;
+
+	assert_non_null(after);
+	forget_all(w->s->root);
+	synth_must(retain_at(w->s->root, w->store, policy, now, true, &res, &err), &err, "preview");
+	memcpy(after, w->k.alive, w->k.n);
+	struct kept then = {w->k.times, after, w->k.n, w->k.fine};
+	kept_pass(&then, policy, now, w->marks, w->n_marks, res.fine_txid);
+	return after;
+}
+
 /* A world with segments to thin, and what a pass at *now would keep of it. */
 static bool *make_sweep(struct world *w, const char *root, uint64_t seed,
                         const struct retain_policy *policy, int64_t *now)
 {
-	bool *after;
-	struct retain_result res;
-	struct err err = ERR_INIT;
-
 	make_world(w, root, seed);
 	for (unsigned i = 0; i < 4; i++)
 		go_on(w, 12);
@@ -330,14 +343,50 @@ static bool *make_sweep(struct world *w, const char *root, uint64_t seed,
 		go_on(w, 20);
 	}
 	*now = w->k.times[w->k.n - 1] + (w->k.times[w->k.n - 1] - w->k.times[0]) / 2 + HOUR;
-	forget_all(root);
-	synth_must(retain_at(root, w->store, policy, *now, true, &res, &err), &err, "preview");
-	after = calloc(w->k.n, sizeof(*after));
-	assert_non_null(after);
-	memcpy(after, w->k.alive, w->k.n);
-	struct kept then = {w->k.times, after, w->k.n, w->k.fine};
-	kept_pass(&then, policy, *now, w->marks, w->n_marks, res.fine_txid);
-	return after;
+	return expect(w, policy, *now);
+}
+
+/* How a request fails: all from then on, or it alone; before it took effect, or after; or it is denied. */
+struct failing {
+	const char *name;
+	bool after, once;
+	enum err_kind kind;
+};
+static const struct failing failings[] = {
+        {"before", false, false, ERR_UNAVAILABLE},
+        {"after", true, false, ERR_UNAVAILABLE},
+        {"denied", false, false, ERR_DENIED},
+        {"once, before", false, true, ERR_UNAVAILABLE},
+        {"once, after", true, true, ERR_UNAVAILABLE},
+        {"once, denied", false, true, ERR_DENIED},
+};
+#define N_FAILINGS (sizeof(failings) / sizeof(*failings))
+
+/* `at` requests succeed, one fails; then a pass that meets no failure.  False: there were not so many. */
+static bool fail_at(struct world *w, const struct retain_policy *policy, int64_t now,
+                    const bool *after, const struct failing *f, long at)
+{
+	struct store *store = clone_of(w->store);
+	struct breaking b = break_after(store, at, f->after);
+	struct retain_result res;
+	struct err err = ERR_INIT;
+
+	b.once = f->once;
+	b.kind = f->kind;
+	forget_all(w->s->root);
+	int rc = retain_at(w->s->root, &b.base, policy, now, false, &res, &err);
+	if (rc < 0 && err.kind != f->kind)
+		synth_die("%s, request %ld: %s (%s)", f->name, at, err.msg,
+		          err_kind_name(err.kind));
+	bool failed = (long)b.n > at;
+	assert_true(failed || rc == 0);
+	compare_now(w, store, after, false);
+	err = (struct err)ERR_INIT;
+	synth_must(retain_at(w->s->root, store, policy, now, false, &res, &err), &err,
+	           "the pass after it");
+	compare_now(w, store, after, true);
+	store_free(store);
+	return failed;
 }
 
 static void test_failing_anywhere(void **state)
@@ -350,28 +399,25 @@ static void test_failing_anywhere(void **state)
 		struct retain_policy policy;
 		struct world w;
 		int64_t now;
-		bool ended = false;
-		long at = 0;
 
-		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		/* All in one pass; or in the one that deletes what another one told and noted. */
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", i < 2 ? 0 : HOUR);
 		cleanup_free bool *after = make_sweep(&w, root, seed + i, &policy, &now);
-		for (; !ended; at += step) {
-			struct store *store = clone_of(w.store);
-			struct breaking b = break_after(store, at / 2, at % 2);
-			struct retain_result res;
-			struct err err = ERR_INIT;
+		if (i >= 2) {
 			forget_all(root);
-			int rc = retain_at(root, &b.base, &policy, now, false, &res, &err);
-			ended = rc == 0;
-			assert_true(ended || err.kind == ERR_UNAVAILABLE);
-			compare_now(&w, store, after, false);
-			synth_must(retain_at(root, store, &policy, now, false, &res, &err), &err,
-			           "the pass after it");
-			compare_now(&w, store, after, true);
-			store_free(store);
+			pass(&w, &policy, now);
+			now += policy.grace_us;
+			free(after);
+			after = expect(&w, &policy, now);
 		}
-		printf("failed at each of %ld requests, before and after\n", at / 2);
-		assert_true(at > 10);
+		for (size_t f = 0; f < N_FAILINGS; f++) {
+			long at = (long)f % step;
+			while (fail_at(&w, &policy, now, after, &failings[f], at))
+				at += step;
+			printf("%s: failed at one in %ld of %ld requests\n", failings[f].name, step,
+			       at);
+			assert_true(at > 10);
+		}
 		free_world(&w);
 		test_remove(root);
 	}
@@ -507,6 +553,210 @@ static void test_denied(void **state)
 	test_remove(root);
 }
 
+/* ---- marks that are taken away ---- */
+
+static bool is_there(struct store *store, const char *file)
+{
+	cleanup_buf struct buf b = BUF_INIT(4096);
+	char key[100];
+
+	snprintf(key, sizeof(key), "local/x.db/%s", file);
+	return store_get(store, key, 4096, &b, NULL) == 0;
+}
+
+static void ship_marks(const char *root, struct store *store)
+{
+	struct shipper *sh = open_shipper(root, store, HOUR);
+	struct err err = ERR_INIT;
+
+	synth_must(ship_all(sh, &err), &err, "ship");
+	shipper_free(sh);
+}
+
+static void take_away(struct world *w, const char *name)
+{
+	struct err err = ERR_INIT;
+
+	synth_must(retain_unmark(w->s->root, "x.db", name, &err), &err, "unmark");
+	w->n_marks = 0;
+}
+
+/* Some moment of the past, which a mark alone keeps. */
+static uint64_t mark_past(struct world *w, const char *name)
+{
+	struct err err = ERR_INIT;
+	uint64_t t = 0;
+
+	for (uint64_t x = 3; x < w->k.n / 2 && !t; x++)
+		if (w->k.alive[x - 1] && w->k.alive[x] && w->k.alive[x - 2])
+			t = x;
+	assert_true(t > 0);
+	synth_must(retain_mark(w->s->root, "x.db", name, t, &err), &err, "mark");
+	w->marks[0] = t;
+	w->n_marks = 1;
+	return t;
+}
+
+static void make_marked(struct world *w, const char *root, struct retain_policy *policy,
+                        int64_t *now)
+{
+	thinned_policy(policy, "all:20m", 0);
+	make_world(w, root, 14);
+	for (unsigned i = 0; i < 4; i++)
+		go_on(w, 12);
+	synth_cut(w->s);
+	thinned_upkeep(w->s, NULL);
+	thinned_forget_objects(w->s);
+	ship(w);
+	*now = w->k.times[w->k.n - 1] + 100 * DAY;
+}
+
+/* It goes there, and its moment with it, by a shipper that was there or by one that comes. */
+static void test_unmark(void **state)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct world w;
+		int64_t now;
+
+		make_marked(&w, root, &policy, &now);
+		struct shipper *sh = open_shipper(root, w.store, HOUR);
+		struct err err = ERR_INIT;
+		uint64_t t = mark_past(&w, "m");
+		synth_must(ship_all(sh, &err), &err, "ship");
+		assert_true(is_there(w.store, "m.mark"));
+		pass(&w, &policy, now);
+		assert_true(w.k.alive[t - 1]);
+		if (i % 2)
+			shipper_free(take_ptr(sh));
+		struct breaking b = break_after(w.store, -1, false);
+		if (i < 2)
+			take_away(&w, "m");
+		if (i >= 2) { /* none of its own: what another one marked there, or anew, stays */
+			cleanup_buf struct buf note = BUF_INIT(4096);
+			synth_must(store_get(w.store, "local/x.db/m.mark", 4096, &note, &err), &err,
+			           "");
+			note.data[note.len - 20] ^= 1;
+			synth_must(store_put_bytes(w.store, "local/x.db/m.mark", note.data,
+			                           note.len, 0, &err),
+			           &err, "another's");
+			synth_must(store_put_bytes(w.store, "local/x.db/other.mark", note.data,
+			                           note.len, 0, &err),
+			           &err, "another's");
+			take_away(&w, "m");
+		}
+		if (sh)
+			synth_must(ship_all(sh, &err), &err, "ship");
+		else
+			ship_marks(root, w.store);
+		assert_int_equal(is_there(w.store, "m.mark"), i >= 2);
+		assert_int_equal(is_there(w.store, "other.mark"), i >= 2);
+		if (i < 2) {
+			pass(&w, &policy, now); /* it is due by that alone */
+			assert_false(w.k.alive[t - 1]);
+		}
+		if (sh) /* and nothing more is asked */
+			shipper_free(sh);
+		sh = open_shipper(root, &b.base, HOUR);
+		for (int k = 0; k < 5; k++)
+			synth_must(ship_all(sh, &err), &err, "ship");
+		uint64_t n = b.n;
+		for (int k = 0; k < 20; k++)
+			synth_must(ship_all(sh, &err), &err, "ship");
+		assert_int_equal(b.n, n);
+		shipper_free(sh);
+		free_world(&w);
+		test_remove(root);
+	}
+}
+
+/* One that never had it leaves it there, as does one whose archive is just being deleted. */
+static void test_unmarked_elsewhere(void **state)
+{
+	cleanup_free char *root = test_folder(), *other = NULL;
+	struct retain_policy policy;
+	struct err err = ERR_INIT;
+	char from[200], path[4200];
+	struct world w;
+	int64_t now;
+
+	make_marked(&w, root, &policy, &now);
+	other = copy_of(root);
+	mark_past(&w, "m");
+	ship_marks(root, w.store);
+	assert_true(is_there(w.store, "m.mark"));
+	const struct ship_options o = {
+	        .archive = other, .name = "x.db", .url = URL, .store = w.store, .grace_us = HOUR};
+	synth_must(ship_take_over(&o, from, &err), &err, "take over");
+	ship_marks(other, w.store);
+	assert_true(is_there(w.store, "m.mark"));
+	/* The one before, which wakes up, is refused. */
+	take_away(&w, "m");
+	struct shipper *sh = open_shipper(root, w.store, HOUR);
+	assert_int_equal(ship_all(sh, &err), -ERR_REFUSED);
+	shipper_free(sh);
+	assert_true(is_there(w.store, "m.mark"));
+	synth_must(retain_mark(other, "x.db", "n", 2, &err), &err, "mark");
+	ship_marks(other, w.store);
+	assert_true(is_there(w.store, "n.mark"));
+	snprintf(path, sizeof(path), "%s/local/x.db/n.mark", other);
+	assert_int_equal(unlink(path), 0);
+	snprintf(path, sizeof(path), "%s/local/x.db/source", other);
+	assert_int_equal(unlink(path), 0);
+	sh = open_shipper(other, w.store, HOUR);
+	(void)!ship_all(sh, &err);
+	shipper_free(sh);
+	assert_true(is_there(w.store, "n.mark"));
+	free_world(&w);
+	test_remove(root);
+	test_remove(other);
+}
+
+/* Each request failing, before and after it took effect; and deletion denied. */
+static void test_unmark_failing(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct retain_policy policy;
+	struct err err = ERR_INIT;
+	struct world w;
+	int64_t now;
+	bool ended = false;
+
+	make_marked(&w, root, &policy, &now);
+	for (long at = 0; !ended; at++) {
+		mark_past(&w, "m");
+		ship_marks(root, w.store);
+		assert_true(is_there(w.store, "m.mark"));
+		take_away(&w, "m");
+		struct breaking b = break_after(w.store, at / 2, at % 2);
+		struct shipper *sh = open_shipper(root, &b.base, HOUR);
+		err = (struct err)ERR_INIT;
+		ended = ship_all(sh, &err) == 0;
+		shipper_free(sh);
+		ship_marks(root, w.store);
+		assert_false(is_there(w.store, "m.mark"));
+		assert_true(at < 200);
+	}
+	mark_past(&w, "m");
+	ship_marks(root, w.store);
+	take_away(&w, "m");
+	struct breaking b = break_after(w.store, -1, false);
+	struct store_ops ops = *b.base.ops;
+	ops.remove = deny;
+	b.base.ops = &ops;
+	for (int i = 0; i < 3; i++)
+		ship_marks(root, &b.base);
+	assert_true(is_there(w.store, "m.mark"));
+	ship_marks(root, w.store); /* nothing changed: it is not tried again */
+	mark_past(&w, "n");
+	ship_marks(root, w.store);
+	assert_false(is_there(w.store, "m.mark"));
+	assert_true(is_there(w.store, "n.mark"));
+	free_world(&w);
+	test_remove(root);
+}
+
 /* ---- two writers ---- */
 
 struct taking {
@@ -514,6 +764,8 @@ struct taking {
 	struct store *store;
 	long at, n;
 	bool took;
+	const struct breaking *b;
+	uint64_t writes; /* until then, of the old one */
 };
 
 static void take_over(void *ctx)
@@ -528,6 +780,8 @@ static void take_over(void *ctx)
 		return;
 	synth_must(ship_take_over(&o, from, &err), &err, "take over");
 	t->took = true;
+	if (t->b)
+		t->writes = t->b->puts + t->b->removals;
 }
 
 /* Whenever it is taken over: the old writer deletes nothing from then on, the new one has it all. */
@@ -546,17 +800,30 @@ static void test_two_writers(void **state)
 		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
 		thinned_policy(&day, "all:20m,10m:5h,1h:365d", DAY);
 		cleanup_free bool *after = make_sweep(&w, root, seed + i, &policy, &now);
+		if (i % 2) { /* the other goes on in the same lineage */
+			synth_random_commit(w.s);
+			synth_publish(w.s);
+		}
 		other = copy_of(root);
 		struct taking t = {.root = other, .store = w.store, .at = 2 + (long)i * 3};
 		struct breaking b = break_after(w.store, -1, false);
+		const struct ship_options o = {.archive = root,
+		                               .name = "x.db",
+		                               .url = URL,
+		                               .store = &b.base,
+		                               .grace_us = 1,
+		                               .claim_wait_us = 4}; /* it looks before each write */
 		b.before = take_over;
 		b.ctx = &t;
-		int rc = retain_at(root, &b.base, &policy, now, false, &res, &err);
+		t.b = &b;
+		int rc = ship_retain(&o, &policy, now, false, thinned_log(), &res, &err);
 		if (!t.took) {
 			t.at = t.n;
 			take_over(&t);
 		} else {
 			assert_true(rc == 0 || err.kind == ERR_REFUSED || err.kind == ERR_DAMAGED);
+			/* What was allowed just before. */
+			assert_true(b.puts + b.removals - t.writes <= 1);
 		}
 		compare_now(&w, w.store, after, false);
 		/* Later, it is refused, whatever it knows. */
@@ -630,6 +897,9 @@ int main(void)
 	        cmocka_unit_test(test_readers_at_any_instant),
 	        cmocka_unit_test(test_faults),
 	        cmocka_unit_test(test_denied),
+	        cmocka_unit_test(test_unmark),
+	        cmocka_unit_test(test_unmarked_elsewhere),
+	        cmocka_unit_test(test_unmark_failing),
 	        cmocka_unit_test(test_two_writers),
 	        cmocka_unit_test(test_idle),
 	};

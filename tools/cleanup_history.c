@@ -30,6 +30,9 @@ bool cleanup_history_take(const struct cli *c, int id, struct history_cleanup *q
 	case CLEANUP_MIN_FREE:
 		q->min_free = c->arg;
 		return true;
+	case CLEANUP_DEST:
+		q->dest = c->arg;
+		return true;
 	case CLEANUP_GRACE:
 		q->grace = c->arg;
 		return true;
@@ -45,8 +48,23 @@ static const char *last_part(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+/* Whether the archive is a destination of the database that thins by a retention of its own. */
+static bool is_destination(const struct config_database *d, const char *root,
+                           struct retain_policy *ret)
+{
+	for (size_t i = 0; i < d->n_destinations; i++) {
+		const struct config_destination *to = &d->destinations[i];
+		if (to->type != CONFIG_DEST_FILE || !to->retains || strcmp(to->url, root) != 0)
+			continue;
+		config_retain_policy(&to->retention, ret);
+		return true;
+	}
+	return false;
+}
+
 /* The policy of the database that has this name in the archive; else the default. */
-static int configured(struct cli *c, const char *db, struct retain_policy *ret, struct err *err)
+static int configured(struct cli *c, const char *root, const char *db, struct retain_policy *ret,
+                      struct err *err)
 {
 	const struct config *config;
 
@@ -59,7 +77,8 @@ static int configured(struct cli *c, const char *db, struct retain_policy *ret, 
 		const char *name = d->name ? d->name : d->path ? last_part(d->path) : NULL;
 		bool whole_folder = !name || config->n_databases == 1;
 		if ((name && strcmp(name, db) == 0) || whole_folder) {
-			config_retain_policy(&d->retention, ret);
+			if (!is_destination(d, root, ret))
+				config_retain_policy(&d->retention, ret);
 			if (!whole_folder)
 				break;
 		}
@@ -67,8 +86,8 @@ static int configured(struct cli *c, const char *db, struct retain_policy *ret, 
 	return 0;
 }
 
-static int take_words(const struct cli *c, const struct history_cleanup *q, struct retain_policy *p,
-                      struct err *err)
+int cleanup_history_words(const struct cli *c, const struct history_cleanup *q,
+                          struct retain_policy *p, struct err *err)
 {
 	int64_t keep_us;
 	int rc = 0;
@@ -106,15 +125,16 @@ static json_t *result_json(const char *db, const struct retain_policy *p,
 		at += n + (at[n] == '\n');
 	}
 	retain_policy_format(p, tiers);
-	return json_pack(
-	        "{ss ss so so so so so so so so so so ss? so}", "database", db, "tiers", tiers,
-	        "kept_points", cli_json_uint(r->kept_points), "fine_txid",
-	        cli_json_uint(r->fine_txid), "coalesced", cli_json_uint(r->coalesced), "bases",
-	        cli_json_uint(r->bases), "made_bytes", cli_json_uint(r->made_bytes), "expiring",
-	        cli_json_uint(r->expiring), "expiring_bytes", cli_json_uint(r->expiring_bytes),
-	        "deleted", cli_json_uint(r->deleted), "deleted_bytes",
-	        cli_json_uint(r->deleted_bytes), "bytes", cli_json_uint(r->bytes), "shortened_to",
-	        r->short_of_space ? r->shortened : NULL, "actions", actions);
+	return json_pack("{ss ss so so so so so so so so so so sb ss? so}", "database", db, "tiers",
+	                 tiers, "kept_points", cli_json_uint(r->kept_points), "fine_txid",
+	                 cli_json_uint(r->fine_txid), "coalesced", cli_json_uint(r->coalesced),
+	                 "bases", cli_json_uint(r->bases), "made_bytes",
+	                 cli_json_uint(r->made_bytes), "expiring", cli_json_uint(r->expiring),
+	                 "expiring_bytes", cli_json_uint(r->expiring_bytes), "deleted",
+	                 cli_json_uint(r->deleted), "deleted_bytes",
+	                 cli_json_uint(r->deleted_bytes), "bytes", cli_json_uint(r->bytes),
+	                 "deletes", (int)!r->no_delete, "shortened_to",
+	                 r->short_of_space ? r->shortened : NULL, "actions", actions);
 }
 
 static void print_result(const char *db, const struct retain_policy *p,
@@ -131,39 +151,55 @@ static void print_result(const char *db, const struct retain_policy *p,
 	       " wait for their grace time (%s); %s by %s\n",
 	       db, dry_run ? "would delete" : "deleted", r->deleted, freed, r->expiring, waiting,
 	       size, tiers);
+	if (r->no_delete)
+		printf("%s: deletion is denied there: what has expired stays\n", db);
 	if (r->short_of_space)
 		printf("%s: short of space: kept by %s\n", db, r->shortened);
 }
 
-static int run_one(struct cli *c, const char *root, const char *db, const struct history_cleanup *q,
-                   bool dry_run, bool json, const _Atomic bool *stop, json_t *all, struct err *err)
+int cleanup_history_pass(const struct history_pass *p, const char *db,
+                         const struct retain_policy *policy, struct err *err)
 {
-	cleanup_retainer struct retainer *r = NULL;
 	cleanup_free char *text = NULL;
-	struct retain_policy policy;
 	struct retain_result res = {0};
 	size_t len = 0;
 
-	int rc = configured(c, db, &policy, err);
-	if (rc == 0)
-		rc = take_words(c, q, &policy, err);
-	if (rc == 0)
-		rc = retainer_new(root, db, &r, err);
-	if (rc < 0)
-		return rc;
 	FILE *log = open_memstream(&text, &len);
 	if (!log)
 		return err_set(err, ERR_NOMEM, 0, "out of memory");
-	rc = dry_run ? retainer_preview(r, &policy, clock_now_us(), log, &res, err)
-	             : retainer_run(r, &policy, clock_now_us(), stop, log, &res, err);
+	int rc = p->run(p->ctx, p, policy, log, &res, err);
 	fclose(log);
-	if (json)
-		json_array_append_new(all, result_json(db, &policy, &res, text));
+	if (p->json)
+		json_array_append_new(p->all, result_json(db, policy, &res, text));
 	else if (text)
 		fputs(text, stdout);
-	if (!json && rc == 0)
-		print_result(db, &policy, &res, dry_run);
+	if (!p->json && rc == 0)
+		print_result(db, policy, &res, p->dry_run);
 	return rc;
+}
+
+static int run_here(void *ctx, const struct history_pass *p, const struct retain_policy *policy,
+                    FILE *log, struct retain_result *ret, struct err *err)
+{
+	return p->dry_run ? retainer_preview(ctx, policy, clock_now_us(), log, ret, err)
+	                  : retainer_run(ctx, policy, clock_now_us(), p->stop, log, ret, err);
+}
+
+int cleanup_history_here(const struct history_pass *p, const char *root, const char *db,
+                         const struct retain_policy *policy, struct err *err)
+{
+	cleanup_retainer struct retainer *r = NULL;
+	struct history_pass here = *p;
+
+	int rc = retainer_new(root, db, &r, err);
+	here.run = run_here;
+	here.ctx = r;
+	return rc < 0 ? rc : cleanup_history_pass(&here, db, policy, err);
+}
+
+bool cleanup_history_is_db(const struct history_cleanup *q, const char *name)
+{
+	return !q->db || strcmp(name, last_part(q->db)) == 0;
 }
 
 int cleanup_history_run(struct cli *c, const char *root, const struct history_cleanup *q,
@@ -172,24 +208,29 @@ int cleanup_history_run(struct cli *c, const char *root, const struct history_cl
 {
 	cleanup_archive struct archive *a = NULL;
 	cleanup_free char **names = NULL;
-	json_t *all = json_array();
+	struct history_pass p = {
+	        .dry_run = dry_run, .json = json, .stop = stop, .all = json_array()};
 	size_t n = 0, met = 0;
 
-	*ret_json = json_pack("{so}", "databases", all);
+	*ret_json = json_pack("{so}", "databases", p.all);
 	if (q->off)
 		return 0;
-	struct retain_policy words; /* are wrong or right whatever there is */
-	retain_policy_default(&words);
-	int rc = take_words(c, q, &words, err);
+	struct retain_policy policy; /* the words are wrong or right whatever there is */
+	retain_policy_default(&policy);
+	int rc = cleanup_history_words(c, q, &policy, err);
 	if (rc == 0)
 		rc = archive_open(root, NULL, &a, err);
 	if (rc == 0)
 		rc = archive_list(a, &names, &n, err);
 	for (size_t i = 0; i < n && rc == 0; i++) {
-		if (q->db && strcmp(names[i], last_part(q->db)) != 0)
+		if (!cleanup_history_is_db(q, names[i]))
 			continue;
 		met++;
-		rc = run_one(c, root, names[i], q, dry_run, json, stop, all, err);
+		rc = configured(c, root, names[i], &policy, err);
+		if (rc == 0)
+			rc = cleanup_history_words(c, q, &policy, err);
+		if (rc == 0)
+			rc = cleanup_history_here(&p, root, names[i], &policy, err);
 	}
 	if (rc == 0 && q->db && met == 0)
 		rc = err_set(err, ERR_NOT_FOUND, 0, "archive '%s' has no history of '%s'", root,

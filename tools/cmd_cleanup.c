@@ -114,6 +114,58 @@ static int take_option(struct cli *c, int id, struct cleanup_request *q, struct 
 	}
 }
 
+/* Which archive is sent to that URL: by the configuration. */
+static const char *archive_of(const struct config *config, const char *url)
+{
+	for (size_t i = 0; config && i < config->n_databases; i++)
+		for (size_t k = 0; k < config->databases[i].n_destinations; k++)
+			if (strcmp(config->databases[i].destinations[k].url, url) == 0)
+				return config->databases[i].archive;
+	return NULL;
+}
+
+/* Backups have rules of their own there, and asof run keeps to them. */
+static int check_dest(const struct cli *c, const struct cleanup_request *q, struct err *err)
+{
+	bool rule = q->type >= 0;
+
+	for (int t = 0; t < BACKUP_N_TYPES; t++)
+		rule = rule || q->told[t];
+	return rule ? cli_usage(c, err,
+	                        "rules for backups do not count at a destination (asof run keeps "
+	                        "those there)")
+	            : 0;
+}
+
+static int find_archive(struct cli *c, struct cleanup_request *q, struct err *err)
+{
+	const struct config *config;
+	int rc = 0;
+
+	if (q->archive && store_is_url(q->archive) && !q->history.dest) {
+		q->history.dest = q->archive;
+		if ((rc = cli_config(c, &config, err)))
+			return rc;
+		q->archive = archive_of(config, q->history.dest);
+		if (!q->archive)
+			return err_set(err, ERR_USAGE, 0,
+			               "cleanup: '%.200s' is thinned by who sends there (--archive "
+			               "of that, and --dest URL)",
+			               q->history.dest);
+	}
+	rc = q->history.dest ? check_dest(c, q, err) : 0;
+	if (!rc)
+		rc = q->history.dest
+		             ? cli_archive_root(c, q->archive, q->history.db, &q->archive, err)
+		             : backups_root(c, q->archive, &q->archive, err);
+	if (!rc && store_is_url(q->archive))
+		return err_set(
+		        err, ERR_USAGE, 0,
+		        "cleanup: '%.200s' is no directory (--dest thins what was sent to a URL)",
+		        q->archive);
+	return rc;
+}
+
 static int parse(struct cli *c, struct cleanup_request *q, struct err *err)
 {
 	struct backup_keep *types = q->retention.types;
@@ -136,14 +188,7 @@ static int parse(struct cli *c, struct cleanup_request *q, struct err *err)
 			types[t] = (struct backup_keep){0};
 	if (q->type >= 0) /* of that type alone */
 		q->history.off = true;
-	rc = backups_root(c, q->archive, &q->archive, err);
-	if (rc == 0 && store_is_url(q->archive))
-		return err_set(
-		        err, ERR_USAGE, 0,
-		        "cleanup: '%.200s' is no directory (asof run keeps to the retention of "
-		        "its destinations)",
-		        q->archive);
-	return rc;
+	return find_archive(c, q, err);
 }
 
 /* ---- output ---- */
@@ -272,6 +317,20 @@ static int clean_up(struct cli *c, struct cleanup_request *q, struct err *err)
 	return rc || !q->json ? rc : print_json(q, &plan, &done, err);
 }
 
+static int clean_up_there(struct cli *c, struct cleanup_request *q, struct err *err)
+{
+	int rc = cleanup_there_run(c, q->archive, &q->history, q->dry_run, q->json, NULL,
+	                           &q->history_json, err);
+
+	return rc || !q->json
+	               ? rc
+	               : cli_print_json(json_pack("{so so sb sO}", "archive", json_text(q->archive),
+	                                          "destination", json_text(q->history.dest),
+	                                          "dry_run", (int)q->dry_run, "history",
+	                                          q->history_json),
+	                                err);
+}
+
 static int run_cleanup(struct cli *c, struct err *err)
 {
 	struct cleanup_request q = {.type = -1, .now_us = clock_now_us()};
@@ -280,7 +339,7 @@ static int run_cleanup(struct cli *c, struct err *err)
 	if (rc)
 		return rc;
 	q.files = json_array();
-	rc = clean_up(c, &q, err);
+	rc = q.history.dest ? clean_up_there(c, &q, err) : clean_up(c, &q, err);
 	json_decref(q.files);
 	json_decref(q.history_json);
 	return rc;
@@ -304,7 +363,8 @@ static const struct cli_option cleanup_options[] = {
 
 const struct cli_command cmd_cleanup = {
         .name = "cleanup",
-        .usage = "[--dry-run] [--type TYPE] [RULE]... [--tiers TIERS] [--archive ARCHIVE] [--json]",
+        .usage = "[--dry-run] [--type TYPE] [RULE]... [--tiers TIERS] [--dest NAME] "
+                 "[--archive ARCHIVE] [--json]",
         .summary =
                 "Removes backups and moments of the history that no rule keeps, with the reasons.",
         .details = "A backup stays if any rule of its type keeps it.  Without rules: manual and\n"
@@ -314,7 +374,10 @@ const struct cli_command cmd_cleanup = {
                    "\n"
                    "Of the history every commit stays for 3 days, one an hour for 30 days, one\n"
                    "a day for a year, unless configured otherwise; besides, every mark and the\n"
-                   "newest moment.  What no kept moment needs is deleted 24 hours later.\n",
+                   "newest moment.  What no kept moment needs is deleted 24 hours later.\n"
+                   "\n"
+                   "--dest does that with the history at a destination, and nothing here: by its\n"
+                   "own retention, else by --tiers or --keep.  Only who sends there may.\n",
         .example = "asof cleanup --dry-run --days 3 --daily 7 --weekly 4 --archive /backups",
         .options = cleanup_options,
         .run = run_cleanup,

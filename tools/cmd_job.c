@@ -11,7 +11,7 @@
  *
  * TIERS is EVERY_US:AGE_US,… from the finest to the coarsest, or "all".
  */
-#include "tools/cli.h"
+#include "tools/destinations.h"
 
 #include "engine/config/retention.h"
 #include "engine/daemon/observer.h"
@@ -94,31 +94,6 @@ static int run_retain(struct cli *c, struct err *err)
 	return rc ? rc : retainer_run(r, &policy, clock_now_us(), &never, NULL, &result, err);
 }
 
-/* Of two databases with that destination the one of this name. */
-static const struct config_destination *
-find_destination(const struct config *c, const char *archive, const char *db, const char *url)
-{
-	const struct config_destination *found = NULL;
-
-	for (size_t i = 0; i < c->n_databases; i++) {
-		const struct config_database *d = &c->databases[i];
-		const char *slash = d->path ? strrchr(d->path, '/') : NULL;
-		const char *name = d->name ? d->name : slash ? slash + 1 : NULL;
-		bool named = name && strcmp(name, db) == 0;
-		if (!d->archive || strcmp(d->archive, archive) != 0)
-			continue;
-		for (size_t k = 0; k < d->n_destinations; k++) {
-			const struct config_destination *t = &d->destinations[k];
-			if (t->url && (strcmp(t->url, url) == 0 || strcmp(t->name, url) == 0) &&
-			    t->retains && (named || !found))
-				found = t;
-		}
-		if (named && found)
-			return found;
-	}
-	return found;
-}
-
 static int run_retain_there(struct cli *c, struct err *err)
 {
 	static const _Atomic bool never; /* as of run_retain() */
@@ -136,8 +111,8 @@ static int run_retain_there(struct cli *c, struct err *err)
 	if (rc < 0)
 		return rc;
 	const struct config_destination *d =
-	        config ? find_destination(config, c->args[1], c->args[2], c->args[3]) : NULL;
-	if (!d || d->not_configured)
+	        config ? destinations_configured(config, c->args[1], c->args[2], c->args[3]) : NULL;
+	if (!d || !d->retains || d->not_configured)
 		return err_set(err, ERR_NOT_FOUND, 0, "nothing is thinned at '%.200s'", c->args[3]);
 	config_retain_policy(&d->retention, &policy);
 	policy.grace_us = (int64_t)grace_us;

@@ -98,6 +98,31 @@ int destinations_find(struct cli *c, const char *db, const char *dest, const cha
 	return err_set(err, ERR_NOT_FOUND, 0, "'%.100s' has no destination '%.100s'", db, dest);
 }
 
+const struct config_destination *destinations_configured(const struct config *c,
+                                                         const char *archive, const char *db,
+                                                         const char *dest)
+{
+	const struct config_destination *found = NULL;
+
+	for (size_t i = 0; i < c->n_databases; i++) {
+		const struct config_database *d = &c->databases[i];
+		const char *slash = d->path ? strrchr(d->path, '/') : NULL;
+		const char *own = d->name ? d->name : slash ? slash + 1 : NULL;
+		bool named = own && strcmp(own, db) == 0;
+		if (!d->archive || strcmp(d->archive, archive) != 0)
+			continue;
+		for (size_t k = 0; k < d->n_destinations; k++) {
+			const struct config_destination *t = &d->destinations[k];
+			if (t->url && (strcmp(t->url, dest) == 0 || strcmp(t->name, dest) == 0) &&
+			    (named || !found))
+				found = t;
+		}
+		if (named && found)
+			return found;
+	}
+	return found;
+}
+
 /* ---- one of them ---- */
 
 static int add_json(void *ctx, const struct ship_status *s)
@@ -250,13 +275,54 @@ static int one_row(void *ctx, const struct ship_status *s)
 	return rc ? rc : table_cell(e->table, e->err, "$%.2f", p.requests + p.storage + p.transfer);
 }
 
+static int one_thinned(void *ctx, const struct ship_status *s)
+{
+	struct each *e = ctx;
+	struct ship_retained r;
+
+	if (ship_retained_read(e->root, e->db, s->url, &r, NULL) < 0)
+		return 0;
+	e->rows++;
+	int rc = table_cell(e->table, e->err, "%s", e->db);
+	rc = rc ? rc : table_cell(e->table, e->err, "%.60s", label_of(e->cli, e->db, s));
+	rc = rc ? rc : table_cell(e->table, e->err, "%" PRIu64, r.fine_txid);
+	rc = rc ? rc : table_cell(e->table, e->err, "%" PRIu64, r.kept_points);
+	rc = rc ? rc : table_cell(e->table, e->err, "%" PRIu64, r.deleted);
+	rc = rc ? rc : table_size(e->table, r.deleted_bytes, e->err);
+	rc = rc ? rc : table_cell(e->table, e->err, "%" PRIu64, r.expiring);
+	rc = rc ? rc : table_size(e->table, r.expiring_bytes, e->err);
+	return rc ? rc : table_cell(e->table, e->err, "%s", r.no_delete ? "denied" : "yes");
+}
+
+/* What retention let go there. */
+static int thinned_table(struct each *e, char *const *names, size_t n)
+{
+	static const char *const header[] = {"THINNED",  "AT",       ">TO TXID",
+	                                     ">MOMENTS", ">DELETED", ">BYTES",
+	                                     ">WAITING", ">BYTES",   "DELETES"};
+	cleanup_table struct table *t = NULL;
+	int rc = table_new(header, sizeof(header) / sizeof(header[0]), &t, e->err);
+
+	e->table = t;
+	e->rows = 0;
+	for (size_t i = 0; i < n && !rc; i++) {
+		e->db = names[i];
+		rc = ship_status_each(e->root, names[i], one_thinned, e);
+	}
+	if (!rc && e->rows) {
+		putchar('\n');
+		table_print(t, stdout);
+	}
+	return rc;
+}
+
 int destinations_table(struct cli *c, const char *root, char *const *names, size_t n,
                        int64_t now_us, struct err *err)
 {
 	static const char *const header[] = {"SENT",    "TO",     ">PUT",    ">GET",    ">LIST",
 	                                     ">DELETE", ">BYTES", ">STORED", ">A MONTH"};
 	cleanup_table struct table *t = NULL;
-	struct each e = {.cli = c, .now_us = now_us, .err = err};
+	struct each e = {.cli = c, .root = root, .now_us = now_us, .err = err};
 	int rc = table_new(header, sizeof(header) / sizeof(header[0]), &t, err);
 
 	e.table = t;
@@ -271,5 +337,5 @@ int destinations_table(struct cli *c, const char *root, char *const *names, size
 		       "(ASOF_PRICES says otherwise)\n",
 		       get_prices().put_1000, get_prices().gb_month);
 	}
-	return rc;
+	return rc ? rc : thinned_table(&e, names, n);
 }

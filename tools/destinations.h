@@ -20,9 +20,15 @@ struct destination_price {
 	double days;                        /* that they are made from */
 };
 void destination_price(const struct ship_status *s, int64_t now_us, struct destination_price *ret);
-/* A table over all databases, for `asof stats`; nothing where nothing is sent. */
+/* Tables over all databases, for `asof stats`: what was sent, and what retention let go there; none
+ * where there is nothing of it. */
 int destinations_table(struct cli *c, const char *root, char *const *names, size_t n,
                        int64_t now_us, struct err *err) MUST_USE;
+/* The destination of this name or URL of an archive's database; where two databases of the archive have it,
+ * that of `db`.  NULL: none. */
+const struct config_destination *destinations_configured(const struct config *c,
+                                                         const char *archive, const char *db,
+                                                         const char *dest);
 /* The URL of a destination of the configuration by its name; a URL or path stands for itself. */
 int destinations_find(struct cli *c, const char *db, const char *dest, const char **ret,
                       bool *ret_is_archive, struct err *err) MUST_USE;

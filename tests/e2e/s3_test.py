@@ -25,7 +25,7 @@ import harness  # noqa: E402
 import radosgw  # noqa: E402
 import s3_faults  # noqa: E402
 import sshd  # noqa: E402
-from harness import asof, commit, counter_of, make_counter, wait_for  # noqa: E402
+from harness import asof, asof_json, commit, counter_of, make_counter, wait_for  # noqa: E402
 
 BUILD = os.environ.get("ASOF_BUILD") or os.path.join(harness.ROOT, "build", "release")
 TEST_STORE = os.path.join(BUILD, "tests", "test_store")
@@ -101,6 +101,12 @@ class Bucket(harness.Case):
         wait_for("all of it", lambda: asof("wait", NAME, "--archive", self.archive, "--dest",
                                            self.url).returncode == 0, 60)
         wait_for("a pass that deletes", lambda: thin() or self.thinned() > 0, 60)
+        text = asof("stats", "--archive", self.archive, "--config", config).stdout
+        row = text[text.index("THINNED"):].splitlines()[1].split()
+        told = asof_json("stats", "--archive", self.archive)["databases"][0]["destinations"][0]["retention"]
+        self.assertIn(row[1], ("far", self.url[:60]))
+        self.assertEqual(row[2:5], [str(told["fine_txid"]), str(told["kept_points"]),
+                                    str(told["deleted"])])
         out = self.restore("--latest", out=self.path("out.db"), archive=self.url)
         self.assertEqual(counter_of(out), counter_of(self.db_path))
         run = asof("validate", "--archive", self.url)
@@ -108,6 +114,79 @@ class Bucket(harness.Case):
         run = asof("restore", "--tx", "5", "-o", self.path("old.db"), "--archive", self.url)
         self.assert_fails(run, 3, "txid 5")
         self.restore("--tx", "5", out=self.path("old.db"))
+
+    def test_cleanup_there(self):
+        """asof cleanup --dest: what would go, then it goes; by who sends there alone."""
+        patch = unittest.mock.patch.dict(os.environ, server.credentials())
+        patch.start()
+        self.addCleanup(patch.stop)
+        db = self.open_db()
+        make_counter(db)
+        config, usb = self.path("asof.yml"), self.path("usb")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"databases:\n  - path: {self.db_path}\n    archive: {self.archive}\n"
+                    f"    destinations:\n      - {{name: far, url: '{self.url}', "
+                    "retention: {tiers: [{every: 0, for: 1s}, {every: 1s, for: 3s}]}}\n"
+                    f"      - {{name: usb, type: file, path: {usb}}}\n")
+
+        def cleanup(*words, at="far", archive=self.archive, **more):
+            return asof("cleanup", "--dest", at, "--archive", archive, "--grace", "0s", *words,
+                        "--config", config, **more)
+        r = harness.Replicator(self.db_path, self.archive, self.url, "--segment-size", "64K")
+        self.addCleanup(r.close)
+        r.wait_ready()
+        for n in range(30):
+            commit(db, 30)
+        run = asof("mark", "past", "--tx", "9", "--db", NAME, "--archive", self.archive)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        for n in range(30):
+            commit(db, 30)
+        wait_for("all of it", lambda: asof("wait", NAME, "--archive", self.archive, "--dest",
+                                           self.url).returncode == 0, 60)
+
+        def expects(*words):
+            return json.loads(cleanup("--json", "--dry-run", *words).stdout)["history"]["databases"][0]
+        wait_for("something to go", lambda: expects()["fine_txid"] > 20, 60)
+        self.assertEqual(self.thinned(), 0, "nothing was done")
+        run = asof("restore", "--tx", "5", "-o", self.path("old.db"), "--archive", self.url)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("would delete", cleanup("--dry-run").stdout)
+
+        def gone():
+            run = cleanup()
+            self.assertEqual(run.returncode, 0, run.stderr)
+            return self.thinned() > 0
+        wait_for("a pass that deletes", gone, 60)
+        self.assert_fails(asof("restore", "--tx", "5", "-o", self.path("old.db"), "--force",
+                               "--archive", self.url), 3, "txid 9")
+        marked = ("restore", "--mark", "past", "-o", self.path("old.db"), "--force", "--archive")
+        self.assertEqual(asof(*marked, self.url).returncode, 0)
+        # A mark that is removed goes there, and its moment.
+        self.assertEqual(asof("mark", "--delete", "past", "--archive", self.archive).returncode, 0)
+        commit(db)
+        wait_for("the mark to go", lambda: asof(*marked, self.url).returncode == 3, 60)
+        self.assertEqual(cleanup().returncode, 0)
+        run = asof("restore", "--tx", "9", "-o", self.path("old.db"), "--force", "--archive", self.url)
+        self.assert_fails(run, 3, "txid")
+        run = asof("validate", "--archive", self.url)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        # Of the URL alone, by the configuration; another archive is refused; rules are needed.
+        run = asof("cleanup", "--dry-run", "--archive", self.url, "--config", config)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn(NAME, run.stdout)
+        other = self.path("other")
+        shutil.copytree(self.archive, other, ignore=shutil.ignore_patterns("*.sock"))
+        self.assert_fails(cleanup("--tiers", "all:1s", at=self.url, archive=other), 5,
+                          "is written by another asof")
+        self.assertEqual(asof("copy", self.archive, usb).returncode, 0)
+        self.assert_fails(cleanup(at="usb"), 2, "no retention of its own")
+        run = cleanup("--tiers", "all:1s", at="usb")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assert_fails(asof("restore", "--tx", "5", "-o", self.path("old.db"), "--force",
+                               "--archive", usb), 3, "txid")
+        self.assert_fails(cleanup(at="nowhere"), 3, "nothing is sent to 'nowhere'")
+        self.assert_fails(cleanup("--days", "3"), 2, "rules for backups")
+        self.assert_fails(cleanup("--max-bytes", "1G"), 2, "--max-bytes")
 
     def thinned(self):
         found = 0

@@ -394,7 +394,7 @@ class Server(SendCase):
             self.assertEqual(run.returncode, 0, run.stderr)
             self.assertEqual(counter_of(out), 3)
         self.assert_fails(far("restore", "--from", "other.db.gz", "-o", out, "--force"), 3, "no backup")
-        self.assert_fails(far("cleanup"), 2, "is no directory")
+        self.assert_fails(far("cleanup"), 2, "by who sends there")
         return name, far
 
     def test_read_there(self):

@@ -671,13 +671,13 @@ static void test_unmark(void **state)
 	}
 }
 
-/* One that never had it leaves it there, as does one whose archive is just being deleted. */
+/* One that never had it leaves it there. */
 static void test_unmarked_elsewhere(void **state)
 {
 	cleanup_free char *root = test_folder(), *other = NULL;
 	struct retain_policy policy;
 	struct err err = ERR_INIT;
-	char from[200], path[4200];
+	char from[200];
 	struct world w;
 	int64_t now;
 
@@ -697,20 +697,66 @@ static void test_unmarked_elsewhere(void **state)
 	assert_int_equal(ship_all(sh, &err), -ERR_REFUSED);
 	shipper_free(sh);
 	assert_true(is_there(w.store, "m.mark"));
-	synth_must(retain_mark(other, "x.db", "n", 2, &err), &err, "mark");
-	ship_marks(other, w.store);
-	assert_true(is_there(w.store, "n.mark"));
-	snprintf(path, sizeof(path), "%s/local/x.db/n.mark", other);
-	assert_int_equal(unlink(path), 0);
-	snprintf(path, sizeof(path), "%s/local/x.db/source", other);
-	assert_int_equal(unlink(path), 0);
-	sh = open_shipper(other, w.store, HOUR);
-	(void)!ship_all(sh, &err);
-	shipper_free(sh);
-	assert_true(is_there(w.store, "n.mark"));
 	free_world(&w);
 	test_remove(root);
 	test_remove(other);
+}
+
+/* An archive that is being deleted while the mark is on its way out. */
+struct deleting {
+	const struct breaking *b;
+	const char *source;
+	long at, n, removed_at; /* requests; -1: never */
+};
+
+static void delete_source(void *ctx)
+{
+	struct deleting *d = ctx;
+
+	if (d->b->removals && d->removed_at < 0)
+		d->removed_at = d->n - 1;
+	if (d->n++ == d->at)
+		assert_int_equal(unlink(d->source), 0);
+}
+
+static void test_archive_deleted(void **state)
+{
+	cleanup_free char *root = test_folder();
+	cleanup_free char *source = NULL, *kept = NULL;
+	struct retain_policy policy;
+	struct err err = ERR_INIT;
+	struct world w;
+	int64_t now;
+	long removed_at = 1;
+
+	make_marked(&w, root, &policy, &now);
+	assert_true(asprintf(&source, "%s/local/x.db/source", root) > 0 &&
+	            asprintf(&kept, "%s.kept", source) > 0);
+	for (long at = -1; at < removed_at; at++) {
+		mark_past(&w, "m");
+		ship_marks(root, w.store);
+		assert_int_equal(link(source, kept), 0);
+		take_away(&w, "m");
+		struct breaking b = break_after(w.store, -1, false);
+		struct deleting d = {&b, source, at, 0, -1};
+		b.before = delete_source;
+		b.ctx = &d;
+		struct shipper *sh = open_shipper(root, &b.base, HOUR);
+		(void)!ship_all(sh, &err);
+		shipper_free(sh);
+		assert_int_equal(is_there(w.store, "m.mark"), at >= 0);
+		if (at < 0)
+			removed_at = d.removed_at < 0 ? d.n - 1 : d.removed_at;
+		if (at >= 0)
+			assert_int_equal(rename(kept, source), 0);
+		else
+			assert_int_equal(unlink(kept), 0);
+		ship_marks(root, w.store);
+		assert_false(is_there(w.store, "m.mark"));
+	}
+	assert_true(removed_at > 3);
+	free_world(&w);
+	test_remove(root);
 }
 
 /* Each request failing, before and after it took effect; and deletion denied. */
@@ -899,6 +945,7 @@ int main(void)
 	        cmocka_unit_test(test_denied),
 	        cmocka_unit_test(test_unmark),
 	        cmocka_unit_test(test_unmarked_elsewhere),
+	        cmocka_unit_test(test_archive_deleted),
 	        cmocka_unit_test(test_unmark_failing),
 	        cmocka_unit_test(test_two_writers),
 	        cmocka_unit_test(test_idle),

@@ -364,7 +364,7 @@ static const struct cli_option cleanup_options[] = {
 const struct cli_command cmd_cleanup = {
         .name = "cleanup",
         .usage = "[--dry-run] [--type TYPE] [RULE]... [--tiers TIERS] [--dest NAME] "
-                 "[--archive ARCHIVE] [--json]",
+                 "[OPTION]...",
         .summary =
                 "Removes backups and moments of the history that no rule keeps, with the reasons.",
         .details = "A backup stays if any rule of its type keeps it.  Without rules: manual and\n"

@@ -18,6 +18,7 @@ struct there {
 	/* Of one database: */
 	const struct config_destination *configured; /* NULL: it is not */
 	const char *url;
+	bool ships; /* it is sent there, and not copied by asof copy */
 };
 
 /* Whether the history goes there. */
@@ -27,8 +28,9 @@ static bool goes_there(struct there *t, const struct config *config)
 
 	t->configured = config ? destinations_configured(config, t->root, t->db, t->q->dest) : NULL;
 	t->url = t->configured ? t->configured->url : t->q->dest;
-	return t->configured ||
-	       (store_is_url(t->url) && ship_status_read(t->root, t->db, t->url, &st, NULL) == 0);
+	bool known = ship_status_read(t->root, t->db, t->url, &st, NULL) == 0;
+	t->ships = known || store_is_url(t->url);
+	return known || t->configured;
 }
 
 /* Its own rules; where it has none it keeps all, until somebody says other ones. */
@@ -73,8 +75,8 @@ static int run_one(struct there *t, struct history_pass *p, struct err *err)
 	int rc = find_policy(t, &policy, err);
 	if (rc < 0)
 		return rc;
-	return store_is_url(t->url) ? cleanup_history_pass(p, t->db, &policy, err)
-	                            : cleanup_history_here(p, t->url, t->db, &policy, err);
+	return t->ships ? cleanup_history_pass(p, t->db, &policy, err)
+	                : cleanup_history_here(p, t->url, t->db, &policy, err);
 }
 
 int cleanup_there_run(struct cli *c, const char *root, const struct history_cleanup *q,

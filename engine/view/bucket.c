@@ -346,7 +346,8 @@ static int look_into(struct history *h, struct entry *e, bool *ret_current, stru
 	else if (why.kind != ERR_DAMAGED)
 		return err_copy(err, &why);
 	e->broken = true;
-	log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
+	if (!h->quiet)
+		log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
 	return 0;
 }
 

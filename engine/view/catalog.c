@@ -345,7 +345,7 @@ static int settle_growing(struct history *h, bool *ret_current, struct err *err)
 					*ret_current = false;
 				else if (why.kind == ERR_VERSION)
 					rc = err_copy(err, &why);
-				else if (e->broken)
+				else if (e->broken && !h->quiet)
 					log_error("view", "segment unreadable db=%s: %s", h->name,
 					          why.msg);
 			}
@@ -444,7 +444,7 @@ int catalog_refresh(struct history *h, bool now, struct err *err)
 		if (e->name.type == OBJECT_GROWING && e->name.first_txid == txid) {
 			struct err why = ERR_INIT;
 			e->broken = follow_growing(h, e, &why) < 0;
-			if (e->broken) /* what lies before it can still be had */
+			if (e->broken && !h->quiet) /* what lies before it can still be had */
 				log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
 			return 0;
 		}

@@ -168,6 +168,14 @@ int cli_archive_root(struct cli *c, const char *given, const char *db, const cha
 const char *cli_of_this_host(const struct config *config, const char *archive);
 /* What the configuration, if one was read, says of a destination with this URL; zeros: nothing. */
 void cli_store_options(const struct cli *c, const char *url, struct store_options *ret);
+/* The same, the configuration found and read first where `url` is one: for a command that was given it
+ * alone.  A configuration that is broken is told of, and says nothing. */
+void cli_settings_of(struct cli *c, const char *url, struct store_options *ret);
+/* Whether `url` is that of something in the archive `root`, what that says behind '?' aside. */
+bool cli_lies_below(const char *url, const char *root);
+/* The archive that a backup lies in by its URL, ARCHIVE/TYPE/NAME: a configured destination if it is
+ * one's.  NOT_FOUND: no archive can have it. */
+int cli_archive_above(struct cli *c, const char *url, char out[PATH_MAX], struct err *err) MUST_USE;
 /* A place where what is missing or damaged in another is to be had. */
 struct cli_place {
 	const char *url; /* or a directory; lives as long as `c` */
@@ -183,7 +191,7 @@ void cli_other_places(struct cli *c, const char *root, struct cli_place ret[CLI_
  * that is configured is told of, and taken out of the list. */
 int cli_open_places(const char *root, struct cli_place places[CLI_ALSO_MAX], size_t *n,
                     struct store *stores[CLI_ALSO_MAX], struct err *err) MUST_USE;
-/* Opens an archive to be read, a URL with the settings of the configured destination that has it:
+/* Opens an archive to be read, as cli_settings_of() says:
  * what is read of a far one is kept as kept_default() says, and what is missing or damaged comes
  * from its other places, opened as cli_open_places() has it. */
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret,

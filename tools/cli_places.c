@@ -132,6 +132,50 @@ int cli_open_places(const char *root, struct cli_place places[CLI_ALSO_MAX], siz
 	return rc;
 }
 
+void cli_settings_of(struct cli *c, const char *url, struct store_options *ret)
+{
+	know_settings(c, url, NULL, 0);
+	cli_store_options(c, url, ret);
+}
+
+bool cli_lies_below(const char *url, const char *root)
+{
+	size_t n = strcspn(root, "?");
+
+	while (n > 0 && root[n - 1] == '/')
+		n--;
+	return strncmp(url, root, n) == 0 && url[n] == '/';
+}
+
+/* As it was given: its settings are those of a destination, or behind its '?'. */
+int cli_archive_above(struct cli *c, const char *url, char out[PATH_MAX], struct err *err)
+{
+	const struct config *config = NULL;
+	size_t path = strcspn(url, "?"), n = path;
+
+	if (cli_config(c, &config, NULL)) /* was told of when the archive was looked for */
+		config = NULL;
+	for (size_t i = 0; config && i < config->n_databases; i++) {
+		const struct config_database *d = &config->databases[i];
+		for (size_t j = 0; j < d->n_destinations; j++)
+			if (cli_lies_below(url, d->destinations[j].url)) {
+				snprintf(out, PATH_MAX, "%s", d->destinations[j].url);
+				return 0;
+			}
+	}
+	for (int parts = 0; parts < 2; parts++)
+		while (n > 0 && url[--n] != '/')
+			;
+	if (!store_is_url(url) || n <= (size_t)(strstr(url, "://") - url) + 2 ||
+	    strlen(url) >= PATH_MAX)
+		return err_set(err, ERR_NOT_FOUND, 0,
+		               "'%.200s' is no backup in an archive (ARCHIVE/manual/NAME, as asof "
+		               "list --archive shows them)",
+		               url);
+	snprintf(out, PATH_MAX, "%.*s%s", (int)n, url, url + path);
+	return 0;
+}
+
 int cli_read_archive(struct cli *c, const char *root, struct archive **ret, struct err *err)
 {
 	struct cli_place places[CLI_ALSO_MAX];
@@ -166,8 +210,7 @@ int cli_read_backups(struct cli *c, const char *root, bool plain, struct backup_
 	int rc = kept_default(dir, &o.keep_bytes, &keep, err);
 	if (rc)
 		return rc;
-	know_settings(c, root, NULL, 0);
-	cli_store_options(c, root, &so);
+	cli_settings_of(c, root, &so);
 	o.store = &so;
 	o.keep_dir = keep ? dir : NULL;
 	return backup_list_read_at(root, &o, ret, err);

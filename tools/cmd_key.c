@@ -17,26 +17,42 @@ struct key_request {
 	bool json;
 };
 
+/* The identity that was named, else that of the configured destination, else the environment's. */
+static int find_identity(struct cli *c, const struct key_request *q, struct store_options *o,
+                         struct err *err)
+{
+	if (q->file || q->command) {
+		o->key_file = q->file;
+		o->key_command = q->command;
+	} else if (!o->key_file && !o->key_command) {
+		o->key_file = getenv("ASOF_KEY_FILE");
+		o->key_command = getenv("ASOF_KEY_COMMAND");
+	}
+	return o->key_file || o->key_command
+	               ? 0
+	               : cli_usage(c, err,
+	                           "no identity: give --key-file FILE, or set ASOF_KEY_FILE");
+}
+
 /* The archive as it lies there, and its keys as this identity sees them. */
 static int open_ring(struct cli *c, const struct key_request *q, struct store **ret_store,
                      struct key_ring **ret, struct err *err)
 {
 	cleanup_key_identity struct key_identity identity = {.n_trust = 0};
 	cleanup_store struct store *over = NULL;
-	const char *root, *file = q->file, *command = q->command;
-	const struct store_options options = {.key_file = q->file, .key_command = q->command};
+	struct store_options o;
+	const char *root;
 
-	if (!file && !command) {
-		file = getenv("ASOF_KEY_FILE");
-		command = getenv("ASOF_KEY_COMMAND");
-	}
-	if (!file && !command)
-		return cli_usage(c, err, "no identity: give --key-file FILE, or set ASOF_KEY_FILE");
 	int rc = cli_archive_root(c, q->archive, NULL, &root, err);
+	if (rc < 0)
+		return rc;
+	cli_settings_of(c, root, &o);
+	rc = find_identity(c, q, &o, err);
 	if (rc == 0)
-		rc = key_identity_load(file, file ? NULL : command, &identity, err);
+		rc = key_identity_load(o.key_file, o.key_file ? NULL : o.key_command, &identity,
+		                       err);
 	if (rc == 0)
-		rc = store_open(root, &options, &over, err);
+		rc = store_open(root, &o, &over, err);
 	if (rc == 0)
 		rc = key_ring_open(store_crypt_inner(over), &identity, false, ret, err);
 	if (rc == 0)
@@ -178,7 +194,7 @@ static int run_key(struct cli *c, struct err *err)
 
 static const struct cli_option key_options[] = {
         CLI_OPTION_ARCHIVE,
-        {OPT_KEY_FILE, "key-file", "FILE", "the identity that reads it (default: ASOF_KEY_FILE)"},
+        {OPT_KEY_FILE, "key-file", "FILE", "the identity that reads it (default: as configured, ASOF_KEY_FILE)"},
         {OPT_KEY_COMMAND, "key-command", "CMD", "a command that prints it (ASOF_KEY_COMMAND)"},
         CLI_OPTION_JSON,
         CLI_OPTION_END,

@@ -324,7 +324,7 @@ int restore_choose(struct cli *c, struct restore_request *q, bool *ret_done, str
 	if (rc)
 		return rc;
 	const char *backups = q->far_backups ? q->far_backups : q->backups;
-	if ((backups && (rc = backup_list_read(backups, &list, err))) ||
+	if ((backups && (rc = cli_read_backups(c, backups, false, &list, err))) ||
 	    (rc = archive_list(q->archive, &histories, &n, err)))
 		return rc;
 	for (size_t i = 0; i < n && !rc; i++)

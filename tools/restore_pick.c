@@ -29,23 +29,31 @@ static bool tell_fetching(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	return progress_tell(&q->progress, done_bytes, total_bytes);
 }
 
-/* A bare name may be one of the archive's backups, and so is what lies in a store; that is brought
- * here first. */
-static int find_backup(struct restore_request *q, char out[PATH_MAX], struct err *err)
+/* A bare name may be one of the archive's backups, and so is what lies in a store, be it that archive or
+ * another; that is brought here first. */
+static int find_backup(struct cli *c, struct restore_request *q, char out[PATH_MAX],
+                       struct err *err)
 {
 	cleanup_backup_list struct backup_list list = {0};
 	const char *root = q->far_backups ? q->far_backups : q->backups;
 	const struct backup_entry *e = NULL;
+	char above[PATH_MAX];
 	struct stat st;
+	int rc = 0;
 
 	snprintf(out, PATH_MAX, "%s", q->from);
 	bool far = store_is_url(q->from);
-	if (!root || (!far && (stat(q->from, &st) == 0 || strchr(q->from, '/'))))
-		return 0;
-	int rc = backup_list_read(root, &list, err);
+	if (far && !(root && cli_lies_below(q->from, root))) {
+		root = above;
+		rc = cli_archive_above(c, q->from, above, err);
+	}
+	if (rc || !root || (!far && (stat(q->from, &st) == 0 || strchr(q->from, '/'))))
+		return rc;
+	size_t n = far ? strcspn(q->from, "?") : strlen(q->from);
+	rc = cli_read_backups(c, root, false, &list, err);
 	for (size_t i = 0; i < list.n && !rc && !e; i++)
 		if (strcmp(list.entries[i].name, q->from) == 0 ||
-		    strcmp(list.entries[i].path, q->from) == 0)
+		    (strncmp(list.entries[i].path, q->from, n) == 0 && !list.entries[i].path[n]))
 			e = &list.entries[i];
 	if (rc || !e)
 		return rc || !(far || q->far_backups)
@@ -63,10 +71,10 @@ static int find_backup(struct restore_request *q, char out[PATH_MAX], struct err
 	return rc;
 }
 
-static int pick_file(struct restore_request *q, struct err *err)
+static int pick_file(struct cli *c, struct restore_request *q, struct err *err)
 {
 	char path[PATH_MAX];
-	int rc = find_backup(q, path, err);
+	int rc = find_backup(c, q, path, err);
 
 	return rc ? rc : restore_file_open(path, &q->file, err);
 }
@@ -110,8 +118,10 @@ int restore_open_archive(struct cli *c, struct restore_request *q, struct err *e
 		q->far_backups = q->backups;
 		q->backups = NULL;
 	}
-	/* A file needs none: then there is no place for a safety backup. */
-	if (rc && q->from && !q->archive_name && err_kind_of(rc) == ERR_USAGE)
+	/* A file needs none: then there is no place for a safety backup.  What lies in a store is asked
+	 * for where the archive is gone. */
+	if (rc && q->from && !q->archive_name &&
+	    (why.kind == ERR_USAGE || (why.kind == ERR_NOT_FOUND && store_is_url(q->from))))
 		return 0;
 	return rc ? err_copy(err, &why) : 0;
 }
@@ -126,7 +136,7 @@ int restore_pick(struct cli *c, struct restore_request *q, struct err *err)
 		rc = restore_open_archive(c, q, err);
 	if (rc)
 		return rc;
-	return q->from ? pick_file(q, err) : pick_moment(c, q, err);
+	return q->from ? pick_file(c, q, err) : pick_moment(c, q, err);
 }
 
 /* ---- where ---- */

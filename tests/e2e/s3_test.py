@@ -317,7 +317,7 @@ class Bucket(harness.Case):
                 if run.returncode:
                     self.assertIn("(damaged)", run.stderr)
                 self.assertGreaterEqual(p.done[fault], 1)
-#Always so : never taken for what was put.
+                # Always so: never taken for what was put.
                 self.proxy(lambda method, path, n, fault=fault: fault if method == "GET" and
                            "/o" in path and fault != "cut" else None)
                 if fault != "cut":
@@ -404,7 +404,7 @@ class Bucket(harness.Case):
         self.assertEqual(states["write"], "failed")
         self.assertEqual(place["state"], "problem")
 
-#-- -- in parts : what is larger than 64 MB, 16 MB each -- --
+    # ---- in parts: what is larger than 64 MB, 16 MB each ----
 
     LARGE = str(70 << 20)
 
@@ -463,7 +463,7 @@ class Bucket(harness.Case):
         self.assertEqual(server.uploads("trades"), 0)
         self.assertEqual(self.tool("whole", self.LARGE).returncode, 0)
 
-#-- -- encrypted by the server -- --
+    # ---- encrypted by the server ----
 
     def customer_key(self, name):
         with open(self.path(name), "w", encoding="ascii") as f:
@@ -582,7 +582,7 @@ class Bucket(harness.Case):
                    "--db", NAME, env=own)
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(counter_of(self.path("out.db")), 1)
-#Here a user reads what is the user's own without a grant: so of what another wrote.
+        # Here a user reads what is the user's own without a grant: so of what another wrote.
         self.url = server.url("granted", "/another")
         self.env = {**os.environ, **server.credentials()}
         self.assertEqual(self.tool("fill", "1", "10").returncode, 0)
@@ -685,7 +685,7 @@ class Bucket(harness.Case):
         run = validate(self.archive, "--repair", "--also", self.url)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertTrue(os.path.exists(base))
-#The writer goes on where it was, as if nothing had been.
+        # The writer goes on where it was, as if nothing had been.
         r = self.replicate(self.url)
         r.wait_ready()
         commit(db)
@@ -755,8 +755,7 @@ class Bucket(harness.Case):
             wait_for(f"commit {n} there, by {what}", lambda: self.restored() == n, 60)
         write_config(*first)
         write_profile(*second)
-        env = {
-k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
         with open(self.path("log"), "w", encoding="utf-8") as log:
             daemon = subprocess.Popen(
                 [harness.ASOF, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=log,

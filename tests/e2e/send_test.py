@@ -424,6 +424,47 @@ class Server(SendCase):
         self.read_there(url, {"ASOF_KEY_FILE": key})
         self.assertEqual(asof("list", "--archive", url).returncode, 1)
 
+    def test_by_url_alone(self):
+        """The key and the settings of a URL are those of its destination in ./asof.yml."""
+        key, url = self.path("key"), self.server.url(self.there)
+        self.assertEqual(asof("key", "generate", key).returncode, 0)
+        self.configure(f"{{name: far, url: '{url}', key-file: {key}}}")
+        self.run_daemon()
+        commit(self.db)
+        run = self.asof("wait", "--dest", "far", "--timeout", "60")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        answer = self.backup()
+        wait_for("the backup there", lambda: len(self.names(self.there)) == 2, 60)
+        place, query = url.split("?")
+        backup = f"{place}/manual/{os.path.basename(answer['backup_path'])}"
+        out = self.path("restored.db")
+
+        def alone(*args, known=True, **more):
+            return subprocess.run([harness.ASOF, *args], cwd=self.dir if known else "/", text=True,
+                                  env={**os.environ, **more}, timeout=100, check=False,
+                                  stdin=subprocess.DEVNULL, capture_output=True)
+        for known, more, status in ((False, {}, 1), (True, {}, 0), (False, {"ASOF_KEY_FILE": key}, 0)):
+            run = alone("restore", "--from", backup if known else f"{backup}?{query}", "-o", out, "--force",
+                        known=known, **more)
+            self.assertEqual(run.returncode, status, run.stderr)
+        self.assertEqual(counter_of(out), 1)
+        self.assertEqual(alone("key", "list", "--archive", url, known=False).returncode, 2)
+        public = asof("key", "show", key).stdout.strip()
+        other = self.path("other")
+        self.assertEqual(asof("key", "generate", other).returncode, 0)
+        for more in {}, {"ASOF_KEY_FILE": other}:
+            run = alone("key", "list", "--archive", url, **more)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertIn(public, run.stdout)
+        self.assert_fails(alone("key", "list", "--archive", url, "--key-file", other), 1, "is not for")
+        self.assert_fails(alone("restore", "--from", "sftp://host/x.db.gz", "-o", out, "--force"), 3,
+                          "ARCHIVE/manual/NAME")
+        # A machine that has lost the archive, and not its configuration.
+        run = self.asof("drop", "trades.db")
+        shutil.rmtree(self.archive)
+        run = alone("restore", "--from", backup, "-o", out, "--force")
+        self.assertEqual(run.returncode, 0, run.stderr)
+
     def waiting(self):
         for path in glob.glob(os.path.join(self.archive, ".sent-*")):
             with open(path, encoding="utf-8") as f:

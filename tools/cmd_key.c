@@ -194,7 +194,8 @@ static int run_key(struct cli *c, struct err *err)
 
 static const struct cli_option key_options[] = {
         CLI_OPTION_ARCHIVE,
-        {OPT_KEY_FILE, "key-file", "FILE", "the identity that reads it (default: as configured, ASOF_KEY_FILE)"},
+        {OPT_KEY_FILE, "key-file", "FILE",
+         "the identity that reads it (default: as configured, ASOF_KEY_FILE)"},
         {OPT_KEY_COMMAND, "key-command", "CMD", "a command that prints it (ASOF_KEY_COMMAND)"},
         CLI_OPTION_JSON,
         CLI_OPTION_END,

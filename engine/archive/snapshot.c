@@ -48,6 +48,7 @@ int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
                     uint64_t *ret_bytes, struct err *err)
 {
 	uint8_t m[PACK_META_SIZE] = {0};
+	cleanup_buf struct buf spans = BUF_INIT(SIZE_MAX / 2);
 	char name[OBJECT_NAME_MAX];
 	struct object_name n = {
 	        .type = OBJECT_SNAPSHOT,
@@ -71,7 +72,9 @@ int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
 	int rc = pack_end_content(w->pack, err);
 	pack_put_first(w->pack, m + 64);
 	if (rc == 0)
-		rc = pack_finish(w->pack, NULL, 0, m, ret_bytes, err);
+		rc = pack_put_spans(w->pack, &spans, err);
+	if (rc == 0)
+		rc = pack_finish(w->pack, spans.data, spans.len, m, ret_bytes, err);
 	object_name_format(&n, name);
 	return rc < 0 ? rc : object_file_finish(&w->file, name, err);
 }
@@ -106,7 +109,8 @@ static int read_meta(struct snapshot *s, struct err *err)
 		return err_set(err, ERR_DAMAGED, 0,
 		               "'%s' is damaged: its trailer describes no snapshot",
 		               pack_name(s->pack));
-	return pack_get_first(s->pack, m + 64, err);
+	int rc = pack_get_first(s->pack, m + 64, err);
+	return rc < 0 ? rc : pack_get_spans(s->pack, pack_top(s->pack), err);
 }
 
 int snapshot_open(struct source *src, struct cache *cache, struct snapshot **ret, struct err *err)

@@ -7,6 +7,7 @@
  *   meta  u32 kind (3), u32 page size, u32 lineage, u32 pages, u64 txid, u64 redo txid,
  *         u64 time, u64 not before, 16 bytes state checksum of the image of `txid`;
  *         the first blocks (gz/pack.h; zero in snapshots of before that); the rest zero
+ *   top   the spans (gz/pack.h; nothing in snapshots of before that, or small or very large ones)
  *   blocks of 16 KiB, or of one page where pages are larger
  *
  * A fuzzy copy can be shorter or longer than `pages`: pages that it lacks are in the segments.

@@ -50,6 +50,15 @@
  */
 #define PACK_FIRST_BLOCKS 4u
 #define PACK_FIRST_SIZE (12 * PACK_FIRST_BLOCKS)
+/*
+ * Spans, in an owner's top: so many blocks each, 8 or twice that and so on until PACK_SPANS_MAX of
+ * them tell of all; for each varint stored length, u64 hash64(the hashes of its blocks, u64 each,
+ * bind(id, offset)).  A span begins where the one before it ends, or behind the member leaf that lies
+ * there.  With more than PACK_SPAN_BLOCKS_MAX blocks in one there are none.
+ */
+#define PACK_SPAN_BLOCKS_MIN 8u
+#define PACK_SPAN_BLOCKS_MAX 32u
+#define PACK_SPANS_MAX 8192u
 
 /* Binds a hash to an object and a place in it. */
 static inline uint64_t gz_bind(uint64_t object_id, uint64_t offset)
@@ -86,6 +95,9 @@ uint64_t pack_content_len(const struct pack_writer *w);
 /* Where the first blocks lie, after pack_end_content(): for an owner that keeps it in its meta.
  * `p` gets PACK_FIRST_SIZE bytes, zero for blocks that there are not. */
 void pack_put_first(const struct pack_writer *w, uint8_t *p);
+/* The spans, after pack_end_content(): for an owner that keeps them at the end of its top.  Nothing
+ * where one member leaf tells of all, or where there are too many blocks. */
+int pack_put_spans(const struct pack_writer *w, struct buf *out, struct err *err) MUST_USE;
 void pack_writer_free(struct pack_writer *w);
 
 /* ---- reading ---- */
@@ -100,6 +112,13 @@ int pack_check_header(struct pack *p, struct err *err) MUST_USE;
  * request more.  DAMAGED when they cannot lie there.
  */
 int pack_get_first(struct pack *p, const uint8_t *first, struct err *err) MUST_USE;
+/*
+ * What pack_put_spans() gave when it was written, or nothing; before anything is read.  Far away a
+ * block is then had by one request, that for its span, and not by that for its member leaf before:
+ * until some spans of a leaf were read, since who reads many does better with the leaf.  DAMAGED when
+ * they cannot lie there.
+ */
+int pack_get_spans(struct pack *p, struct cursor spans, struct err *err) MUST_USE;
 void pack_free(struct pack *p);
 uint64_t pack_id(const struct pack *p);
 const char *pack_name(const struct pack *p);

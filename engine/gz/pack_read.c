@@ -3,6 +3,13 @@
 
 #include "engine/base/hash.h"
 
+/* Of one member leaf so many spans are read, before the leaf is. */
+#define SPANS_BEFORE_LEAF 4u
+
+struct span {
+	uint64_t offset, len, hash;
+};
+
 struct pack {
 	struct source *src;
 	struct cache *cache;
@@ -17,6 +24,9 @@ struct pack {
 	uint8_t meta[PACK_META_SIZE];
 	_Atomic bool header_checked;
 	struct pack_ref first[PACK_FIRST_BLOCKS]; /* len 0: its leaf tells */
+	struct span *spans;                       /* NULL: there are none */
+	uint32_t blocks_per_span;
+	_Atomic uint8_t *spans_read; /* for each member leaf, up to SPANS_BEFORE_LEAF */
 };
 
 static int damaged(const struct pack *p, struct err *err, uint64_t offset, const char *what)
@@ -212,6 +222,8 @@ void pack_free(struct pack *p)
 		return;
 	source_free(p->src);
 	buf_release(&p->top);
+	free(p->spans);
+	free(p->spans_read);
 	free(p);
 }
 
@@ -300,6 +312,13 @@ int pack_get_first(struct pack *p, const uint8_t *first, struct err *err)
 	return 0;
 }
 
+static struct pack_ref leaf_ref(const struct pack *p, uint64_t leaf)
+{
+	struct cursor c = cursor_init(p->top.data + p->refs_offset + 24 * leaf, 24);
+
+	return pack_ref_get(&c);
+}
+
 /* Where block `block` lies, from its member leaf. */
 static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struct err *err)
 {
@@ -309,8 +328,7 @@ static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struc
 
 	if (leaf >= p->n_leaves)
 		return damaged(p, err, 0, "a block past the end was asked for");
-	struct cursor c = cursor_init(p->top.data + p->refs_offset + 24 * leaf, 24);
-	struct pack_ref ref = pack_ref_get(&c);
+	struct pack_ref ref = leaf_ref(p, leaf);
 	int rc = pack_get_leaf(p, &ref, NULL, &e, err);
 	if (rc < 0)
 		return rc;
@@ -327,10 +345,186 @@ static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struc
 	return 0;
 }
 
+/* ---- spans ---- */
+
+static uint64_t count_blocks(const struct pack *p)
+{
+	return (p->content_len + p->block_size - 1) / p->block_size;
+}
+
+/* The places of `n` spans; false: they cannot lie there. */
+static bool take_spans(struct pack *p, uint64_t n, struct cursor *c)
+{
+	uint64_t offset = PACK_HEADER_SIZE, left = count_blocks(p);
+
+	for (uint64_t i = 0; i < n; i++) {
+		struct span *s = &p->spans[i];
+		s->offset = offset;
+		s->len = cursor_varint(c);
+		s->hash = cursor_le64(c);
+		if (!cursor_ok(c) || s->len > p->file_size - offset)
+			return false;
+		offset += s->len;
+		uint64_t done = (i + 1) * p->blocks_per_span;
+		if (done % PACK_BLOCKS_PER_LEAF != 0 && done < left)
+			continue;
+		struct pack_ref leaf = leaf_ref(p, (done - 1) / PACK_BLOCKS_PER_LEAF);
+		if (leaf.offset != offset || leaf.len > p->file_size - offset)
+			return false;
+		offset += leaf.len;
+	}
+	return cursor_left(c) == 0;
+}
+
+int pack_get_spans(struct pack *p, struct cursor c, struct err *err)
+{
+	if (!p->src->remote || p->n_leaves <= 1 || cursor_left(&c) == 0)
+		return 0;
+	uint64_t per_span = cursor_varint(&c);
+	bool ok = per_span >= PACK_SPAN_BLOCKS_MIN && per_span <= PACK_SPAN_BLOCKS_MAX &&
+	          (per_span & (per_span - 1)) == 0;
+	uint64_t n = ok ? (count_blocks(p) + per_span - 1) / per_span : 0;
+	/* Bounded by what was read before there is memory for it. */
+	ok = ok && n <= cursor_left(&c) / 9;
+	if (ok) {
+		p->spans = calloc(n, sizeof(*p->spans));
+		p->spans_read = calloc(p->n_leaves, sizeof(*p->spans_read));
+		if (!p->spans || !p->spans_read)
+			return err_set(err, ERR_NOMEM, 0, "no memory to open '%s'", p->src->name);
+		p->blocks_per_span = (uint32_t)per_span;
+		ok = take_spans(p, n, &c);
+	}
+	return ok ? 0
+	          : damaged(p, err, p->file_size - PACK_TRAILER_SIZE,
+	                    "the index tells wrong places of spans");
+}
+
+static struct cache_key span_key(const struct pack *p, const struct span *s)
+{
+	return (struct cache_key){p->id, s->offset}; /* where no leaf lies */
+}
+
+/* The span to read for a block, or NULL: its leaf tells.  The last leaf lies with the trailer. */
+static struct span *span_of(struct pack *p, uint64_t block)
+{
+	uint64_t leaf = block / PACK_BLOCKS_PER_LEAF;
+
+	if (!p->spans || leaf + 1 >= p->n_leaves)
+		return NULL;
+	struct span *s = &p->spans[block / p->blocks_per_span];
+	if (cache_has(p->cache, (struct cache_key){p->id, leaf_ref(p, leaf).offset}))
+		return NULL;
+	if (cache_has(p->cache, span_key(p, s)))
+		return s;
+	if (p->spans_read[leaf] >= SPANS_BEFORE_LEAF)
+		return NULL;
+	p->spans_read[leaf]++;
+	return s;
+}
+
+struct span_check {
+	const struct pack *pack;
+	const struct span *span;
+};
+
+/* The member that begins at `at` of `len` bytes ends within them: its length, else 0. */
+static size_t member_len(const uint8_t *b, size_t at, size_t len)
+{
+	enum gz_kind kind;
+	uint64_t n;
+
+	if (gz_peek(b + at, len - at, &kind, &n, NULL) < 0 || kind != GZ_DATA || n > len - at)
+		return 0;
+	return (size_t)n;
+}
+
+static int check_span(void *ctx, const uint8_t *b, size_t len, struct err *err)
+{
+	const struct span_check *c = ctx;
+	uint8_t hashes[8 * PACK_SPAN_BLOCKS_MAX];
+	size_t n = 0, at = 0, size;
+
+	for (; at < len && n < c->pack->blocks_per_span; at += size, n++) {
+		size = member_len(b, at, len);
+		if (size == 0)
+			break;
+		store_le64(hashes + 8 * n,
+		           hash64(b + at, size, gz_bind(c->pack->id, c->span->offset + at)));
+	}
+	if (at != len ||
+	    hash64(hashes, 8 * n, gz_bind(c->pack->id, c->span->offset)) != c->span->hash)
+		return damaged(c->pack, err, c->span->offset, "bytes do not match their hash");
+	return 0;
+}
+
+static int load_span(void *ctx, void **ret_data, size_t *ret_len, struct err *err)
+{
+	struct span_check *c = ctx;
+	size_t len = (size_t)c->span->len;
+	cleanup_free uint8_t *b = malloc(len ? len : 1);
+
+	if (!b)
+		return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", c->pack->src->name);
+	int rc = source_read_checked(c->pack->src, b, len, c->span->offset, check_span, c, err);
+	if (rc < 0)
+		return rc;
+	*ret_len = len;
+	*ret_data = take_ptr(b);
+	return 0;
+}
+
+/* The stored bytes of a block, from its span; malloc'ed. */
+static int read_from_span(struct pack *p, struct span *s, uint64_t block, uint8_t **ret,
+                          struct pack_ref *ret_ref, struct err *err)
+{
+	struct span_check c = {p, s};
+	cleanup_cache_entry struct cache_entry *e = NULL;
+	size_t at = 0;
+
+	int rc = cache_get(p->cache, span_key(p, s), load_span, &c, &e, err);
+	if (rc < 0)
+		return rc;
+	const uint8_t *b = cache_data(e);
+	for (uint64_t i = block % p->blocks_per_span; i > 0 && at < cache_len(e); i--)
+		at += member_len(b, at, cache_len(e)); /* none is 0: it was checked */
+	size_t len = at < cache_len(e) ? member_len(b, at, cache_len(e)) : 0;
+	if (len == 0)
+		return damaged(p, err, s->offset, "a span lacks a block");
+	if (!(*ret = malloc(len)))
+		return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", p->src->name);
+	memcpy(*ret, b + at, len);
+	*ret_ref = (struct pack_ref){.offset = s->offset + at, .len = len};
+	return 0;
+}
+
+/* ---- blocks ---- */
+
 struct block_load {
 	struct pack *pack;
 	uint64_t block;
 };
+
+/* The stored bytes of a block and where they lie; malloc'ed, and checked. */
+static int read_stored(struct pack *p, uint64_t block, uint8_t **ret, struct pack_ref *ret_ref,
+                       struct err *err)
+{
+	struct err why = ERR_INIT;
+	struct span *span;
+	int rc = 0;
+
+	if (block < PACK_FIRST_BLOCKS && p->first[block].len) {
+		*ret_ref = p->first[block];
+		return read_ref(p, ret_ref, ret, err);
+	}
+	/* What is damaged elsewhere in its span is not this block's. */
+	if ((span = span_of(p, block))) {
+		rc = read_from_span(p, span, block, ret, ret_ref, &why);
+		if (rc == 0 || why.kind != ERR_DAMAGED)
+			return rc < 0 ? err_copy(err, &why) : 0;
+	}
+	rc = block_ref(p, block, ret_ref, err);
+	return rc < 0 ? rc : read_ref(p, ret_ref, ret, err);
+}
 
 static int load_block(void *ctx, void **ret_data, size_t *ret_len, struct err *err)
 {
@@ -340,16 +534,9 @@ static int load_block(void *ctx, void **ret_data, size_t *ret_len, struct err *e
 	cleanup_free uint8_t *raw = NULL, *content = NULL;
 	struct err why = ERR_INIT;
 
-	int rc = 0;
-
-	if (l->block < PACK_FIRST_BLOCKS && p->first[l->block].len)
-		ref = p->first[l->block];
-	else
-		rc = block_ref(p, l->block, &ref, err);
-	if (rc == 0 && l->block == 0) /* beside it */
-		rc = pack_check_header(p, err);
+	int rc = l->block == 0 ? pack_check_header(p, err) : 0; /* beside it */
 	if (rc == 0)
-		rc = read_ref(p, &ref, &raw, err);
+		rc = read_stored(p, l->block, &raw, &ref, err);
 	if (rc < 0)
 		return rc;
 	uint64_t start = l->block * p->block_size;

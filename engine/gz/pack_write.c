@@ -19,6 +19,7 @@ struct pack_writer {
 	bool content_ended;
 	uint8_t first[PACK_FIRST_SIZE];
 	uint64_t n_blocks;
+	struct buf members; /* of each block u32 stored length, u64 hash; for spans */
 };
 
 int pack_ref_put(struct buf *out, const struct pack_ref *ref, struct err *err)
@@ -85,6 +86,7 @@ int pack_writer_new(uint64_t id, uint32_t block_size, int level, pack_sink_fn *s
 	w->out.max_bytes = SIZE_MAX / 2;
 	w->leaf.max_bytes = 16 * PACK_BLOCKS_PER_LEAF + 8;
 	w->leaf_refs.max_bytes = SIZE_MAX / 2;
+	w->members.max_bytes = SIZE_MAX / 2;
 	int rc = gz_codec_new(level, &w->codec, err);
 	if (rc == 0)
 		rc = emit_header(w, err);
@@ -113,6 +115,21 @@ static int end_leaf(struct pack_writer *w, struct err *err)
 	return rc;
 }
 
+/* As long as there can be spans of them. */
+static int note_member(struct pack_writer *w, const struct pack_ref *ref, struct err *err)
+{
+	uint8_t entry[12];
+
+	store_le32(entry, (uint32_t)ref->len);
+	store_le64(entry + 4, ref->hash);
+	if (w->n_blocks < PACK_FIRST_BLOCKS)
+		memcpy(w->first + sizeof(entry) * w->n_blocks, entry, sizeof(entry));
+	if (++w->n_blocks <= PACK_SPAN_BLOCKS_MAX * PACK_SPANS_MAX)
+		return buf_append(&w->members, entry, sizeof(entry), err);
+	buf_release(&w->members);
+	return 0;
+}
+
 static int end_block(struct pack_writer *w, struct err *err)
 {
 	struct pack_ref ref;
@@ -126,14 +143,11 @@ static int end_block(struct pack_writer *w, struct err *err)
 	if (rc < 0)
 		return rc;
 	buf_clear(&w->block);
-	if (w->n_blocks < PACK_FIRST_BLOCKS) {
-		store_le32(w->first + 12 * w->n_blocks, (uint32_t)ref.len);
-		store_le64(w->first + 12 * w->n_blocks + 4, ref.hash);
-	}
-	w->n_blocks++;
 	store_le64(entry, ref.offset);
 	store_le64(entry + 8, ref.hash);
-	rc = buf_append(&w->leaf, entry, sizeof(entry), err);
+	rc = note_member(w, &ref, err);
+	if (rc == 0)
+		rc = buf_append(&w->leaf, entry, sizeof(entry), err);
 	if (rc == 0 && w->leaf.len == 16 * PACK_BLOCKS_PER_LEAF)
 		rc = end_leaf(w, err);
 	return rc;
@@ -218,6 +232,37 @@ void pack_put_first(const struct pack_writer *w, uint8_t *p)
 	memcpy(p, w->first, sizeof(w->first));
 }
 
+int pack_put_spans(const struct pack_writer *w, struct buf *out, struct err *err)
+{
+	uint8_t hashes[8 * PACK_SPAN_BLOCKS_MAX], sum[8];
+	uint64_t per_span = PACK_SPAN_BLOCKS_MIN, offset = PACK_HEADER_SIZE, len = 0;
+	struct cursor leaves = cursor_init(w->leaf_refs.data, w->leaf_refs.len);
+	struct cursor c = cursor_init(w->members.data, w->members.len);
+
+	while (per_span * PACK_SPANS_MAX < w->n_blocks)
+		per_span *= 2;
+	if (w->n_leaves <= 1 || per_span > PACK_SPAN_BLOCKS_MAX)
+		return 0;
+	int rc = buf_append_varint(out, per_span, err);
+	for (uint64_t i = 0; i < w->n_blocks && rc == 0; i++) {
+		len += cursor_le32(&c);
+		store_le64(hashes + 8 * (i % per_span), cursor_le64(&c));
+		if ((i + 1) % per_span != 0 && i + 1 < w->n_blocks)
+			continue;
+		store_le64(sum, hash64(hashes, 8 * (i % per_span + 1), gz_bind(w->id, offset)));
+		rc = buf_append_varint(out, len, err);
+		if (rc == 0)
+			rc = buf_append(out, sum, sizeof(sum), err);
+		offset += len;
+		len = 0;
+		if ((i + 1) % PACK_BLOCKS_PER_LEAF == 0) {
+			struct pack_ref leaf = pack_ref_get(&leaves);
+			offset = leaf.offset + leaf.len;
+		}
+	}
+	return rc;
+}
+
 uint64_t pack_content_len(const struct pack_writer *w)
 {
 	return w->content_len;
@@ -232,5 +277,6 @@ void pack_writer_free(struct pack_writer *w)
 	buf_release(&w->out);
 	buf_release(&w->leaf);
 	buf_release(&w->leaf_refs);
+	buf_release(&w->members);
 	free(w);
 }

@@ -5,7 +5,9 @@
 
 #define MEMORY_DEFAULT (24u << 20)
 #define AHEAD_DEFAULT 8u
-#define SMALL_CHUNKS 4u /* an object of so many comes whole */
+#define END_PART 1024u
+#define END_MOST (96u << 10) /* spans of a snapshot (gz/pack.h), and what lies with them */
+#define SMALL_CHUNKS 4u      /* an object of so many comes whole */
 
 /* ---- pieces: under lock ---- */
 
@@ -188,6 +190,14 @@ bool forgo_if_kept(struct store_reader *r, struct piece *p)
 	return true;
 }
 
+/* As much of the end comes at once: an index is in proportion to what it tells of. */
+static uint64_t end_bytes(const struct remote *o)
+{
+	uint64_t part = o->bytes / END_PART;
+
+	return part < READER_CHUNK / 2 ? READER_CHUNK / 2 : part < END_MOST ? part : END_MOST;
+}
+
 /* Under lock: the stretch to ask for when chunk `c` is wanted, and those after it up to `end`. */
 void choose_stretch(struct store_reader *r, const struct remote *o, uint64_t c, uint64_t end,
                     uint64_t *ret_first, uint64_t *ret_n)
@@ -197,8 +207,9 @@ void choose_stretch(struct store_reader *r, const struct remote *o, uint64_t c, 
 	if (o->n_chunks <= SMALL_CHUNKS) {
 		first = 0;
 		last = o->n_chunks - 1;
-	} else if (c + 1 == o->n_chunks && o->bytes % READER_CHUNK < READER_CHUNK / 2) {
-		first = c - 1; /* the index, which is short of a chunk here */
+	} else if (c + 1 == o->n_chunks) {
+		while (first > 0 && o->bytes - first * READER_CHUNK < end_bytes(o))
+			first--;
 	}
 	uint64_t lo = c, hi = c;
 	while (lo > first && !piece_at(r, o, lo - 1))

@@ -4,12 +4,12 @@
  *
  *  (1) Objects are read in chunks of READER_CHUNK bytes.  Chunks that lie beside each other come by
  *      one request, of at most READER_PIECE bytes; a small object comes whole; the end of an object,
- *      where its index is, comes in a piece of at least half a chunk.
+ *      where its index is, comes in a piece of at least half a chunk, or a 1024th of it, up to 96 KiB.
  *  (2) Who reads on is recognised, be it one or several threads that take parts in turn, and read
  *      ahead for: some requests are then under way at once, and nothing comes twice.  What was read
  *      ahead and read to its end is the first to go.
  *      Who knows what will be read says so (source.h, expect()): that comes at once; an object that
- *      is read all over is brought into a file without a name (staged.h), and not of a sealed store.
+ *      is read all over is brought into a file without a name (staged.h).
  *  (3) Of many who want a chunk one asks for it.
  *  (4) Chunks that were asked for are kept in a local folder, if there is one (kept.h); what was read
  *      ahead of a run is not, so that a restore leaves in it what mounts need.

@@ -201,9 +201,9 @@ static void expect_all_over(struct store_reader *r, struct remote *o)
 	struct staged *staged = NULL;
 	struct err why = ERR_INIT;
 
-	if (o->staged || r->stores[o->place]->sealed)
+	if (o->staged)
 		return;
-	if (staged_new(o->bytes, &staged, &why) < 0) {
+	if (staged_new(o->bytes, r->stores[o->place]->sealed, &staged, &why) < 0) {
 		log_debug("store", "not read ahead: %s", why.msg);
 		return;
 	}

@@ -9,6 +9,8 @@
  *  (2) Memory: one piece for each thread that brings one.  The disk: the object's size at most.
  *  (3) A piece that failed is not there: who wants it asks again, and is told.  What cannot be written
  *      here is given all the same, and nothing more is brought.
+ *  (4) What is sealed where it comes from is in the clear in no file: this one has it enciphered, with
+ *      a key that nothing but this memory knows.  (Whether it is what it should be, its hash tells.)
  */
 #ifndef ASOF_STORE_STAGED_H
 #define ASOF_STORE_STAGED_H
@@ -21,8 +23,8 @@
 #define STAGED_PIECE (1u << 20)
 
 struct staged;
-/* `bytes`: of the object. */
-int staged_new(uint64_t bytes, struct staged **ret, struct err *err) MUST_USE;
+/* `bytes`: of the object.  `sealed`: (4). */
+int staged_new(uint64_t bytes, bool sealed, struct staged **ret, struct err *err) MUST_USE;
 void staged_free(struct staged *s);
 /* Brings the next piece that nobody asked for.  False: there is none. */
 bool staged_bring_next(struct staged *s, struct source *from);

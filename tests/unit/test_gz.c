@@ -103,6 +103,7 @@ struct made {
 	size_t len;
 	struct pack_ref leaf;
 	uint8_t first[PACK_FIRST_SIZE];
+	struct buf spans;
 };
 
 static int sink(void *ctx, const void *p, size_t len, uint64_t offset, struct err *err)
@@ -121,7 +122,10 @@ static void make_pack(struct rng *r, struct made *m, uint64_t id, uint32_t block
 	uint8_t meta[PACK_META_SIZE];
 	uint64_t size;
 
-	*m = (struct made){.file = BUF_INIT(SIZE_MAX / 2), .content = malloc(len + 1), .len = len};
+	*m = (struct made){.file = BUF_INIT(SIZE_MAX / 2),
+	                   .content = malloc(len + 1),
+	                   .len = len,
+	                   .spans = BUF_INIT(SIZE_MAX / 2)};
 	any_content(r, m->content, len);
 	memset(meta, 0xab, sizeof(meta));
 	synth_must(pack_writer_new(id, block, level, sink, &m->file, &w, &err), &err,
@@ -135,6 +139,7 @@ static void make_pack(struct rng *r, struct made *m, uint64_t id, uint32_t block
 	assert_int_equal(pack_content_len(w), len);
 	synth_must(pack_end_content(w, &err), &err, "pack_end_content");
 	pack_put_first(w, m->first);
+	synth_must(pack_put_spans(w, &m->spans, &err), &err, "pack_put_spans");
 	synth_must(pack_put_leaf(w, "a leaf", 6, &m->leaf, &err), &err, "pack_put_leaf");
 	synth_must(pack_finish(w, "own", 3, meta, &size, &err), &err, "pack_finish");
 	assert_int_equal(size, m->file.len);
@@ -144,6 +149,7 @@ static void make_pack(struct rng *r, struct made *m, uint64_t id, uint32_t block
 static void free_made(struct made *m)
 {
 	buf_release(&m->file);
+	buf_release(&m->spans);
 	free(m->content);
 }
 
@@ -284,6 +290,179 @@ static void test_first_blocks(void **state)
 	free_made(&m);
 }
 
+/* ---- spans ---- */
+
+struct spanned {
+	const struct made *made;
+	struct cache *cache;
+	struct pack *pack;
+	struct err err;
+	int rc; /* of taking the spans */
+};
+
+static void open_spanned(struct spanned *s, const struct made *m, bool remote, bool told)
+{
+	struct source *src = memory_source("thing.gz", m->file.data, m->file.len);
+
+	*s = (struct spanned){.made = m, .err = ERR_INIT};
+	src->remote = remote;
+	synth_must(cache_new(1 << 20, &s->cache, &s->err), &s->err, "cache_new");
+	synth_must(pack_open(src, s->cache, &s->pack, &s->err), &s->err, "pack_open");
+	s->rc = pack_get_spans(s->pack, cursor_init(m->spans.data, told ? m->spans.len : 0),
+	                       &s->err);
+}
+
+static void close_spanned(struct spanned *s)
+{
+	pack_free(s->pack);
+	cache_free(s->cache);
+}
+
+/* 0, or DAMAGED; wrong bytes are the end. */
+static int block_of(struct spanned *s, uint64_t block)
+{
+	uint32_t size = pack_block_size(s->pack);
+	uint64_t at = block * size;
+	uint8_t back[64];
+	size_t n = s->made->len - at < size ? (size_t)(s->made->len - at) : size;
+
+	int rc = s->rc ? s->rc : pack_read(s->pack, at, back, n, &s->err);
+	if (rc == 0)
+		assert_memory_equal(back, s->made->content + at, n);
+	else
+		assert_int_equal(rc, -ERR_DAMAGED);
+	return rc;
+}
+
+static int one_block(const struct made *m, bool remote, bool told, uint64_t block)
+{
+	struct spanned s;
+
+	open_spanned(&s, m, remote, told);
+	int rc = block_of(&s, block);
+	close_spanned(&s);
+	return rc;
+}
+
+/* Where the n-th block lies. */
+static size_t offset_of_block(const struct made *m, uint64_t n)
+{
+	size_t at = PACK_HEADER_SIZE;
+
+	for (;;) {
+		enum gz_kind kind;
+		uint64_t len;
+		assert_int_equal(gz_peek(m->file.data + at, m->file.len - at, &kind, &len, NULL),
+		                 0);
+		if (kind == GZ_DATA && n-- == 0)
+			return at;
+		at += (size_t)len;
+	}
+}
+
+/* The first member leaf is noise. */
+static void spoil_leaf(struct made *m)
+{
+	size_t end = offset_of_block(m, PACK_BLOCKS_PER_LEAF);
+
+	for (size_t at = end - 1000; at < end - 100; at++)
+		m->file.data[at] ^= 0x55;
+}
+
+#define SPANNED_BLOCKS (2 * PACK_BLOCKS_PER_LEAF + 9)
+
+/* Far away a block is read without its member leaf, and who reads many reads that. */
+static void test_spans(void **state)
+{
+	struct rng r = {test_seed()};
+	struct spanned s;
+	struct made m;
+
+	make_pack(&r, &m, 9, 64, (size_t)64 * SPANNED_BLOCKS - 5, 1);
+	for (int remote = 0; remote < 2; remote++) {
+		open_spanned(&s, &m, remote, true);
+		for (uint64_t i = 0; i < SPANNED_BLOCKS; i++)
+			assert_int_equal(block_of(&s, i), 0);
+		close_spanned(&s);
+	}
+	spoil_leaf(&m);
+	for (int i = 0; i < 100; i++) {
+		uint64_t block = rng_below(&r, PACK_BLOCKS_PER_LEAF);
+		assert_int_equal(one_block(&m, true, true, block), 0);
+		assert_int_equal(one_block(&m, true, false, block), -ERR_DAMAGED);
+		assert_int_equal(one_block(&m, false, true, block), -ERR_DAMAGED);
+	}
+	open_spanned(&s, &m, true, true);
+	for (uint64_t i = 0; i < 4 * (uint64_t)PACK_SPAN_BLOCKS_MIN; i++)
+		assert_int_equal(block_of(&s, 96 + i), 0);
+	assert_int_equal(block_of(&s, 0), -ERR_DAMAGED);
+	for (uint64_t i = PACK_BLOCKS_PER_LEAF; i < SPANNED_BLOCKS; i++)
+		assert_int_equal(block_of(&s, i), 0);
+	close_spanned(&s);
+	free_made(&m);
+}
+
+/* Damage in a span is that of the block that it lies in. */
+static void test_damaged_spans(void **state)
+{
+	struct rng r = {test_seed()};
+	struct made m;
+
+	make_pack(&r, &m, 9, 64, (size_t)64 * SPANNED_BLOCKS, 1);
+	for (int i = 0; i < 100; i++) {
+		uint64_t block = rng_below(&r, PACK_BLOCKS_PER_LEAF);
+		size_t at = offset_of_block(&m, block);
+		at += (size_t)rng_below(&r, offset_of_block(&m, block + 1) - at);
+		if (block + 1 == PACK_BLOCKS_PER_LEAF) /* the leaf lies between */
+			continue;
+		uint8_t bit = (uint8_t)(1u << rng_below(&r, 8));
+		m.file.data[at] ^= bit;
+		struct spanned s;
+		open_spanned(&s, &m, true, true);
+		for (uint64_t b = block & ~UINT64_C(7), n = 0; n < 8; b++, n++)
+			assert_int_equal(block_of(&s, b), b == block ? -ERR_DAMAGED : 0);
+		close_spanned(&s);
+		m.file.data[at] ^= bit;
+	}
+	/* Of a leaf that is no more nothing else tells what is right. */
+	spoil_leaf(&m);
+	for (int i = 0; i < 200; i++) {
+		size_t at = (size_t)rng_below(&r, m.spans.len);
+		uint8_t bit = (uint8_t)(1u << rng_below(&r, 8));
+		m.spans.data[at] ^= bit;
+		(void)!one_block(&m, true, true,
+		                 rng_below(&r, SPANNED_BLOCKS)); /* right, or an error */
+		m.spans.data[at] ^= bit;
+	}
+	m.spans.data[3] ^= 1; /* in the hash of the first, behind its length in two bytes */
+	assert_int_equal(one_block(&m, true, true, 0), -ERR_DAMAGED);
+	m.spans.data[3] ^= 1;
+	for (size_t cut = 1; cut < m.spans.len; cut += 1 + m.spans.len / 50) {
+		m.spans.len -= cut;
+		assert_int_equal(one_block(&m, true, true, 0), -ERR_DAMAGED);
+		m.spans.len += cut;
+	}
+	free_made(&m);
+}
+
+/* Their number is bounded. */
+static void test_count_of_spans(void **state)
+{
+	const uint64_t most = (uint64_t)PACK_SPANS_MAX * PACK_SPAN_BLOCKS_MIN;
+	struct rng r = {test_seed()};
+	struct made m;
+
+	make_pack(&r, &m, 9, 8, (size_t)8 * PACK_BLOCKS_PER_LEAF, 1);
+	assert_int_equal(m.spans.len, 0);
+	free_made(&m);
+	make_pack(&r, &m, 9, 8, (size_t)(8 * (most + 1)), 1);
+	assert_int_equal(m.spans.data[0], 2 * PACK_SPAN_BLOCKS_MIN);
+	spoil_leaf(&m);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(one_block(&m, true, true, rng_below(&r, most + 1)), 0);
+	free_made(&m);
+}
+
 static void test_gunzip(void **state)
 {
 	cleanup_free char *root = test_folder();
@@ -367,10 +546,12 @@ static void test_newer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_data_member), cmocka_unit_test(test_blob),
-	        cmocka_unit_test(test_pack),        cmocka_unit_test(test_pack_leaves),
-	        cmocka_unit_test(test_gunzip),      cmocka_unit_test(test_flips),
-	        cmocka_unit_test(test_newer),       cmocka_unit_test(test_first_blocks),
+	        cmocka_unit_test(test_data_member),    cmocka_unit_test(test_blob),
+	        cmocka_unit_test(test_pack),           cmocka_unit_test(test_pack_leaves),
+	        cmocka_unit_test(test_gunzip),         cmocka_unit_test(test_flips),
+	        cmocka_unit_test(test_newer),          cmocka_unit_test(test_first_blocks),
+	        cmocka_unit_test(test_spans),          cmocka_unit_test(test_damaged_spans),
+	        cmocka_unit_test(test_count_of_spans),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

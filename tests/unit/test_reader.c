@@ -14,6 +14,8 @@
 #include <stdatomic.h>
 
 #include <cmocka.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define KEY "local/a.db/snapshot/x"
 #define BYTES ((40u << 20) + 12345)
@@ -202,18 +204,44 @@ static void read_all_over(struct readers *x, unsigned n)
 		pthread_join(threads[i], NULL);
 }
 
-/* What is read all over comes once, by large requests, some at once. */
-static void test_all_over(void **state)
+/* Whether the file without a name, which is the only one, has any stretch of the object as it is. */
+static bool is_in_the_clear(const struct far *f)
+{
+	char path[64], to[300];
+	uint8_t back[READ_BYTES];
+	unsigned files = 0, clear = 0;
+
+	for (int fd = 0; fd < 100; fd++) {
+		struct stat st;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		ssize_t n = readlink(path, to, sizeof(to) - 1);
+		to[n < 0 ? 0 : n] = '\0';
+		if (!strstr(to, " (deleted)") || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+		    st.st_size < (off_t)BYTES / 2)
+			continue;
+		files++;
+		for (uint64_t at = 0; at + READ_BYTES <= (uint64_t)st.st_size; at += READ_BYTES) {
+			assert_int_equal(pread(fd, back, READ_BYTES, (off_t)at), READ_BYTES);
+			clear += memcmp(back, f->want + at, READ_BYTES) == 0;
+		}
+	}
+	assert_int_equal(files, 1);
+	return clear > 0;
+}
+
+static void read_all_over_of(bool sealed)
 {
 	const struct store_faults slow = {.remote = true, .delay_us = 3000};
 	struct far f = {0};
 	struct store_counters c;
 
 	far_open(&f, &slow);
+	f.store->sealed = sealed;
 	struct readers x = {.f = &f, .tries = 1};
 	source_expect(f.src, SOURCE_ALL_OVER);
 	read_all_over(&x, 3);
 	assert_int_equal(x.wrong + x.failed, 0);
+	assert_int_equal(is_in_the_clear(&f), !sealed);
 	store_get_counters(f.store, &c);
 	assert_int_equal(c.requests[STORE_GET], (BYTES + READER_PIECE - 1) / READER_PIECE);
 	assert_int_equal(c.received_bytes, BYTES);
@@ -221,18 +249,33 @@ static void test_all_over(void **state)
 	far_close(&f);
 }
 
-static void test_all_over_with_faults(void **state)
+/* What is read all over comes once, by large requests, some at once; of what is sealed there, nothing
+ * lies here in the clear. */
+static void test_all_over(void **state)
+{
+	read_all_over_of(false);
+	read_all_over_of(true);
+}
+
+static void all_over_with_faults(bool sealed)
 {
 	const struct store_faults faults = {
 	        .seed = test_seed(), .remote = true, .fail_permille = 100, .cut_permille = 100};
 	struct far f = {0};
 
 	far_open(&f, &faults);
+	f.store->sealed = sealed;
 	struct readers x = {.f = &f, .tries = 40};
 	source_expect(f.src, SOURCE_ALL_OVER);
 	read_all_over(&x, 3);
 	assert_int_equal(x.wrong + x.failed, 0);
 	far_close(&f);
+}
+
+static void test_all_over_with_faults(void **state)
+{
+	all_over_with_faults(false);
+	all_over_with_faults(true);
 }
 
 /* Bytes that turned on the way: who finds that asks again, and what is here of them is forgotten. */
@@ -293,6 +336,25 @@ static void test_the_end(void **state)
 	struct readers x = {.f = &f, .tries = 1};
 	read_one(&x, BYTES - READ_BYTES, READ_BYTES);
 	read_one(&x, BYTES - 100, 100);
+	assert_int_equal(x.wrong + x.failed, 0);
+	assert_int_equal(gets(f.store), 1);
+	far_close(&f);
+}
+
+/* Of a large object more: what tells of more is longer. */
+static void test_the_end_of_much(void **state)
+{
+	const struct store_faults none = {.remote = true};
+	const uint64_t bytes =
+	        (39u << 20) + READER_CHUNK / 2 + 100; /* seen as shorter than it is */
+	struct far f = {0};
+
+	far_open(&f, &none);
+	source_free(f.src);
+	assert_int_equal(store_reader_open(f.reader, 0, KEY, bytes, 1, &f.src, NULL), 0);
+	struct readers x = {.f = &f, .tries = 1};
+	read_one(&x, bytes - 100, 100);
+	read_one(&x, bytes - (38u << 10), 100);
 	assert_int_equal(x.wrong + x.failed, 0);
 	assert_int_equal(gets(f.store), 1);
 	far_close(&f);
@@ -400,6 +462,7 @@ int main(void)
 	        cmocka_unit_test(test_turned_bytes_are_forgotten),
 	        cmocka_unit_test(test_in_order),
 	        cmocka_unit_test(test_the_end),
+	        cmocka_unit_test(test_the_end_of_much),
 	        cmocka_unit_test(test_one_hangs),
 	};
 	return cmocka_run_group_tests_name("reader", tests, NULL, NULL);

@@ -5,9 +5,11 @@
  * asks for new ones alone.
  */
 #include "engine/backup/backup_i.h"
+#include "engine/store/crypt.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #define AT_ONCE 8
 
@@ -38,6 +40,11 @@ static int read_one(struct store_reader *reader, struct backup_far_manifest *m)
 	rc = rc ? rc : buf_reserve(&m->text, len, &m->why);
 	if (rc == 0 && len)
 		rc = s->pread(s, m->text.data, len, 0, &m->why);
+	/* Who has no key would else take it for one that says nothing. */
+	if (rc == 0 && len >= sizeof(CRYPT_MAGIC) - 1 &&
+	    memcmp(m->text.data, CRYPT_MAGIC, sizeof(CRYPT_MAGIC) - 1) == 0)
+		rc = err_set(&m->why, ERR_REFUSED, 0,
+		             "'%s' is encrypted (name your identity in ASOF_KEY_FILE)", key);
 	if (rc == 0)
 		m->text.len = len;
 	return rc;

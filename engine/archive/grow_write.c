@@ -16,6 +16,9 @@
  */
 #define DROP_BYTES (1u << 20)
 
+/* Frames of the smallest page in a block, the one that it begins within, and what is to come. */
+#define ALIKE_MAX (GROW_BLOCK_BYTES / (512 + WAL_FRAME_HEADER_SIZE) + 3)
+
 struct grow_writer {
 	struct grow_info info;
 	int fd;
@@ -31,7 +34,9 @@ struct grow_writer {
 	struct commit last;
 	bool in_commit; /* frames without their commit yet */
 
-	struct buf block;            /* content not yet in a data member */
+	struct buf block;       /* content not yet in a data member */
+	struct gz_alike *alike; /* ALIKE_MAX: of the frames in it */
+	size_t n_alike;
 	struct buf out;              /* members not yet written */
 	struct buf members, commits; /* parts of the record to come */
 	uint64_t n_members, n_commits;
@@ -305,7 +310,8 @@ static int end_block(struct grow_writer *w, struct err *err)
 
 	if (w->block.len == 0)
 		return 0;
-	int rc = gz_put_data(w->codec, w->block.data, w->block.len, &w->out, err);
+	int rc = gz_put_data_alike(w->codec, w->block.data, w->block.len, w->alike, w->n_alike,
+	                           &w->out, err);
 	if (rc < 0)
 		return rc;
 	size_t len = w->out.len - start;
@@ -318,6 +324,9 @@ static int end_block(struct grow_writer *w, struct err *err)
 		rc = buf_append(&w->members, hash, 8, err);
 	w->n_members++;
 	buf_clear(&w->block);
+	if (w->n_alike) /* the frame under way goes on in the next block */
+		w->alike[0] = (struct gz_alike){0, w->alike[w->n_alike - 1].distance};
+	w->n_alike = w->n_alike > 0;
 	if (rc == 0 && w->out.len >= WRITE_BYTES)
 		rc = write_out(w, err);
 	return rc;
@@ -355,19 +364,47 @@ static int put_wal_header(struct grow_writer *w, struct err *err)
 	return put_content(w, b, sizeof(b), err);
 }
 
+/*
+ * Where the next frame's page was written before, as near as one deflate stream can tell: under
+ * load it is nearly the same again.
+ */
+static void note_alike(struct grow_writer *w, uint32_t pgno)
+{
+	size_t frame_bytes = (size_t)wal_frame_size(w->info.page_size), distance = 0;
+	size_t reach = GZ_ALIKE_REACH / frame_bytes;
+
+	for (size_t back = 1; back <= reach && back <= w->n_run && !distance; back++)
+		if (w->run[w->n_run - back].pgno == pgno)
+			distance = back * frame_bytes;
+	if (w->n_alike && w->alike[w->n_alike - 1].offset == w->block.len)
+		w->n_alike--; /* a block that ended with a frame */
+	assert(w->n_alike < ALIKE_MAX);
+	w->alike[w->n_alike++] = (struct gz_alike){(uint32_t)w->block.len, (uint32_t)distance};
+}
+
+static int need_arrays(struct grow_writer *w, struct err *err)
+{
+	if (!w->run)
+		w->run = malloc(GROW_RUN_FRAMES * sizeof(*w->run));
+	if (!w->alike)
+		w->alike = malloc(ALIKE_MAX * sizeof(*w->alike));
+	if (!w->run || !w->alike)
+		return err_set(err, ERR_NOMEM, 0, "no memory for a segment writer");
+	return 0;
+}
+
 int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const void *page,
                struct err *err)
 {
 	uint8_t b[WAL_FRAME_HEADER_SIZE];
 	struct wal_frame_header h = {pgno, n_truncate, w->info.salt1, w->info.salt2, {0, 0}};
-	int rc = 0;
+	int rc = need_arrays(w, err);
 
-	if (!w->run && !(w->run = malloc(GROW_RUN_FRAMES * sizeof(*w->run))))
-		return err_set(err, ERR_NOMEM, 0, "no memory for a segment writer");
-	if (w->content_len == 0)
+	if (rc == 0 && w->content_len == 0)
 		rc = put_wal_header(w, err);
 	if (rc < 0)
 		return rc;
+	note_alike(w, pgno);
 	wal_frame_header_write(&h, b);
 	wal_cksum_add(&w->chain, b, 8, false);
 	wal_cksum_add(&w->chain, page, w->info.page_size, false);
@@ -519,8 +556,9 @@ void grow_rest(struct grow_writer *w)
 	buf_release(&w->out);
 	buf_release(&w->members);
 	buf_release(&w->commits);
-	free(w->run);
-	w->run = NULL;
+	free(take_ptr(w->run));
+	free(take_ptr(w->alike));
+	w->n_alike = 0;
 }
 
 void grow_writer_free(struct grow_writer *w)
@@ -535,5 +573,6 @@ void grow_writer_free(struct grow_writer *w)
 	buf_release(&w->members);
 	buf_release(&w->commits);
 	free(w->run);
+	free(w->alike);
 	free(w);
 }

@@ -15,12 +15,11 @@
 /*
  * While the application writes faster than BUSY_BYTES_PER_S, segments wait to be sealed: on two
  * processors sealing beside a writer that goes flat out costs it a third of its throughput, as
- * capture then finds no free processor to wake up on.  Past PATIENT_UNSEALED (a view gets deeper
+ * capture then finds no free processor to wake up on.  Past KEEPER_PATIENT_UNSEALED (a view gets deeper
  * with each) they are sealed on processors that nobody else wants; past URGENT_UNSEALED they are
  * worth the application's time.
  */
 #define BUSY_BYTES_PER_S ((uint64_t)8 << 20)
-#define PATIENT_UNSEALED 6u
 #define URGENT_UNSEALED 12u
 #define BUSY_LOOK_US (250 * 1000)
 #define TABLE_SYNC_US (30 * US_PER_SECOND)
@@ -37,7 +36,8 @@ struct keeper {
 	int64_t synced_us, warned_us;
 	uint64_t looked_bytes; /* what the recorder had taken at looked_us */
 	int64_t looked_us;
-	bool busy; /* as of the last look */
+	bool busy;    /* as of the last look */
+	bool counted; /* recorder->unsealed is what a step has counted, and what was cut since */
 };
 
 /*
@@ -124,6 +124,11 @@ static bool application_is_busy(struct keeper *k)
 	return k->busy;
 }
 
+bool keeper_leaves_all(bool busy, bool counted, uint64_t cut)
+{
+	return busy && counted && cut < KEEPER_PATIENT_UNSEALED;
+}
+
 /* Objects come and go with the generation: without news there is nothing to do. */
 static int upkeep(struct keeper *k, bool *ret_did, bool *ret_deferred, struct err *err)
 {
@@ -134,12 +139,19 @@ static int upkeep(struct keeper *k, bool *ret_did, bool *ret_deferred, struct er
 	*ret_did = *ret_deferred = false;
 	if (generation == k->seen)
 		return 0;
+	bool busy = application_is_busy(k);
+	if (keeper_leaves_all(busy, k->counted, r->unsealed)) {
+		close_compactor(k);
+		*ret_deferred = true;
+		return 0;
+	}
 	if (!k->compactor)
 		rc = compactor_new(r->root, r->name, &k->compactor, err);
 	if (rc < 0)
 		return rc;
-	compactor_set_patience(k->compactor, application_is_busy(k) ? PATIENT_UNSEALED : 0);
+	compactor_set_patience(k->compactor, busy ? KEEPER_PATIENT_UNSEALED : 0);
 	rc = do_step(k, ret_did, ret_deferred, err);
+	k->counted = k->counted || rc == 0;
 	if (rc == 0 && *ret_did)
 		recorder_changed(r);
 	else if (rc == 0 && !*ret_deferred)

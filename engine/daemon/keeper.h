@@ -9,6 +9,15 @@
 
 #include "engine/daemon/recorder.h"
 
+/* More segments than so many, the one written to among them, do not wait for the application. */
+#define KEEPER_PATIENT_UNSEALED 6u
+/*
+ * Whether there is nothing to look at but what is to wait: then the archive is not even opened, as
+ * that reads what is being written back from the disk.  `cut` segments wait as far as the recorder
+ * knows; `counted`: a step has looked how many there were before.
+ */
+bool keeper_leaves_all(bool busy, bool counted, uint64_t cut);
+
 struct keeper;
 int keeper_new(struct recorder *r, struct keeper **ret, struct err *err) MUST_USE;
 /* After recorder_start(). */

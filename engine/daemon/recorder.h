@@ -33,7 +33,7 @@ struct recorder_options {
 	const char *source_path; /* of the live database, absolute */
 	bool adopt;              /* take a name over that belongs to another path */
 	uint64_t segment_bytes;  /* cut segments here; 0: the default, 64 MiB of WAL */
-	int level;               /* deflate level of growing segments; 0 stores */
+	int level;               /* deflate level of growing segments; 0: gz/alike.h */
 };
 
 /*

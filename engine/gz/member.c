@@ -9,6 +9,7 @@ static const uint8_t fixed_head[10] = {0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff};
 
 struct gz_codec {
 	struct libdeflate_compressor *compressor;
+	int level;
 };
 
 int gz_codec_new(int level, struct gz_codec **ret, struct err *err)
@@ -21,6 +22,7 @@ int gz_codec_new(int level, struct gz_codec **ret, struct err *err)
 		free(c);
 		return err_set(err, ERR_NOMEM, 0, "no memory for a compressor of level %d", level);
 	}
+	c->level = level;
 	*ret = c;
 	return 0;
 }
@@ -42,6 +44,18 @@ static void put_head(uint8_t *p, enum gz_kind kind, size_t payload_len)
 	store_le16(p + 14, (uint16_t)payload_len);
 }
 
+/* A data member at `p`, where its stream of `n` bytes already is. */
+static void end_data(uint8_t *p, size_t n, const void *content, size_t len, struct buf *out)
+{
+	uint8_t *tail = p + GZ_PAYLOAD_OFFSET + 8 + n;
+
+	put_head(p, GZ_DATA, 8);
+	store_le32(tail, libdeflate_crc32(0, content, len));
+	store_le32(tail + 4, (uint32_t)len);
+	store_le64(p + GZ_PAYLOAD_OFFSET, GZ_DATA_OVERHEAD + n);
+	out->len += GZ_DATA_OVERHEAD + n;
+}
+
 int gz_put_data(struct gz_codec *c, const void *content, size_t len, struct buf *out,
                 struct err *err)
 {
@@ -51,16 +65,26 @@ int gz_put_data(struct gz_codec *c, const void *content, size_t len, struct buf 
 		return rc;
 
 	uint8_t *p = out->data + out->len;
-	put_head(p, GZ_DATA, 8);
 	size_t n = libdeflate_deflate_compress(c->compressor, content, len,
 	                                       p + GZ_PAYLOAD_OFFSET + 8, bound);
 	if (n == 0)
 		return err_set(err, ERR_NOMEM, 0, "compress %zu bytes", len);
-	uint8_t *tail = p + GZ_PAYLOAD_OFFSET + 8 + n;
-	store_le32(tail, libdeflate_crc32(0, content, len));
-	store_le32(tail + 4, (uint32_t)len);
-	store_le64(p + GZ_PAYLOAD_OFFSET, GZ_DATA_OVERHEAD + n);
-	out->len += GZ_DATA_OVERHEAD + n;
+	end_data(p, n, content, len, out);
+	return 0;
+}
+
+int gz_put_data_alike(struct gz_codec *c, const void *content, size_t len,
+                      const struct gz_alike *alike, size_t n_alike, struct buf *out,
+                      struct err *err)
+{
+	if (c->level != 0)
+		return gz_put_data(c, content, len, out, err);
+	int rc = buf_reserve(out, GZ_DATA_OVERHEAD + alike_bound(len), err);
+	if (rc < 0)
+		return rc;
+	uint8_t *p = out->data + out->len;
+	size_t n = alike_deflate(content, len, alike, n_alike, p + GZ_PAYLOAD_OFFSET + 8);
+	end_data(p, n, content, len, out);
 	return 0;
 }
 

@@ -27,6 +27,7 @@
 #define ASOF_GZ_MEMBER_H
 
 #include "engine/base/buf.h"
+#include "engine/gz/alike.h"
 
 #define GZ_PAYLOAD_OFFSET 16
 #define GZ_META_OVERHEAD (GZ_PAYLOAD_OFFSET + 2 + 8)
@@ -50,6 +51,10 @@ void gz_codec_free(struct gz_codec *c);
 /* Appends a data member with `len` bytes of content. */
 int gz_put_data(struct gz_codec *c, const void *content, size_t len, struct buf *out,
                 struct err *err) MUST_USE;
+/* The same; level 0 stores but what repeats as `alike` tells, and runs of zeros (alike.h). */
+int gz_put_data_alike(struct gz_codec *c, const void *content, size_t len,
+                      const struct gz_alike *alike, size_t n_alike, struct buf *out,
+                      struct err *err) MUST_USE;
 /* Appends a blob. */
 int gz_put_blob(enum gz_kind kind, const void *payload, size_t len, struct buf *out,
                 struct err *err) MUST_USE;

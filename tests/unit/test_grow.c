@@ -82,6 +82,17 @@ static void end_batch(struct book *b, struct grow_writer *w, bool closes)
 	}
 }
 
+static void nearly_again(struct book *b, size_t f)
+{
+	size_t before = f - 1 - (size_t)rng_below(&b->r, f < 9 ? f : 9);
+	uint8_t *page = b->pages + f * b->page_size;
+
+	b->pgno[f] = b->pgno[before];
+	memcpy(page, b->pages + before * b->page_size, b->page_size);
+	for (uint64_t n = rng_below(&b->r, 4); n > 0; n--)
+		page[rng_below(&b->r, b->page_size)] = (uint8_t)rng_next(&b->r);
+}
+
 static void one_commit(struct book *b, struct grow_writer *w, size_t n_frames, bool torn)
 {
 	struct err err = ERR_INIT;
@@ -100,6 +111,9 @@ static void one_commit(struct book *b, struct grow_writer *w, size_t n_frames, b
 		for (uint32_t k = 0; k < b->page_size; k += 8)
 			store_le64(page + k, rng_chance(&b->r, 20) ? rng_next(&b->r) : f);
 		b->pgno[f] = 1 + (uint32_t)rng_below(&b->r, rng_chance(&b->r, 5) ? UINT32_MAX : 60);
+		if (f > 0 &&
+		    rng_chance(&b->r, 40)) /* a page that was written before, a little else */
+			nearly_again(b, f);
 		if (grow_batch_full(w) || (torn && rng_chance(&b->r, 10)))
 			end_batch(b, w, false);
 		synth_must(grow_frame(w, b->pgno[f], i + 1 == n_frames ? c.n_pages : 0, page, &err),
@@ -229,8 +243,9 @@ static void test_write_read(void **state)
 		struct grow_writer *w;
 		struct err err = ERR_INIT;
 
-		synth_must(grow_create(dir, 1, FIRST, b.page_size, (int)(i % 4), &w, &err), &err,
-		           "grow_create");
+		synth_must(
+		        grow_create(dir, 1, FIRST, b.page_size, i < 8 ? 0 : (int)(i % 4), &w, &err),
+		        &err, "grow_create");
 		compare_file(&b, dir, 0);
 		some_commits(&b, w, 50, i % 2);
 		compare_file(&b, dir, 50);
@@ -240,8 +255,8 @@ static void test_write_read(void **state)
 		struct commit last;
 		struct source_position pos;
 		for (unsigned k = 0; k < 3; k++) {
-			synth_must(grow_resume(dir, NAME, 0, 1, &w, &last, &pos, &err), &err,
-			           "grow_resume");
+			synth_must(grow_resume(dir, NAME, 0, (int)(i % 2), &w, &last, &pos, &err),
+			           &err, "grow_resume");
 			assert_int_equal(last.txid, FIRST + b.n_commits - 1);
 			assert_position(&pos, &b.commits[b.n_commits - 1].pos);
 			some_commits(&b, w, 10, i % 2);
@@ -303,7 +318,7 @@ static void test_every_cut(void **state)
 	struct source_position pos;
 	size_t len;
 
-	synth_must(grow_create(dir, 1, FIRST, 512, 1, &w, &err), &err, "grow_create");
+	synth_must(grow_create(dir, 1, FIRST, 512, 0, &w, &err), &err, "grow_create");
 	some_commits(&b, w, 12, true);
 	grow_writer_free(w);
 	cleanup_free uint8_t *file = read_whole(dir, NAME, &len);
@@ -668,12 +683,49 @@ static void test_not_cached(void **state)
 	}
 	size_t cached = pages_cached(dir, &n_pages);
 	grow_writer_free(w);
-	assert_true(n_pages >= 2048);
+	assert_true(n_pages >= 1024);
 	if (fs.f_type == EXT4_SUPER_MAGIC) /* others may not take the advice */
 		assert_in_range(cached, 0, n_pages / 4);
 	compare_file(&b, dir, b.n_commits);
 	free_book(&b);
 	test_remove(root);
+}
+
+/* Commits that write the same few pages again, as an application does that goes flat out. */
+static void test_again(void **state)
+{
+	cleanup_free char *root = test_folder();
+	cleanup_fd int dir = open(root, O_RDONLY | O_DIRECTORY);
+	struct book b = new_book(test_seed(), 4096, 300);
+	struct source_position pos = any_position(&b.r);
+	struct err err = ERR_INIT;
+	struct grow_writer *w;
+
+	synth_must(grow_create(dir, 1, FIRST, 4096, 0, &w, &err), &err, "grow_create");
+	for (uint32_t k = 0; k < 3 * 4096; k++)
+		b.pages[k] = (uint8_t)rng_next(&b.r);
+	for (size_t f = 0; f < 300; f++) {
+		uint8_t *page = b.pages + f * 4096;
+		struct commit c = {.txid = FIRST + f, .time_us = (int64_t)f + 1, .n_pages = 9};
+		if (f >= 3)
+			memcpy(page, page - (size_t)(3 * 4096), 4096);
+		page[rng_below(&b.r, 4096)]++;
+		b.pgno[f] = 1 + (uint32_t)(f % 3);
+		synth_must(grow_frame(w, b.pgno[f], 9, page, &err), &err, "frame");
+		synth_must(grow_commit(w, &c, &err), &err, "grow_commit");
+		b.commits[b.n_commits++].c = c;
+		b.n_frames++;
+	}
+	synth_must(grow_end_batch(w, &pos, true, &err), &err, "grow_end_batch");
+	for (; b.n_closed < b.n_commits; b.n_closed++) {
+		b.commits[b.n_closed].length = grow_length(w);
+		b.commits[b.n_closed].pos = pos;
+	}
+	/* Three pages in each block of 64 KiB are written, the others told. */
+	assert_true(grow_length(w) < grow_content_len(w) / 3);
+	grow_writer_free(w);
+	compare_file(&b, dir, 300);
+	free_book(&b);
 }
 
 int main(void)
@@ -684,6 +736,7 @@ int main(void)
 	        cmocka_unit_test(test_giant),       cmocka_unit_test(test_open_end_forgotten),
 	        cmocka_unit_test(test_follow),      cmocka_unit_test(test_newer),
 	        cmocka_unit_test(test_not_cached),  cmocka_unit_test(test_create_without_space),
+	        cmocka_unit_test(test_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <zlib.h>
 
 static void any_content(struct rng *r, uint8_t *p, size_t len)
 {
@@ -56,6 +57,97 @@ static void test_data_member(void **state)
 		gz_codec_free(codec);
 		buf_release(&b);
 	}
+}
+
+/* By zlib, as gunzip has it. */
+static void assert_inflates(const uint8_t *stream, size_t n, const uint8_t *content, size_t len)
+{
+	z_stream z = {.next_in = (Bytef *)(uintptr_t)stream, .avail_in = (uInt)n};
+	uint8_t *back = malloc(len + 1);
+
+	assert_non_null(back);
+	assert_int_equal(inflateInit2(&z, -15), Z_OK);
+	z.next_out = back;
+	z.avail_out = (uInt)len + 1;
+	assert_int_equal(inflate(&z, Z_FINISH), Z_STREAM_END);
+	assert_int_equal(z.total_out, len);
+	assert_int_equal(z.avail_in, 0);
+	assert_memory_equal(back, content, len);
+	inflateEnd(&z);
+	free(back);
+}
+
+/* Pieces that are nearly what stands before them, and hints that tell so, or anything else. */
+static size_t alike_content(struct rng *r, uint8_t *p, size_t len, struct gz_alike *alike,
+                            size_t max)
+{
+	size_t n = 0;
+
+	any_content(r, p, len);
+	for (size_t at = 0; at < len && n < max; n++) {
+		size_t distance = rng_chance(r, 60) ? 1 + (size_t)rng_below(r, at + 1) : 0;
+		size_t end = at + 1 + (size_t)rng_below(r, 5000);
+		end = end < len ? end : len;
+		for (size_t i = at; i < end && distance && distance <= at; i++)
+			p[i] = rng_chance(r, 1) ? (uint8_t)rng_next(r) : p[i - distance];
+		alike[n] = (struct gz_alike){(uint32_t)at, (uint32_t)distance};
+		if (rng_chance(r, 5)) /* of no use, or out of order */
+			alike[n] = (struct gz_alike){(uint32_t)rng_below(r, 2 * len),
+			                             (uint32_t)rng_below(r, 70000)};
+		at = end;
+	}
+	return n;
+}
+
+static void test_alike(void **state)
+{
+	struct rng r = {test_seed()};
+	static uint8_t content[80000], back[80000];
+	struct gz_alike alike[64];
+	struct err err = ERR_INIT;
+
+	for (unsigned i = 0; i < test_rounds(400); i++) {
+		struct gz_codec *codec;
+		struct buf b = BUF_INIT(SIZE_MAX / 2);
+		size_t len = i < 3 ? i : (size_t)rng_below(&r, i % 4 ? sizeof(content) : 300);
+		size_t n = alike_content(&r, content, len, alike, 64);
+		synth_must(gz_codec_new((int)(i % 8 == 1), &codec, &err), &err, "codec");
+		synth_must(gz_put_data_alike(codec, content, len, alike, n, &b, &err), &err, "put");
+		assert_true(b.len <= GZ_DATA_OVERHEAD + len + len / 8 + 16);
+		synth_must(gz_get_data(b.data, b.len, back, len, &err), &err, "get");
+		assert_memory_equal(content, back, len);
+		assert_inflates(b.data + GZ_PAYLOAD_OFFSET + 8, b.len - GZ_DATA_OVERHEAD, content,
+		                len);
+		gz_codec_free(codec);
+		buf_release(&b);
+	}
+}
+
+/* What is told of is not stored again: of equal pages, and of nearly equal ones, one is. */
+static void test_alike_is_short(void **state)
+{
+	enum { PAGE = 4096, PAGES = 15 };
+	static uint8_t content[PAGE * PAGES], stream[2 * PAGE * PAGES];
+	struct gz_alike alike[PAGES];
+	struct rng r = {test_seed()};
+
+	for (uint32_t k = 0; k < PAGE; k++)
+		content[k] = (uint8_t)rng_next(&r);
+	for (uint32_t i = 0; i < PAGES; i++) {
+		uint32_t back = 1 + (uint32_t)rng_below(&r, 7);
+		alike[i] = (struct gz_alike){i * PAGE, back * PAGE};
+		if (back > i)
+			alike[i].distance = i * PAGE;
+		memcpy(content + (size_t)i * PAGE, content, i ? PAGE : 0);
+	}
+	size_t equal = alike_deflate(content, sizeof(content), alike, PAGES, stream);
+	assert_true(equal < PAGE + PAGES * 100);
+	for (uint32_t i = 1; i < PAGES; i++)
+		content[i * PAGE + i] ^= 1;
+	assert_true(alike_deflate(content, sizeof(content), alike, PAGES, stream) <
+	            PAGE + PAGES * 120);
+	memset(content, 0, sizeof(content));
+	assert_true(alike_deflate(content, sizeof(content), NULL, 0, stream) < 1000);
 }
 
 static void test_blob(void **state)
@@ -551,7 +643,8 @@ int main(void)
 	        cmocka_unit_test(test_gunzip),         cmocka_unit_test(test_flips),
 	        cmocka_unit_test(test_newer),          cmocka_unit_test(test_first_blocks),
 	        cmocka_unit_test(test_spans),          cmocka_unit_test(test_damaged_spans),
-	        cmocka_unit_test(test_count_of_spans),
+	        cmocka_unit_test(test_count_of_spans), cmocka_unit_test(test_alike),
+	        cmocka_unit_test(test_alike_is_short),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

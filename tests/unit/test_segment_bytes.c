@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When the recorder cuts a growing segment. */
+/* When the recorder cuts a growing segment, and the keeper leaves it. */
 #include "engine/base/clock.h"
+#include "engine/daemon/keeper.h"
 #include "engine/daemon/recorder_i.h"
 
 #include <setjmp.h>
@@ -35,11 +36,23 @@ static void test_asked_sizes(void **state)
 	assert_int_equal(encode_segment_bytes(512 * MIB, 99, 600 * MIB, 1), 512 * MIB);
 }
 
+static void test_left_while_busy(void **state)
+{
+	/* The one written to is a segment, too: compactor_set_patience() counts it. */
+	for (uint64_t cut = 0; cut < 100; cut++) {
+		assert_int_equal(keeper_leaves_all(true, true, cut),
+		                 cut + 1 <= KEEPER_PATIENT_UNSEALED);
+		assert_false(keeper_leaves_all(false, true, cut));
+		assert_false(keeper_leaves_all(true, false, cut)); /* left by the last program */
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_fast_ones_grow_on),
 	        cmocka_unit_test(test_asked_sizes),
+	        cmocka_unit_test(test_left_while_busy),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

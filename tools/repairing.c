@@ -5,6 +5,7 @@
 #include "engine/base/log.h"
 #include "engine/view/history.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 int repairing_open(struct repairing *r, struct cli *c, const char *root, bool repair, bool json,
@@ -44,8 +45,8 @@ void repairing_close(struct repairing *r)
 
 static const char *outcome_name(enum repair_outcome o)
 {
-	static const char *const names[] = {"repaired", "can_be_repaired", "whole", "covered",
-	                                    "cannot_be_repaired"};
+	static const char *const names[] = {"repaired", "can_be_repaired", "whole",
+	                                    "covered",  "by_hand",         "cannot_be_repaired"};
 
 	return names[o];
 }
@@ -57,6 +58,28 @@ static void tell_json(struct repairing *r, const struct repair_step *s)
 	                                (int)s->missing, "outcome", outcome_name(s->outcome),
 	                                "from", s->from ? json_text(s->from) : json_null(),
 	                                "reason", s->why[0] ? json_text(s->why) : json_null()));
+}
+
+/* Of a mark the command that makes it again; of backups, which can be many, one line at the end. */
+static void told_by_hand(struct repairing *r, const struct repair_step *s)
+{
+	char db[STORE_KEY_MAX], mark[STORE_KEY_MAX], word[3][4 * 1024 + 3];
+	const char *name = s->key + strlen("local/"), *slash = strrchr(s->key, '/');
+
+	if (!s->txid) {
+		r->n_gone++;
+		snprintf(r->gone_from, sizeof(r->gone_from), "%s", s->from);
+		return;
+	}
+	snprintf(db, sizeof(db), "%.*s", (int)(slash - name), name);
+	snprintf(mark, sizeof(mark), "%.*s", (int)(strlen(slash + 1) - strlen(".mark")), slash + 1);
+	cli_quote(mark, word[0], sizeof(word[0]));
+	cli_quote(db, word[1], sizeof(word[1]));
+	cli_quote(r->root, word[2], sizeof(word[2]));
+	printf("         '%s' is at %s alone; if nobody took it away here: asof mark %s --db %s "
+	       "--tx "
+	       "%" PRIu64 " --archive %s\n",
+	       s->key, s->from, word[0], word[1], s->txid, word[2]);
 }
 
 static void told(void *ctx, const struct repair_step *s)
@@ -86,6 +109,9 @@ static void told(void *ctx, const struct repair_step *s)
 		break;
 	case REPAIR_WHOLE:
 		break;
+	case REPAIR_BY_HAND:
+		told_by_hand(r, s);
+		break;
 	case REPAIR_FAILED:
 		printf("%s  %s  cannot be repaired: %s\n", s->missing ? "MISSING" : "DAMAGED",
 		       s->key, why);
@@ -95,8 +121,17 @@ static void told(void *ctx, const struct repair_step *s)
 
 void repairing_conclude(struct repairing *r)
 {
-	char word[4 * 1024 + 3];
+	char word[4 * 1024 + 3], from[4 * 1024 + 3];
 
+	if (r->n_gone && !r->json) {
+		cli_quote(r->root, word, sizeof(word));
+		cli_quote(r->gone_from, from, sizeof(from));
+		printf("%" PRIu64
+		       " backup%s not here, but at %s; if no rule let %s go: asof copy %s "
+		       "%s\n",
+		       r->n_gone, r->n_gone == 1 ? " is" : "s are", r->gone_from,
+		       r->n_gone == 1 ? "it" : "them", from, word);
+	}
 	if (r->repair || !r->tells || r->json)
 		return;
 	cli_quote(r->root, word, sizeof(word));

@@ -20,6 +20,8 @@ struct repairing {
 	size_t n_others;
 	struct repair_result result; /* of all so far */
 	bool tells;                  /* of what can be repaired, at the end */
+	uint64_t n_gone;             /* backups that another place has alone; */
+	char gone_from[4096];        /* the last of these */
 };
 
 /* Opens the archive and its other places, these as cli_open_places() has it. */

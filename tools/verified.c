@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/verified.h"
 
+#include "engine/archive/names.h"
 #include "engine/store/store.h"
 #include "tools/repairing.h"
 
@@ -98,8 +99,13 @@ static void print_range(const struct verify_range *r)
 
 	time_format(r->first_us, from);
 	time_format(r->last_us, to);
-	if (r->first_txid == r->last_txid)
+	bool known = r->first_us && r->last_us; /* of what is missing the times are, too */
+	if (r->first_txid == r->last_txid && known)
 		printf("txid %" PRIu64 " (%s)", r->first_txid, from);
+	else if (r->first_txid == r->last_txid)
+		printf("txid %" PRIu64, r->first_txid);
+	else if (!known)
+		printf("txid %" PRIu64 " to %" PRIu64, r->first_txid, r->last_txid);
 	else
 		printf("txid %" PRIu64 " to %" PRIu64 " (%s to %s)", r->first_txid, r->last_txid,
 		       from, to);
@@ -224,6 +230,45 @@ static int verified_history(struct verified_run *v, const char *root, const char
 	return 0;
 }
 
+/* ---- folders that lost what makes them databases ---- */
+
+struct nameless {
+	struct verified_run *run;
+	const char *root;
+	char **names; /* of the databases */
+	size_t n;
+};
+
+static int take_folder(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct nameless *l = ctx;
+	CLEANUP(verify_report_release) struct verify_report report = {.n_damages = 0};
+	char name[DB_NAME_MAX + 1];
+	const char *p = e->key + strlen("local/"), *slash = strchr(p, '/');
+	struct err why = ERR_INIT;
+
+	if (!slash || (size_t)(slash - p) >= sizeof(name))
+		return 0;
+	snprintf(name, sizeof(name), "%.*s", (int)(slash - p), p);
+	if (db_name_check(name, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->names[i], name) == 0)
+			return 0;
+	int rc = verify_once(l->run, l->root, name, &report, &why);
+	if (err_kind_of(rc) == ERR_NOT_FOUND) /* another program's */
+		return 0;
+	if (rc < 0)
+		return err_wrap(err, err_copy(err, &why), "the history of '%.100s'", name);
+	l->run->n++;
+	l->run->n_bad += !verify_report_ok(&report);
+	if (l->run->json)
+		json_array_append_new(l->run->histories, verified_json(&report));
+	else
+		verified_print(&report);
+	return 0;
+}
+
 int verified_archive(struct verified_run *v, const char *root, struct err *err)
 {
 	cleanup_archive struct archive *a = NULL;
@@ -236,5 +281,6 @@ int verified_archive(struct verified_run *v, const char *root, struct err *err)
 	rc = rc ? rc : archive_list(a, &names, &n, err);
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = verified_history(v, root, names[i], err);
-	return rc;
+	struct nameless l = {v, root, names, n};
+	return rc ? rc : store_list(archive_store(a), "local/", NULL, false, take_folder, &l, err);
 }

@@ -582,12 +582,11 @@ static bool read_expiring(const char *text, struct expiring_note *n)
 	return true;
 }
 
-int expiring_note_get(int dir_fd, struct expiring_note *ret, struct err *err)
+int expiring_note_parse(char *text, size_t len, struct expiring_note *ret, struct err *err)
 {
-	cleanup_free char *text = NULL;
 	struct expiring_note n = {0};
 
-	int rc = get_note_max(dir_fd, "expiring", "expiring", LIST_MAX, &text, err);
+	int rc = check_note(text, len, "expiring", "expiring", err);
 	if (rc < 0)
 		return rc;
 	n.entries = calloc(count_lines(text, "\nsince ") + 1, sizeof(*n.entries));
@@ -599,6 +598,15 @@ int expiring_note_get(int dir_fd, struct expiring_note *ret, struct err *err)
 	else
 		*ret = n;
 	return rc;
+}
+
+int expiring_note_get(int dir_fd, struct expiring_note *ret, struct err *err)
+{
+	cleanup_free char *text = NULL;
+	size_t len;
+
+	int rc = file_get(dir_fd, "expiring", LIST_MAX, &text, &len, err);
+	return rc < 0 ? rc : expiring_note_parse(text, len, ret, err);
 }
 
 int expiring_note_put(int dir_fd, const struct expiring_note *n, struct err *err)
@@ -660,21 +668,88 @@ int writer_note_format(const struct writer_note *n, struct buf *ret, struct err 
 	return rc < 0 ? rc : end_note(ret, err);
 }
 
-int writer_note_parse(const char *name, struct buf *text, struct writer_note *ret, struct err *err)
+int writer_note_parse(char *text, size_t len, const char *name, struct writer_note *ret,
+                      struct err *err)
 {
 	bool ok = true;
 
-	int rc = buf_append(text, "", 1, err);
-	if (rc == 0)
-		rc = check_note((char *)text->data, text->len - 1, name, "writer", err);
+	int rc = check_note(text, len, name, "writer", err);
 	if (rc < 0)
 		return rc;
-	const char *t = (const char *)text->data;
-	*ret = (struct writer_note){.lineage = (uint32_t)number(t, "lineage", &ok),
-	                            .since_us = (int64_t)number(t, "since_us", &ok)};
-	ok = value(t, "id", ret->id, sizeof(ret->id)) && ok;
-	ok = value(t, "host", ret->host, sizeof(ret->host)) && ok;
-	if (!value(t, "was", ret->was, sizeof(ret->was)))
+	*ret = (struct writer_note){.lineage = (uint32_t)number(text, "lineage", &ok),
+	                            .since_us = (int64_t)number(text, "since_us", &ok)};
+	ok = value(text, "id", ret->id, sizeof(ret->id)) && ok;
+	ok = value(text, "host", ret->host, sizeof(ret->host)) && ok;
+	if (!value(text, "was", ret->was, sizeof(ret->was)))
 		ret->was[0] = '\0';
 	return checked(ok, name, err);
+}
+
+bool writer_name_parse(const char *name, uint32_t *ret_lineage)
+{
+	char *end;
+	unsigned long v = strtoul(name, &end, 10);
+
+	*ret_lineage = (uint32_t)v;
+	return end == name + 8 && v <= 99999999 && strcmp(end, ".writer") == 0;
+}
+
+/* ---- any of them ---- */
+
+static int of_another(const char *file, const char *what, struct err *err)
+{
+	return err_set(err, ERR_DAMAGED, 0, "'%s' is of another %s", file, what);
+}
+
+static int check_lists(const char *file, char *text, size_t len, struct err *err)
+{
+	struct thinned_note thinned = {0};
+	struct expiring_note expiring = {0};
+	int rc;
+
+	if (strcmp(file, "thinned") == 0) {
+		rc = thinned_note_parse(text, len, &thinned, err);
+		thinned_note_release(&thinned);
+	} else {
+		rc = expiring_note_parse(text, len, &expiring, err);
+		expiring_note_release(&expiring);
+	}
+	return rc;
+}
+
+int note_check(const char *file, char *text, size_t len, struct err *err)
+{
+	char mark[DB_NAME_MAX + 1];
+	struct object_name n;
+	uint64_t txid;
+	uint32_t lineage;
+	union {
+		struct source_note source;
+		struct lineage_note lineage;
+		struct gap_note gap;
+		struct mark_note mark;
+		struct writer_note writer;
+	} as;
+
+	if (strcmp(file, "source") == 0)
+		return source_note_parse(text, len, &as.source, err);
+	if (strcmp(file, "thinned") == 0 || strcmp(file, "expiring") == 0)
+		return check_lists(file, text, len, err);
+	if (object_name_parse(file, &n) && n.type == OBJECT_LINEAGE) {
+		int rc = lineage_note_parse(text, len, file, &as.lineage, err);
+		return rc == 0 && as.lineage.lineage != n.lineage ? of_another(file, "lineage", err)
+		                                                  : rc;
+	}
+	if (writer_name_parse(file, &lineage)) {
+		int rc = writer_note_parse(text, len, file, &as.writer, err);
+		return rc == 0 && as.writer.lineage != lineage ? of_another(file, "lineage", err)
+		                                               : rc;
+	}
+	if (gap_name_parse(file, &txid)) {
+		int rc = gap_note_parse(text, len, file, &as.gap, err);
+		return rc == 0 && as.gap.after_txid != txid ? of_another(file, "gap", err) : rc;
+	}
+	if (mark_file_parse(file, mark))
+		return mark_note_parse(text, len, mark, &as.mark, err);
+	return err_set(err, ERR_USAGE, 0, "'%s' is no note that is known", file);
 }

@@ -126,6 +126,8 @@ int gap_note_parse(char *text, size_t len, const char *name, struct gap_note *re
 int mark_note_parse(char *text, size_t len, const char *mark, struct mark_note *ret,
                     struct err *err) MUST_USE;
 int thinned_note_parse(char *text, size_t len, struct thinned_note *ret, struct err *err) MUST_USE;
+int expiring_note_parse(char *text, size_t len, struct expiring_note *ret,
+                        struct err *err) MUST_USE;
 int verified_note_parse(char *text, size_t len, struct verified_note *ret,
                         struct err *err) MUST_USE;
 
@@ -162,12 +164,20 @@ int identity_note_put(int dir_fd, const struct identity_note *n, struct err *err
 int identity_note_get(int dir_fd, struct identity_note *ret, struct err *err) MUST_USE;
 /* Appends the note to `ret`. */
 int writer_note_format(const struct writer_note *n, struct buf *ret, struct err *err) MUST_USE;
-/* `text` is changed. */
-int writer_note_parse(const char *name, struct buf *text, struct writer_note *ret,
+int writer_note_parse(char *text, size_t len, const char *name, struct writer_note *ret,
                       struct err *err) MUST_USE;
+/* "LLLLLLLL.writer" */
+bool writer_name_parse(const char *name, uint32_t *ret_lineage);
 
 int verified_note_put(int dir_fd, const struct verified_note *n, struct err *err) MUST_USE;
 /* NOT_FOUND: nothing was verified yet. */
 int verified_note_get(int dir_fd, struct verified_note *ret, struct err *err) MUST_USE;
+
+/*
+ * Whether the file of a history's folder (its name in there), of this content, is a whole note of the
+ * kind that its name tells, and about what that tells.  `text`: as for parsing.  DAMAGED; VERSION;
+ * USAGE: no note, or a disposable one (`identity`, `verified`), which whoever writes it makes anew.
+ */
+int note_check(const char *file, char *text, size_t len, struct err *err) MUST_USE;
 
 #endif

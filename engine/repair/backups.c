@@ -274,6 +274,23 @@ static int fill_manifests(struct repair *r, struct shelf *target, struct shelf *
 	return 0;
 }
 
+/* One that is gone with its manifest: a rule may have let it go, or somebody. */
+static void tell_gone(struct repair *r, struct shelf *target, const struct shelf *from,
+                      const struct shelf *others, size_t n_before)
+{
+	for (size_t i = 0; i < from->n; i++) {
+		const struct stored *m = &from->v[i];
+		bool told = false;
+		if (!m->readable || !find(from, m->of) || find(target, m->key) ||
+		    find(target, m->of) || has_manifest(target, m->of))
+			continue;
+		for (size_t k = 0; k < n_before && !told; k++)
+			told = find(&others[k], m->of) != NULL;
+		if (!told)
+			repair_tell_by_hand(r, m->of, from->site.at.label, 0);
+	}
+}
+
 /* ---- all of it ---- */
 
 static int run(struct repair *r, struct shelf *target, struct shelf *others, struct err *err)
@@ -300,6 +317,8 @@ static int run(struct repair *r, struct shelf *target, struct shelf *others, str
 			rc = repair_file(r, target, others, &target->v[i], err);
 	for (size_t i = 0; i < r->n_others && rc == 0; i++)
 		rc = fill_manifests(r, target, &others[i], err);
+	for (size_t i = 0; i < r->n_others && rc == 0 && !r->options->suspects; i++)
+		tell_gone(r, target, &others[i], others, i);
 	return rc;
 }
 

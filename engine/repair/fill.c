@@ -5,61 +5,12 @@
  * one never had, only those are missing without which a moment cannot be seen.
  */
 #include "engine/base/file.h"
+#include "engine/base/spans.h"
 #include "engine/repair/repair_i.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- spans ---- */
-
-struct span {
-	uint64_t first, last;
-};
-struct spans {
-	struct span *v;
-	size_t n, cap;
-};
-
-static int add_span(struct spans *s, uint64_t first, uint64_t last, struct err *err)
-{
-	if (s->n == s->cap) {
-		size_t cap = s->cap ? 2 * s->cap : 64;
-		void *p = realloc(s->v, cap * sizeof(*s->v));
-		if (!p)
-			return err_set(err, ERR_NOMEM, 0, "no memory to repair");
-		s->v = p;
-		s->cap = cap;
-	}
-	s->v[s->n++] = (struct span){first, last};
-	return 0;
-}
-
-static int compare(const void *a, const void *b)
-{
-	const struct span *x = a, *y = b;
-
-	return x->first < y->first ? -1 : x->first > y->first;
-}
-
-/* The first transaction from `from` on that none of them holds. */
-static uint64_t reach(const struct spans *s, uint64_t from)
-{
-	for (size_t i = 0; i < s->n && s->v[i].first <= from; i++)
-		if (s->v[i].last >= from)
-			from = s->v[i].last + 1;
-	return from;
-}
-
-static uint64_t next_begin(const struct spans *s, uint64_t after)
-{
-	uint64_t next = UINT64_MAX;
-
-	for (size_t i = 0; i < s->n; i++)
-		if (s->v[i].first > after && s->v[i].last >= s->v[i].first && s->v[i].first < next)
-			next = s->v[i].first;
-	return next;
-}
 
 /* How far a growing segment reaches.  One of a store ends where the next begins, unless it was found
  * to end before; the newest has to be read. */
@@ -97,7 +48,7 @@ static int collect(struct repair *r, struct spans *s, struct err *err)
 	int rc = 0;
 
 	if (r->thinned.until_txid)
-		rc = add_span(s, 0, r->thinned.until_txid, err);
+		rc = spans_add(s, 0, r->thinned.until_txid, err);
 	for (size_t k = 0; k < r->target.items.n && rc == 0; k++) {
 		struct item *i = &r->target.items.v[k];
 		uint64_t last = i->name.last_txid;
@@ -109,10 +60,9 @@ static int collect(struct repair *r, struct spans *s, struct err *err)
 		/* A fuzzy one is nothing without its segments. */
 		bool idle = i->kind != ITEM_SNAPSHOT || i->name.first_txid == last + 1;
 		if (rc == 0 && !i->bad && last >= first && last && idle)
-			rc = add_span(s, first, last, err);
+			rc = spans_add(s, first, last, err);
 	}
-	if (s->n)
-		qsort(s->v, s->n, sizeof(*s->v), compare);
+	spans_sort(s);
 	return rc;
 }
 
@@ -211,10 +161,21 @@ static int copy_idle(struct repair *r, uint64_t at, uint64_t *ret_next, struct e
 	return 0;
 }
 
+/* A note of another place would hide what is kept here alone: to take it is for people to decide. */
+static const char *who_thinned(const struct repair *r)
+{
+	for (size_t i = 0; i < r->n_others; i++)
+		if (r->others[i].same && site_find(&r->others[i], "thinned") &&
+		    !site_find(&r->target, "thinned"))
+			return r->others[i].at.label;
+	return NULL;
+}
+
 static int fill(struct filling *f, uint64_t first, uint64_t last, struct err *err)
 {
 	struct repair *r = f->r;
-	char what[120];
+	const char *like = who_thinned(r);
+	char what[480];
 
 	for (uint64_t at = first; at <= last;) {
 		uint64_t next = at;
@@ -226,7 +187,7 @@ static int fill(struct filling *f, uint64_t first, uint64_t last, struct err *er
 		if (rc < 0)
 			return rc;
 		if (next > at) {
-			rc = add_span(&f->have, at, next - 1, err);
+			rc = spans_add(&f->have, at, next - 1, err);
 			if (rc < 0)
 				return rc;
 			at = next;
@@ -236,8 +197,13 @@ static int fill(struct filling *f, uint64_t first, uint64_t last, struct err *er
 			char key[STORE_KEY_MAX];
 			repair_key(r, "segment", key);
 			snprintf(what, sizeof(what),
-			         "transactions %" PRIu64 " to %" PRIu64 ": no other place has them",
-			         at, last);
+			         "transactions %" PRIu64 " to %" PRIu64
+			         ": no other place has them%s%.200s%s",
+			         at, last,
+			         like ? " (if retention let them go: its note is gone, too, and '"
+			              : "",
+			         like ? like : "",
+			         like ? "' may have one like it, the file thinned)" : "");
 			repair_tell(r, key, true, REPAIR_FAILED, NULL, what);
 		}
 		return 0;
@@ -328,24 +294,23 @@ int fill_segments(struct repair *r, struct err *err)
 	guess_end(r);
 	int rc = collect(r, &f.have, err);
 	uint64_t at = r->begin_txid, first;
-	while (rc == 0 && (first = reach(&f.have, at)) <= r->end_txid) {
-		uint64_t next = next_begin(&f.have, first);
+	while (rc == 0 && (first = spans_reach(&f.have, at)) <= r->end_txid) {
+		uint64_t next = spans_next(&f.have, first);
 		uint64_t last = next <= r->end_txid ? next - 1 : r->end_txid;
 		rc = fill(&f, first, last, err);
-		if (f.have.n)
-			qsort(f.have.v, f.have.n, sizeof(*f.have.v), compare);
+		spans_sort(&f.have);
 		at = last + 1;
 	}
 	for (size_t k = 0; k < r->target.items.n && rc == 0; k++) {
 		const struct item i = r->target.items.v[k]; /* more may come to the list */
 		if (i.kind == ITEM_GROWING && i.bad)
-			rc = settle_growing(r, &i,
-			                    reach(&f.have, i.name.first_txid) > target_bound(r, &i),
-			                    err);
+			rc = settle_growing(
+			        r, &i,
+			        spans_reach(&f.have, i.name.first_txid) > target_bound(r, &i), err);
 		while (strcmp(r->target.items.v[k].file, i.file) < 0)
 			k++;
 	}
-	free(f.have.v);
+	spans_release(&f.have);
 	return rc;
 }
 

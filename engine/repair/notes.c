@@ -64,13 +64,51 @@ static bool will_do(const struct site *s, const char *file, const struct buf *wa
 	return whole_note_begins(file, other) <= s->shared_txid;
 }
 
+/* Of who writes there: only what is left of the note tells. */
+static int replace_writer(struct repair *r, const char *file, const struct buf *was,
+                          const char *what, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX);
+	char key[STORE_KEY_MAX], text[400];
+	const char *from;
+
+	int rc = writer_again(r, file, was, &b, &from, err);
+	if (rc < 0 || from)
+		return rc ? rc : put_note(r, file, &b, false, from, what, err);
+	repair_key(r, file, key);
+	snprintf(
+	        text, sizeof(text),
+	        "%.200s; who wrote there cannot be told (asof replicate --take-over makes another)",
+	        what);
+	repair_tell(r, key, false, REPAIR_FAILED, NULL, text);
+	return 0;
+}
+
+/* What was to go is listed anew by the next retention, and waits for its grace time once more. */
+static int drop_expiring(struct repair *r, const char *file, const char *what, struct err *err)
+{
+	char key[STORE_KEY_MAX];
+
+	repair_key(r, file, key);
+	int rc = r->options->dry_run ? 0 : put_away(r, key, err);
+	if (rc == 0)
+		repair_tell(r, key, false, r->options->dry_run ? REPAIR_POSSIBLE : REPAIR_DONE,
+		            r->target.at.label, what);
+	return rc;
+}
+
 static int replace(struct repair *r, const char *file, const struct buf *was, const char *what,
                    struct err *err)
 {
 	const bool missing = !was;
 	cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX);
 	char key[STORE_KEY_MAX];
+	uint32_t lineage;
 
+	if (strcmp(file, "expiring") == 0)
+		return drop_expiring(r, file, what, err);
+	if (writer_name_parse(file, &lineage))
+		return replace_writer(r, file, was, what, err);
 	for (size_t i = 0; i < r->n_others; i++) {
 		struct err why = ERR_INIT;
 		if (!r->others[i].same)
@@ -115,6 +153,30 @@ static bool is_needed(const char *file, uint32_t lineage, uint64_t end, uint64_t
 	return gap_name_parse(file, &txid) && txid <= end && txid <= shared;
 }
 
+/* A mark that another place has and the target does not.  Marks are taken away in directories alone, and
+ * go from there to stores: so what a store lacks was lost. */
+static int fill_mark(struct repair *r, const struct site *s, const struct item *item,
+                     struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(REPAIR_NOTE_MAX);
+	char key[STORE_KEY_MAX];
+	struct err why = ERR_INIT;
+
+	int rc = read_note(r, s, item->file, &b, &why);
+	uint64_t txid = rc == 0 ? whole_note_begins(item->file, &b) : 0;
+	if (rc < 0)
+		return repair_ends(rc, &why) ? err_copy(err, &why) : 0;
+	if (txid > s->shared_txid)
+		return 0; /* another's moment */
+	if (r->target.at.store->dir_fd < 0 && s->at.store->dir_fd >= 0) {
+		rc = put_note(r, item->file, &b, true, s->at.label, "", err);
+		return rc ? rc : target_add(r, item, err);
+	}
+	repair_key(r, item->file, key);
+	repair_tell_by_hand(r, key, s->at.label, txid);
+	return target_add(r, item, err); /* told once */
+}
+
 static int fill(struct repair *r, struct err *err)
 {
 	uint32_t lineage = 0;
@@ -132,11 +194,16 @@ static int fill(struct repair *r, struct err *err)
 		const struct site *s = &r->others[k];
 		for (size_t i = 0; s->same && i < s->items.n; i++) {
 			const struct item item = s->items.v[i];
-			if (item.kind != ITEM_NOTE || site_find(&r->target, item.file) ||
-			    !is_needed(item.file, lineage, end, s->shared_txid))
+			char mark[DB_NAME_MAX + 1];
+			int rc = 0;
+			if (item.kind != ITEM_NOTE || site_find(&r->target, item.file))
 				continue;
-			int rc = replace(r, item.file, NULL, "", err);
-			rc = rc ? rc : target_add(r, &item, err);
+			if (mark_file_parse(item.file, mark)) {
+				rc = fill_mark(r, s, &item, err);
+			} else if (is_needed(item.file, lineage, end, s->shared_txid)) {
+				rc = replace(r, item.file, NULL, "", err);
+				rc = rc ? rc : target_add(r, &item, err);
+			}
 			if (rc < 0)
 				return rc;
 		}

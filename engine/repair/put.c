@@ -31,11 +31,20 @@ bool repair_ends(int rc, const struct err *why)
 void repair_tell(struct repair *r, const char *key, bool missing, enum repair_outcome outcome,
                  const char *from, const char *why)
 {
-	const struct repair_step s = {key, missing, outcome, from, why ? why : ""};
+	const struct repair_step s = {key, missing, outcome, from, why ? why : "", 0};
 
 	r->result->n[outcome]++;
 	if (outcome == REPAIR_DONE)
 		log_debug("repair", "put back key=%s from=%s", key, from);
+	if (r->options->told)
+		r->options->told(r->options->ctx, &s);
+}
+
+void repair_tell_by_hand(struct repair *r, const char *key, const char *from, uint64_t txid)
+{
+	const struct repair_step s = {key, true, REPAIR_BY_HAND, from, "", txid};
+
+	r->result->n[REPAIR_BY_HAND]++;
 	if (r->options->told)
 		r->options->told(r->options->ctx, &s);
 }
@@ -167,6 +176,13 @@ int put_aside(struct repair *r, const char *key, bool keep, struct err *err)
 		return err_set(err, ERR_IO, errno, "move '%s' aside", key);
 	r->changed = true;
 	return 0;
+}
+
+int put_away(struct repair *r, const char *key, struct err *err)
+{
+	struct store *s = r->target.at.store;
+
+	return s->dir_fd >= 0 ? put_aside(r, key, false, err) : store_remove(s, key, err);
 }
 
 /* ---- to its place ---- */

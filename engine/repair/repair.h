@@ -43,7 +43,10 @@ enum repair_outcome {
 	REPAIR_POSSIBLE, /* a dry run: it would be done */
 	REPAIR_WHOLE,    /* read again it is whole: left alone */
 	REPAIR_COVERED,  /* damaged, and no longer needed: sealed segments hold what it held */
-	REPAIR_FAILED,   /* see `why` */
+	/* Missing, another place has it, and whether somebody or a rule let it go here cannot be told:
+	 * nothing is done.  `txid`: of a mark, its moment; 0: it is a backup. */
+	REPAIR_BY_HAND,
+	REPAIR_FAILED, /* see `why` */
 };
 struct repair_step {
 	const char *key; /* local/NAME/FOLDER/FILE */
@@ -51,6 +54,7 @@ struct repair_step {
 	enum repair_outcome outcome;
 	const char *from; /* label; the archive's own where it was made anew of what is there */
 	const char *why;  /* what is wrong with it, and why it stays so; may be "" */
+	uint64_t txid;
 };
 
 struct repair_options {
@@ -72,9 +76,16 @@ struct repair_result {
 };
 
 /*
- * The notes of a database: lineages, gaps, marks, `source`, `thinned`.  One that is missing and
- * must be there is put back, but for marks (which people take away) and `thinned`, which is each
- * place's own: a damaged one comes from the very same alone.
+ * The notes of a database: lineages, gaps, marks, `source`, `thinned`, `expiring`, who writes.
+ *
+ *   source, lineage, gap   back when damaged or missing
+ *   mark                   back when damaged.  A missing one comes back to a store from a directory,
+ *                          since only there marks are taken away; else BY_HAND
+ *   thinned                is each place's own: a damaged one comes from the very same alone
+ *   expiring               a damaged one is taken away: retention lists anew, and waits once more
+ *   writer                 who alone may write: a damaged one is made anew if a directory among the
+ *                          others proves that it was its own, by its identity and what is left of
+ *                          the note
  */
 int repair_notes(const struct repair_options *options, const char *name, struct repair_result *ret,
                  struct err *err) MUST_USE;
@@ -82,7 +93,7 @@ int repair_notes(const struct repair_options *options, const char *name, struct 
 int repair_objects(const struct repair_options *options, const char *name,
                    struct repair_result *ret, struct err *err) MUST_USE;
 /* Backups and their manifests: a file whose bytes are not those of its manifest's sha256, or a
- * manifest that cannot be read; and the one of the two that is missing. */
+ * manifest that cannot be read; and the one of the two that is missing.  Where both are: BY_HAND. */
 int repair_backups(const struct repair_options *options, struct repair_result *ret,
                    struct err *err) MUST_USE;
 

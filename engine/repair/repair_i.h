@@ -103,7 +103,14 @@ int whole_check_note(const char *file, const struct buf *text, struct err *err) 
 /* The first transaction that it speaks of: of a lineage, a gap or a mark; else 0. */
 uint64_t whole_note_begins(const char *file, const struct buf *text);
 
+/* ---- writer.c ---- */
+/* The note as it was, from what is left of it.  *ret_from NULL: nobody proves that it was his. */
+int writer_again(struct repair *r, const char *file, const struct buf *was, struct buf *ret,
+                 const char **ret_from, struct err *err) MUST_USE;
+
 /* ---- put.c ---- */
+/* Takes it away: of a directory by giving it another name. */
+int put_away(struct repair *r, const char *key, struct err *err) MUST_USE;
 int put_scratch(struct repair *r, struct err *err) MUST_USE;
 /* The bytes of `key` at that place, as the file `name` in the scratch folder. */
 int put_fetch(struct repair *r, const struct site *from, const char *key, const char *name,
@@ -120,6 +127,8 @@ void put_drop(struct repair *r, const char *name);
 void put_empty(int dir_fd);
 void repair_tell(struct repair *r, const char *key, bool missing, enum repair_outcome outcome,
                  const char *from, const char *why);
+/* `txid`: see REPAIR_BY_HAND. */
+void repair_tell_by_hand(struct repair *r, const char *key, const char *from, uint64_t txid);
 int repair_stopped(const struct repair *r, struct err *err);
 bool repair_ends(int rc, const struct err *why);
 

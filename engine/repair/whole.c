@@ -206,43 +206,6 @@ int whole_check_table(struct source *table, struct source *segment, const char *
 
 /* ---- notes ---- */
 
-static int parse(const char *file, char *text, size_t len, struct err *err)
-{
-	struct thinned_note thinned = {0};
-	char mark[DB_NAME_MAX + 1];
-	struct object_name n;
-	uint64_t txid;
-	union {
-		struct source_note source;
-		struct lineage_note lineage;
-		struct gap_note gap;
-		struct mark_note mark;
-	} as;
-
-	if (strcmp(file, "source") == 0)
-		return source_note_parse(text, len, &as.source, err);
-	if (strcmp(file, "thinned") == 0) {
-		int rc = thinned_note_parse(text, len, &thinned, err);
-		thinned_note_release(&thinned);
-		return rc;
-	}
-	if (object_name_parse(file, &n) && n.type == OBJECT_LINEAGE) {
-		int rc = lineage_note_parse(text, len, file, &as.lineage, err);
-		return rc == 0 && as.lineage.lineage != n.lineage
-		               ? err_set(err, ERR_DAMAGED, 0, "'%s' is of another lineage", file)
-		               : rc;
-	}
-	if (gap_name_parse(file, &txid)) {
-		int rc = gap_note_parse(text, len, file, &as.gap, err);
-		return rc == 0 && as.gap.after_txid != txid
-		               ? err_set(err, ERR_DAMAGED, 0, "'%s' is of another gap", file)
-		               : rc;
-	}
-	if (mark_file_parse(file, mark))
-		return mark_note_parse(text, len, mark, &as.mark, err);
-	return err_set(err, ERR_USAGE, 0, "'%s' is no note that is known", file);
-}
-
 int whole_check_note(const char *file, const struct buf *text, struct err *err)
 {
 	cleanup_free char *copy = malloc(text->len + 1);
@@ -252,7 +215,7 @@ int whole_check_note(const char *file, const struct buf *text, struct err *err)
 	if (text->len)
 		memcpy(copy, text->data, text->len);
 	copy[text->len] = '\0';
-	return parse(file, copy, text->len, err);
+	return note_check(file, copy, text->len, err);
 }
 
 uint64_t whole_note_begins(const char *file, const struct buf *text)

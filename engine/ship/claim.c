@@ -59,7 +59,8 @@ int ship_read_writer(struct shipper *s, uint32_t lineage, struct writer_note *re
 
 	snprintf(file, sizeof(file), "%08" PRIu32 ".writer", lineage);
 	int rc = ship_get(s, file, NOTE_MAX, &b, err);
-	return rc < 0 ? rc : writer_note_parse(file, &b, ret, err);
+	rc = rc ? rc : buf_append(&b, "", 1, err);
+	return rc ? rc : writer_note_parse((char *)b.data, b.len - 1, file, ret, err);
 }
 
 static int refuse(struct shipper *s, const struct writer_note *w, struct err *err)

@@ -199,16 +199,6 @@ static int take_object(struct listing *l, const char *file, const char *base, ui
 	return contents_add_name(c, file, bytes, err);
 }
 
-/* LLLLLLLL.writer */
-static bool is_writer(const char *name, uint32_t *ret_lineage)
-{
-	char *end;
-	unsigned long v = strtoul(name, &end, 10);
-
-	*ret_lineage = (uint32_t)v;
-	return end == name + 8 && v <= 99999999 && strcmp(end, ".writer") == 0;
-}
-
 static int take_entry(void *ctx, const struct store_entry *e, struct err *err)
 {
 	struct listing *l = ctx;
@@ -217,7 +207,7 @@ static int take_entry(void *ctx, const struct store_entry *e, struct err *err)
 	uint32_t lineage;
 
 	l->s->has.has_thinned = l->s->has.has_thinned || strcmp(file, "thinned") == 0;
-	if (!slash && is_writer(base, &lineage)) {
+	if (!slash && writer_name_parse(base, &lineage)) {
 		if (lineage > l->s->has.writer_lineage)
 			l->s->has.writer_lineage = lineage;
 		return 0;

@@ -38,9 +38,14 @@ static int name_writer(struct shipper *s, char ret[200], struct err *err)
 	snprintf(ret, 200, "nobody");
 	if (!s->has.writer_lineage)
 		return 0;
-	int rc = ship_read_writer(s, s->has.writer_lineage, &w, err);
+	struct err why = ERR_INIT;
+	int rc = ship_read_writer(s, s->has.writer_lineage, &w, &why);
+	if (err_kind_of(rc) == ERR_DAMAGED) { /* this is the way out of that */
+		snprintf(ret, 200, "somebody whose note is damaged");
+		return 0;
+	}
 	if (rc < 0)
-		return rc;
+		return err_copy(err, &why);
 	time_format(w.since_us, since);
 	snprintf(ret, 200, "%s%s, since %s", strcmp(w.id, s->id) == 0 ? "ourselves on " : "",
 	         w.host, since);

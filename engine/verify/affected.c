@@ -3,7 +3,7 @@
  * Which moments a damaged object takes with it.
  *
  *   (1) Only a moment can need an object that lies behind the object's first transaction and
- *       before the first snapshot that takes in all of it.
+ *       not behind the first snapshot that takes in all of it (whose own commit is a segment's).
  *   (2) Of those, one is lost when a page whose bytes in the object are damaged cannot be read
  *       in its image; a page that was written anew since, or that a coalesced object has too, is
  *       read from elsewhere.  So each is opened and asked for just these pages.  With a damaged
@@ -67,8 +67,8 @@ static void candidates(const struct run *r, const struct history_object *o, uint
 		                                                    (b->last_txid == o->last_txid &&
 		                                                     b->first_txid > o->first_txid)
 		                                          : b->first_txid - 1 >= last;
-		if (covers && b->last_txid < *ret_end)
-			*ret_end = b->last_txid;
+		if (covers && b->last_txid + 1 < *ret_end)
+			*ret_end = b->last_txid + 1;
 	}
 }
 
@@ -196,7 +196,8 @@ static int search_one(struct run *r, struct verify_damage *d, const struct objec
 	uint64_t first, end;
 	int rc;
 
-	if (o && !check->whole && check->pages.used == 0)
+	bool note = d->object[0] && !strchr(d->object, '/');
+	if (note || (o && !check->whole && check->pages.used == 0))
 		return 0; /* nothing that a moment needs */
 	if (o) {
 		candidates(r, o, &first, &end);
@@ -282,9 +283,46 @@ int find_affected(struct run *r, struct err *err)
 	for (size_t i = 0; i < r->report->n_damages && rc == 0; i++)
 		rc = search_one(r, &r->report->damages[i], &r->checks[i], err);
 	history_log_damage(r->h, true);
-	if (rc < 0)
-		return rc;
+	return rc;
+}
+
+static int affected_range(struct run *r, uint64_t first, uint64_t last, struct err *err)
+{
+	struct search s = {.run = r, .damage = &r->report->damages[r->report->n_damages - 1]};
+	struct moment m = {.txid = first};
+	int rc = lost_moment(&s, &m, err);
+
+	s.last_lost = true;
+	m.txid = last;
+	return rc ? rc : lost_moment(&s, &m, err);
+}
+
+/* And what follows it, up to the first snapshot that takes in all of it: (1). */
+int find_affected_by_hole(struct run *r, uint64_t first, uint64_t last, struct err *err)
+{
+	const struct object_check none = {.whole = false};
+	struct search s = {.run = r,
+	                   .damage = &r->report->damages[r->report->n_damages - 1],
+	                   .check = &none,
+	                   .last_lost = true};
+	uint64_t end = UINT64_MAX;
+
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const struct history_object *b = &r->objects[i];
+		if (b->type == HISTORY_SNAPSHOT && b->first_txid - 1 >= last &&
+		    b->last_txid + 1 < end)
+			end = b->last_txid + 1;
+	}
+	int rc = affected_range(r, first, last, err);
+	history_log_damage(r->h, false);
+	rc = rc ? rc : walk(&s, last + 1, end, err);
+	history_log_damage(r->h, true);
+	free(s.page);
+	return rc;
+}
+
+void find_good(struct run *r)
+{
 	for (size_t i = 0; i < r->report->n_damages; i++)
 		fill_good(r, &r->report->damages[i]);
-	return 0;
 }

@@ -41,3 +41,13 @@ int report_damage(struct run *r, const struct history_object *o, struct object_c
 	rep->n_damages++;
 	return 0;
 }
+
+int report_note(struct run *r, const char *file, struct object_check *check, struct err *err)
+{
+	int rc = report_damage(r, NULL, check, err);
+	struct verify_damage *d = rc == 0 ? &r->report->damages[r->report->n_damages - 1] : NULL;
+
+	if (d)
+		snprintf(d->object, sizeof(d->object), "%s", file);
+	return rc;
+}

@@ -319,40 +319,69 @@ static void take_down_damage(struct run *r)
 	}
 }
 
+/* The newest moment cannot be told: the objects say why, or what is missing does. */
+static int check_without_newest(struct run *r, const struct err *why, struct err *err)
+{
+	struct object_check check = {.first = *why, .whole = true};
+	size_t told = r->report->n_damages;
+
+	int rc = check_objects(r, err);
+	if (rc < 0 || r->report->n_damages > told || why->kind != ERR_DAMAGED)
+		return rc;
+	return report_damage(r, NULL, &check, err);
+}
+
+static int check_history(struct run *r, struct err *err)
+{
+	struct moment newest;
+	struct err why = ERR_INIT;
+
+	int rc = history_latest(r->h, &newest, &why);
+	if (rc < 0 && why.kind != ERR_DAMAGED && why.kind != ERR_NOT_FOUND)
+		return err_copy(err, &why);
+	if (rc < 0)
+		return check_without_newest(r, &why, err);
+	forget_other(r, &newest);
+	rc = check_all(r, &newest, err);
+	return rc == 0 && r->options->integrity ? verify_integrity(r, &newest, err) : rc;
+}
+
+static int list(struct run *r, struct err *err)
+{
+	struct history_status st;
+
+	if (history_get_status(r->h, &st, NULL) == 0) /* before the objects: they hold all of it */
+		r->told_txid = st.told_txid;
+	int rc = history_objects(r->h, &r->objects, &r->n_objects, err);
+	if (rc == 0)
+		qsort(r->objects, r->n_objects, sizeof(*r->objects), compare_objects);
+	return rc;
+}
+
+static int find_damage(struct run *r, struct err *err)
+{
+	int rc = verify_notes(r, err);
+
+	rc = rc ? rc : check_history(r, err);
+	if (rc == 0 && r->report->n_damages)
+		rc = find_affected(r, err);
+	rc = rc ? rc : find_missing(r, err);
+	if (rc == 0)
+		find_good(r);
+	return rc;
+}
+
 static int run(struct run *r, struct err *err)
 {
 	struct moment newest;
 	struct err why = ERR_INIT;
 
-	int rc = history_objects(r->h, &r->objects, &r->n_objects, err);
-	if (rc < 0)
-		return rc;
-	qsort(r->objects, r->n_objects, sizeof(*r->objects), compare_objects);
-	rc = history_latest(r->h, &newest, &why);
-	if (err_kind_of(rc) == ERR_DAMAGED) { /* which the objects tell of */
-		struct history_object *none = NULL;
-		struct object_check check = {.first = why, .whole = true};
-		newest = (struct moment){0};
-		rc = check_objects(r, err);
-		if (rc == 0 && r->report->n_damages == 0)
-			rc = report_damage(r, none, &check, err);
-	} else if (err_kind_of(rc) == ERR_NOT_FOUND && r->n_objects == 0) {
-		return 0;                              /* nothing was captured yet */
-	} else if (err_kind_of(rc) == ERR_NOT_FOUND) { /* of damage, or a first copy is under way */
-		newest = (struct moment){0};
-		rc = check_objects(r, err);
-		if (rc == 0 && r->report->n_damages == 0)
-			return err_copy(err, &why);
-	} else if (rc < 0) {
-		return err_copy(err, &why);
-	} else {
-		forget_other(r, &newest);
-		rc = check_all(r, &newest, err);
-		if (rc == 0 && r->options->integrity)
-			rc = verify_integrity(r, &newest, err);
-	}
-	if (rc == 0 && r->report->n_damages)
-		rc = find_affected(r, err);
+	int rc = list(r, err);
+	rc = rc ? rc : find_damage(r, err);
+	if (rc == 0 && r->report->n_damages == 0 &&
+	    err_kind_of(history_latest(r->h, &newest, &why)) == ERR_NOT_FOUND)
+		return r->n_objects ? err_copy(err, &why) /* a first copy is under way */
+		                    : 0;                  /* nothing was captured yet */
 	forget_lost(r);
 	take_down_damage(r);
 	struct err kept = ERR_INIT;
@@ -368,7 +397,10 @@ static int open_run(struct run *r, const char *root, const char *name, struct er
 	char path[240];
 	struct err why = ERR_INIT;
 
-	int rc = archive_open(root, &o, &r->archive, err);
+	struct store *s = r->options->opened;
+
+	int rc = s ? archive_open_stores(&s, 1, &o, &r->archive, err)
+	           : archive_open(root, &o, &r->archive, err);
 	rc = rc ? rc : history_get(r->archive, name, &r->h, err);
 	if (rc < 0 || archive_store(r->archive)->dir_fd < 0)
 		return rc;
@@ -382,6 +414,22 @@ static int open_run(struct run *r, const char *root, const char *name, struct er
 	if (rc < 0) /* none yet, or one that says nothing: everything is new */
 		r->note = (struct verified_note){0};
 	return 0;
+}
+
+/* No database to readers: is it one that lost its note? */
+static int check_nameless(struct run *r, const char *name, const struct err *why, struct err *err)
+{
+	struct object_check check = {.whole = false};
+	bool nameless;
+
+	int rc = verify_find_nameless(r, name, &nameless, err);
+	if (rc < 0 || !nameless)
+		return rc ? rc : err_copy(err, why);
+	(void)!err_set(
+	        &check.first, ERR_DAMAGED, 0,
+	        "'source' is missing: nobody takes the folder for a database (if a copy to it "
+	        "was ended, asof copy goes on)");
+	return report_note(r, "source", &check, err);
 }
 
 int verify_history(const char *archive_root, const char *name, const struct verify_options *options,
@@ -400,6 +448,8 @@ int verify_history(const char *archive_root, const char *name, const struct veri
 	if (err_kind_of(rc) == ERR_DAMAGED) { /* so much so that it does not open */
 		struct object_check check = {.first = why, .whole = true};
 		rc = report_damage(&r, NULL, &check, err);
+	} else if (err_kind_of(rc) == ERR_NOT_FOUND && r.archive) {
+		rc = check_nameless(&r, name, &why, err);
 	} else {
 		rc = rc ? err_copy(err, &why) : run(&r, err);
 	}

@@ -2,7 +2,9 @@
 /*
  * Whether the history of a database is what was written, and still a database.
  *
+ *   notes       every note is whole, and those that the objects prove are there
  *   objects     every stored byte that the scope names is read and held against its hash
+ *   nothing     that must be there is missing: transactions, and what retention kept (FULL)
  *   state       the image at N is read from the archive, and its state checksum compared with
  *               the one that its commit carries
  *   integrity   PRAGMA integrity_check and foreign_key_check on the image at N, through the
@@ -45,7 +47,8 @@ struct verify_options {
 	uint64_t seed;                     /* SAMPLE: the same seed takes the same sample */
 	bool integrity;                    /* integrity_check and foreign_key_check, too */
 	const struct store_options *store; /* where the archive is a URL; may be NULL */
-	uint64_t bytes_per_second;         /* stored bytes read; 0: as fast as it goes */
+	struct store *opened;      /* the archive itself, which becomes ours; NULL: by its root */
+	uint64_t bytes_per_second; /* stored bytes read; 0: as fast as it goes */
 	/* For the pages of integrity_check, which looks each row up in each index; 0: 64 MiB.  With
 	 * less than the indexes take it reads the same pages again and again. */
 	size_t memory_bytes;
@@ -58,11 +61,13 @@ struct verify_options {
 /* Moments in a row. */
 struct verify_range {
 	uint64_t first_txid, last_txid;
-	int64_t first_us, last_us;
+	int64_t first_us, last_us; /* 0: not known */
 };
 
 struct verify_damage {
-	char object[224]; /* FOLDER/FILE; "" where no object is to blame (a state that differs) */
+	/* FOLDER/FILE, or FILE of a note; "" where none is to blame (a state that differs, transactions
+	 * that are missing). */
+	char object[224];
 	char reason[480]; /* one line, names the object */
 	/* Moments that cannot be restored because of it, in order. */
 	struct verify_range *affected;
@@ -89,7 +94,8 @@ struct verify_report {
 
 /*
  * Runs one verification.  0 also when damage was found: that is in the report.  Errors are what
- * keeps it from looking: NOT_FOUND, IO, CANCELLED (the report then says how far it came).
+ * keeps it from looking: NOT_FOUND, IO, CANCELLED (the report then says how far it came).  A folder
+ * without the note `source` that objects lie in is damaged; without objects it is NOT_FOUND.
  */
 int verify_history(const char *archive_root, const char *name, const struct verify_options *options,
                    struct verify_report *ret, struct err *err) MUST_USE;

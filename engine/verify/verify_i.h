@@ -19,6 +19,8 @@ struct run {
 	int64_t began_us;                 /* monotonic, for the pace */
 	int64_t kept_us;                  /* monotonic: when the note was last written */
 	struct object_check *checks;      /* of the damages, in their order */
+	uint64_t told_txid; /* the writer's word, from before the objects were listed */
+	bool thinned_lost;  /* that note is damaged */
 };
 
 /* After each piece of work: pace, progress, stop (CANCELLED). */
@@ -37,8 +39,26 @@ int verify_state_full(struct run *r, const struct moment *m, bool resumable, boo
 int verify_state_since(struct run *r, const struct moment *m, bool *ret_ok,
                        struct err *err) MUST_USE;
 
-/* affected.c: fills `affected`, `good_before` and `good_after` of every damage. */
+/* The same of a file beside the folders of objects. */
+int report_note(struct run *r, const char *file, struct object_check *check,
+                struct err *err) MUST_USE;
+
+/* notes.c: every note, and those that are missing. */
+int verify_notes(struct run *r, struct err *err) MUST_USE;
+/* Whether objects lie in the folder of a database that has no note `source`, and nobody is at work
+ * there. */
+int verify_find_nameless(struct run *r, const char *name, bool *ret, struct err *err) MUST_USE;
+
+/* affected.c: fills `affected` of every damage so far. */
 int find_affected(struct run *r, struct err *err) MUST_USE;
+/* `affected` of the newest damage: transactions that are missing, and what lies over them. */
+int find_affected_by_hole(struct run *r, uint64_t first, uint64_t last, struct err *err) MUST_USE;
+/* After all of them: `good_before` and `good_after` of every damage. */
+void find_good(struct run *r);
+
+/* missing.c: transactions that nothing holds, and points that cannot be seen, as damages; after
+ * find_affected(). */
+int find_missing(struct run *r, struct err *err) MUST_USE;
 /* The range of any damage that `txid` is in; NULL: none. */
 const struct verify_range *verify_range_with(const struct verify_report *rep, uint64_t txid);
 

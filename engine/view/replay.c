@@ -227,6 +227,16 @@ uint64_t history_thinned(struct history *h)
 	return h->thinned.until_txid;
 }
 
+bool history_point(struct history *h, uint64_t txid, uint64_t *ret)
+{
+	LOCK_SCOPE(&h->lock);
+	const struct thinned_point *p = thinned_at_or_after(h, txid);
+
+	if (p)
+		*ret = p->txid;
+	return p != NULL;
+}
+
 int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err)
 {
 	int rc = history_refresh(h, err);

@@ -50,6 +50,8 @@ int history_object_frames(struct history *h, const struct history_object *o, uin
 void history_relist(struct history *h);
 /* Of the transactions up to this one retention left only some (0: all are there). */
 uint64_t history_thinned(struct history *h);
+/* The first of these with a txid of at least `txid`; false: there is none. */
+bool history_point(struct history *h, uint64_t txid, uint64_t *ret);
 /* Commit `txid` as its segment describes it, settled or not. */
 int history_commit(struct history *h, uint64_t txid, struct commit *ret, struct err *err) MUST_USE;
 

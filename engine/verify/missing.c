@@ -126,10 +126,12 @@ static int see_point(struct run *r, uint64_t txid, bool *ret, struct err *err)
 {
 	struct view *v = NULL;
 	struct err why = ERR_INIT;
+	uint64_t still;
 
 	int rc = view_open(r->h, txid, &v, &why);
 	view_free(v);
-	*ret = rc == 0;
+	/* Retention may have let go of it meanwhile: then it is none any more. */
+	*ret = rc == 0 || !history_point(r->h, txid, &still) || still != txid;
 	return rc == 0 || why.kind == ERR_DAMAGED || why.kind == ERR_NOT_FOUND
 	               ? 0
 	               : err_copy(err, &why);

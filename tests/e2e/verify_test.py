@@ -141,6 +141,46 @@ class Verify(harness.Case):
         self.assertEqual(self.validate()[0], 0)
         self.assertEqual(self.status()["verified_through"], last)
 
+    def test_notes(self):
+        """Beside the objects: notes are named, what is disposable is not."""
+        self.capture()
+        self.assertEqual(asof("mark", "m", "--archive", self.archive).returncode, 0)
+        root = os.path.join(self.archive, "local", "trades.db")
+        for name in ("m.mark", "00000001.lineage", "source", "head", "pages", "verified"):
+            path = os.path.join(root, name)
+            self.assertEqual(self.validate()[0], 0)
+            with open(path, "rb") as f:
+                whole = f.read()
+            wanted = 0 if name in ("head", "pages", "verified") else 4
+            for harmed in (whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:], whole[:len(whole) // 2], None):
+                with self.subTest(name=name, harmed=harmed and len(harmed)):
+                    os.unlink(path)
+                    if harmed:
+                        with open(path, "wb") as f:
+                            f.write(harmed)
+                    code, history, run = self.validate()
+                    gone = harmed is None and name == "m.mark"  # people take marks away
+                    self.assertEqual(code, 0 if gone else wanted, run.stdout + run.stderr)
+                    if code:
+                        self.assertIn(f"'{name}'", history[0]["damage"][0]["reason"])
+            with open(path, "wb") as f:
+                f.write(whole)
+        self.assertEqual(self.validate()[0], 0)
+
+    def test_missing(self):
+        """A segment that is gone is told with what it held, by the writer's word alone if need be."""
+        self.capture()
+        for path in self.objects():
+            if not path.endswith(".wal.gz"):
+                continue
+            with self.subTest(path=path):
+                os.rename(path, path + ".away")
+                code, history, run = self.validate()
+                self.assertEqual(code, 4, run.stdout + run.stderr)
+                self.assertIn("no segment", history[0]["damage"][0]["reason"])
+                os.rename(path + ".away", path)
+        self.assertEqual(self.validate()[0], 0)
+
     def check_damage(self, name, whole):
         code, history, run = self.validate()
         self.assertEqual(code, 4, run.stdout)

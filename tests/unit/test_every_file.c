@@ -124,6 +124,7 @@ static void each_harm(struct pair *p, struct store *place, const char *name,
 	 * an older one. */
 	bool untold = (place != p->local && file_is_newest(was, f)) ||
 	              (how == REMOVED && ends_with(base, ".db.gz"));
+	char what[300];
 
 	if (how != REMOVED && f->len == 0)
 		return;
@@ -148,7 +149,9 @@ static void each_harm(struct pair *p, struct store *place, const char *name,
 	if (!excused && how == REMOVED && verify_report_ok(&r) &&
 	    (strstr(f->key, "/x.db/source") || !sees_all(p, place)) && !untold)
 		synth_die("%s is not noticed", what);
-	if (!verify_report_ok(&r) && strcmp(base, "source") != 0 && !untold)
+	/* Which moments a damaged `thinned` takes along cannot be told, and that is what is said. */
+	bool countless = strcmp(base, "source") == 0 || strcmp(base, "thinned") == 0;
+	if (!verify_report_ok(&r) && !countless && !untold)
 		must_tell_lost(p, place, &r, what);
 	files_restore(was);
 }

@@ -110,7 +110,8 @@ static int ask_moment(struct search *s, const struct moment *m, bool *ret_lost, 
 	*ret_lost = false;
 	s->cost += COST_OPEN;
 	int rc = view_open(s->run->h, m->txid, &v, &why);
-	if (err_kind_of(rc) == ERR_DAMAGED || err_kind_of(rc) == ERR_NOT_FOUND) {
+	if (err_kind_of(rc) == ERR_DAMAGED || err_kind_of(rc) == ERR_NOT_FOUND ||
+	    err_kind_of(rc) == ERR_GAP) { /* its base is gone */
 		*ret_lost = true;
 		return 0;
 	}

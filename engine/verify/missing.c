@@ -132,7 +132,8 @@ static int see_point(struct run *r, uint64_t txid, bool *ret, struct err *err)
 	view_free(v);
 	/* Retention may have let go of it meanwhile: then it is none any more. */
 	*ret = rc == 0 || !history_point(r->h, txid, &still) || still != txid;
-	return rc == 0 || why.kind == ERR_DAMAGED || why.kind == ERR_NOT_FOUND
+	return rc == 0 || why.kind == ERR_DAMAGED || why.kind == ERR_NOT_FOUND ||
+	                       why.kind == ERR_GAP
 	               ? 0
 	               : err_copy(err, &why);
 }

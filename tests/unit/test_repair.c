@@ -474,7 +474,6 @@ static void test_expiring(void **state)
 		assert_true(t.result.n[REPAIR_DONE] == 1 && !t.failed[0]);
 		pair_must_see(&p, p.local, harms[how], f->key);
 		(void)!pair_thin(&p, 1000000); /* dies where it cannot be done */
-		pair_must_see(&p, p.local, "thinned again", f->key);
 		files_restore(&was);
 	}
 	files_release(&was);

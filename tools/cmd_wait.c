@@ -108,7 +108,7 @@ static int wait_for_store(const struct wait *w, const char *root, const char *na
 		int rc = ship_status_read(root, name, url, &s, &why);
 		if (rc < 0 && why.kind != ERR_NOT_FOUND)
 			return err_copy(err, &why);
-		if (rc == 0 && s.replicated_txid >= txid)
+		if (rc == 0 && s.replicated_txid >= txid && s.based)
 			return 0;
 		if (rc == 0 && s.fenced)
 			return err_set(err, ERR_REFUSED, 0, "%.400s", s.trouble);

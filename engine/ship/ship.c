@@ -340,8 +340,8 @@ static bool is_complete(struct shipper *s)
 	struct ship_status st;
 
 	ship_status_get(s, &st);
-	return st.complete_hash && st.replicated_txid == st.tip_txid && !st.trouble_us &&
-	       st.complete_hash == ship_archive_hash(s);
+	return st.based && st.complete_hash && st.replicated_txid == st.tip_txid &&
+	       !st.trouble_us && st.complete_hash == ship_archive_hash(s);
 }
 
 /* Where nothing was captured yet there is no history: that is no trouble, and nothing to send. */
@@ -406,6 +406,8 @@ static void tell(struct shipper *s, int rc, const struct err *why)
 	pthread_mutex_lock(&s->lock);
 	s->status.stored_objects = s->has.objects;
 	s->status.stored_bytes = s->has.bytes;
+	if (s->known)
+		s->status.based = s->has.has_snapshot;
 	if (rc == 0) {
 		s->status.at_us = clock_now_us();
 		s->status.trouble_us = 0;

@@ -98,7 +98,8 @@ int64_t shipper_wait_us(const struct shipper *s);
 struct ship_status {
 	uint64_t replicated_txid; /* 0: nothing */
 	int64_t replicated_us;    /* its time */
-	uint64_t tip_txid;        /* of the archive, as of the last step */
+	bool based;        /* a snapshot lies there: without one nothing can be restored from it */
+	uint64_t tip_txid; /* of the archive, as of the last step */
 	int64_t tip_us;
 	int64_t at_us;       /* of the last step that came to its end */
 	int64_t progress_us; /* bytes were last read to be sent; written while an object is on its way */

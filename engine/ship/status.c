@@ -19,7 +19,8 @@
 /* One table for writing and reading. */
 /* clang-format off */
 #define FIELDS(X)                                                                                  \
-	X(replicated_txid) X(replicated_us) X(tip_txid) X(tip_us) X(at_us) X(progress_us)          \
+	X(replicated_txid) X(replicated_us) X(based) X(tip_txid) X(tip_us) X(at_us)                \
+	X(progress_us)                                                                             \
 	X(fenced) X(no_delete) X(creates) X(no_create) X(held_lineage)                             \
 	X(sent_bytes) X(received_bytes)                                                            \
 	X(level0_bytes) X(object_bytes) X(level0_put) X(objects_put) X(deleted) X(stored_objects)  \

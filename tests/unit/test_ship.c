@@ -488,6 +488,37 @@ static void test_cut_to_header(void **state)
 	test_remove(root);
 }
 
+/* ---- before there is anything to restore from ---- */
+
+static void test_based(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct synth *s = make(root, 12);
+	struct store *store;
+	struct err err = ERR_INIT;
+	struct ship_status st;
+
+	for (unsigned i = 0; i < 5; i++)
+		synth_random_commit(s);
+	synth_publish(s);
+	synth_must(store_open_memory(&store, &err), &err, "store");
+	struct shipper *sh = open_shipper(root, store, 1);
+	synth_must(ship_all(sh, &err), &err, "ship");
+	ship_status_get(sh, &st);
+	printf("without a snapshot replicated up to %" PRIu64 "\n", st.replicated_txid);
+	assert_false(st.based);
+	synth_snapshot(s, 5, 0);
+	synth_generation(s);
+	synth_must(ship_all(sh, &err), &err, "ship");
+	ship_status_get(sh, &st);
+	assert_int_equal(st.replicated_txid, 5);
+	assert_true(st.based);
+	shipper_free(sh);
+	store_free(store);
+	synth_free(s);
+	test_remove(root);
+}
+
 /* ---- away for too long ---- */
 
 static void test_gap(void **state)
@@ -550,10 +581,11 @@ static void test_gap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_any_history),   cmocka_unit_test(test_failing_anywhere),
-	        cmocka_unit_test(test_idle),          cmocka_unit_test(test_bytes),
-	        cmocka_unit_test(test_two_writers),   cmocka_unit_test(test_gap),
-	        cmocka_unit_test(test_cut_to_header), cmocka_unit_test(test_nothing_yet),
+	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_failing_anywhere),
+	        cmocka_unit_test(test_idle),        cmocka_unit_test(test_bytes),
+	        cmocka_unit_test(test_two_writers), cmocka_unit_test(test_based),
+	        cmocka_unit_test(test_gap),         cmocka_unit_test(test_cut_to_header),
+	        cmocka_unit_test(test_nothing_yet),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

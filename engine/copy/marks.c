@@ -45,6 +45,7 @@ int copy_take_marks(int from_fd, int to_fd, const char *to, struct err *err)
 	}
 	if (rc < 0 || given_marks_hash(&was) == given_marks_hash(&now))
 		return rc;
+	now.seen_us = was.seen_us;
 	now.changed = true;
 	if (given_marks_put(from_fd, place, &now, &why) < 0) /* an archive to read only */
 		log_debug("copy", "marks that are taken away later will stay in the copy: %s",

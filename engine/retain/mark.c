@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/archive/given.h"
 #include "engine/archive/notes.h"
 #include "engine/archive/upkeep.h"
 #include "engine/base/file.h"
@@ -64,11 +65,17 @@ int retain_mark(const char *root, const char *db, const char *mark, uint64_t txi
 int retain_unmark(const char *root, const char *db, const char *mark, struct err *err)
 {
 	cleanup_fd int dir = -1, lock = -1;
+	char file[DB_NAME_MAX + 8];
 
 	int rc = mark_name_check(mark, err);
 	if (rc == 0)
 		rc = open_database(root, db, &dir, err);
 	if (rc == 0)
 		rc = upkeep_lock(dir, db, LOCK_WAIT_US, &lock, err);
+	if (rc < 0)
+		return rc;
+	/* What sends to destinations, if it runs at all, may not have seen the mark yet. */
+	snprintf(file, sizeof(file), "%s.mark", mark);
+	rc = given_note_removal(dir, file, err);
 	return rc < 0 ? rc : mark_note_delete(dir, mark, err);
 }

@@ -29,7 +29,15 @@ int ship_note(struct shipper *s, const char *name, struct err *err)
 	return rc < 0 ? rc : contents_add_name(&s->has, name, len, err);
 }
 
-enum note_kind { NOTE_NONE, NOTE_LINEAGE, NOTE_SOURCE, NOTE_GAP, NOTE_MARK, N_NOTES };
+enum note_kind {
+	NOTE_NONE,
+	NOTE_LINEAGE,
+	NOTE_SOURCE,
+	NOTE_GAP,
+	NOTE_MARK,
+	N_NOTES,
+	NOTE_UNMARKED = N_NOTES, /* is not sent: it tells what is to go (archive/given.h) */
+};
 
 static enum note_kind note_kind(const char *name)
 {
@@ -39,6 +47,8 @@ static enum note_kind note_kind(const char *name)
 
 	if (strcmp(name, "source") == 0)
 		return NOTE_SOURCE;
+	if (strcmp(name, GIVEN_UNMARKED) == 0)
+		return NOTE_UNMARKED;
 	if (object_name_parse(name, &n))
 		return n.type == OBJECT_LINEAGE ? NOTE_LINEAGE : NOTE_NONE;
 	if (gap_name_parse(name, &txid))

@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RECORD_MAX 4096
 #define LINEAGES_MAX 50u /* that are looked at for the last change of hands */
@@ -248,6 +249,21 @@ static bool is_due(const struct ship_retained *was, const struct ship_retained *
 
 /* ---- doing it ---- */
 
+/* Marks that were taken away here hold their moments as long as they are there.  Who sends takes them
+ * away, too: where one is at work it is left to that. */
+static int remove_marks(struct shipper *s, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	if (ship_take_turn(s, &why) < 0)
+		return why.kind == ERR_BUSY ? 0 : err_copy(err, &why);
+	int rc = ship_know_marks(s, err);
+	if (rc == 0)
+		rc = ship_remove_marks(s, err);
+	close(take_fd(&s->turn_fd));
+	return rc;
+}
+
 static int retain(struct shipper *s, const struct retain_policy *policy, uint32_t lineage,
                   int64_t now_us, bool dry, FILE *log, struct retain_result *ret, struct err *err)
 {
@@ -341,7 +357,8 @@ int ship_retain(const struct ship_options *options, const struct retain_policy *
 		log_debug("ship", "retention waits: %s", why.msg);
 		return 0;
 	}
-	rc = rc < 0 ? err_copy(err, &why) : retain(s, policy, lineage, now_us, dry, log, ret, err);
+	rc = rc < 0 ? err_copy(err, &why) : dry ? 0 : remove_marks(s, err);
+	rc = rc < 0 ? rc : retain(s, policy, lineage, now_us, dry, log, ret, err);
 	if (dry || why.kind == ERR_BUSY)
 		return rc;
 	store_get_counters(s->options.store, &after);

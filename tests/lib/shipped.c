@@ -97,6 +97,10 @@ static int b_remove(struct store *s, const char *key, struct err *err)
 	int rc = request(b, &last, err);
 
 	b->removals++;
+	if (rc == 0 && b->denies && b->denies(b->denies_ctx, key)) {
+		b->denied++;
+		rc = err_set(err, ERR_DENIED, 0, "'%s' is not to be removed", key);
+	}
 	return answer(b, rc < 0 ? rc : store_remove(b->inner, key, err), last, err);
 }
 
@@ -110,6 +114,11 @@ static const struct store_ops breaking_ops = {b_put,    b_get,      b_open, b_li
 
 static void b_free(struct store *s)
 {
+}
+
+bool deny_all(void *ctx, const char *key)
+{
+	return true;
 }
 
 /* Of one that lies on the stack, and is given to who frees it. */

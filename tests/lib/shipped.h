@@ -20,7 +20,13 @@ struct breaking {
 	/* Called before each request. */
 	void (*before)(void *ctx);
 	void *ctx;
+	/* Whether that may not be removed; NULL: everything may. */
+	bool (*denies)(void *ctx, const char *key);
+	void *denies_ctx;
+	uint64_t denied;
 };
+/* For `denies`: credentials that cannot delete. */
+bool deny_all(void *ctx, const char *key);
 /* Its operations, but that it can be freed with what it lies over left as it is. */
 extern const struct store_ops borrowed_ops;
 struct breaking break_after(struct store *inner, long left, bool takes_effect);

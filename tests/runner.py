@@ -290,7 +290,8 @@ def source_list():
     return "\n".join(found)
 
 
-def build(kind):
+def configure(kind):
+    """Meson knows every source file after it, and what is tested; nothing is compiled."""
     compiler, options = BUILDS[kind]
     path = directory(kind)
     stamp = os.path.join(path, "asof-sources")
@@ -303,12 +304,17 @@ def build(kind):
         current = False
     if not current:
         shutil.rmtree(path, ignore_errors=True)
-        subprocess.run(["meson", "setup", path, ROOT, *options], env=env, check=True)
+        subprocess.run(["meson", "setup", path, ROOT, *options], env=env, check=True,
+                       stdout=sys.stderr)  # the list of tests goes to the other
         with open(stamp, "w", encoding="utf-8") as f:
             f.write(listing)
+
+
+def build(kind):
+    configure(kind)
     # The build with clang is there for fuzzing, and for the flags that clang-tidy reads.
-    targets = ["fuzzers"] if compiler else []
-    return subprocess.run(["ninja", "-C", path, *targets], env=env, check=False).returncode
+    targets = ["fuzzers"] if kind == "clang" else []
+    return subprocess.run(["ninja", "-C", directory(kind), *targets], check=False).returncode
 
 
 def build_job(kind):
@@ -429,16 +435,18 @@ def main():
         return build(options.build)
     os.makedirs(LOGS, exist_ok=True)
     started = time.monotonic()
-    builds = [build_job("release"), build_job("asan")]
-    if not options.quick:
-        builds += [build_job("tsan"), build_job("clang")]
+    kinds = ["release", "asan"] + ([] if options.quick else ["tsan", "clang"])
+    if options.list:
+        for kind in kinds:
+            configure(kind)
+        print("\n".join(j.name for j in after_build_jobs(options.quick)
+                        if wanted(j.name, options.pattern)))
+        return 0
+    builds = [build_job(kind) for kind in kinds]
     run_all(builds)
     jobs = []
     if not any(b.failed for b in builds):
         jobs = [j for j in after_build_jobs(options.quick) if wanted(j.name, options.pattern)]
-        if options.list:
-            print("\n".join(j.name for j in jobs))
-            return 0
         run_all(jobs)
         if not options.no_rerun:
             run_again(jobs)

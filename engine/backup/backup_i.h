@@ -102,6 +102,16 @@ struct backup_content {
 	char foreign_key_table[104];
 };
 typedef bool backup_progress_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
+/* A backup that is being read to be checked. */
+struct backup_checking {
+	struct backup_content *ret;
+	backup_progress_fn *progress;
+	void *ctx;
+	uint64_t done_bytes, total_bytes; /* what is said of it may be less than there is */
+	uint8_t *buf;
+};
+/* So many bytes more; CANCELLED when progress() says so. */
+int backup_checked(struct backup_checking *c, size_t more_bytes, struct err *err) MUST_USE;
 /* Reads all of it and asks SQLite about it (unless `bytes_alone`).  What is wrong with it is no
  * error: ret->ok is false. */
 int backup_check_image(const struct vfs_image *image, uint32_t page_size, bool bytes_alone,

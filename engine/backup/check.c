@@ -24,17 +24,11 @@
 #define MAX_PROBLEMS 3
 #define CACHE_BYTES (16u << 20)
 
-struct checking {
-	struct backup_content *ret;
-	backup_progress_fn *progress;
-	void *ctx;
-	uint64_t done_bytes, total_bytes;
-	uint8_t *buf;
-};
-
-static int tell(struct checking *c, size_t more, struct err *err)
+int backup_checked(struct backup_checking *c, size_t more_bytes, struct err *err)
 {
-	c->done_bytes += more;
+	c->done_bytes += more_bytes;
+	if (c->done_bytes > c->total_bytes)
+		c->total_bytes = c->done_bytes;
 	if (c->progress && !c->progress(c->ctx, c->done_bytes, c->total_bytes))
 		return err_set(err, ERR_CANCELLED, 0, "cancelled");
 	return 0;
@@ -57,7 +51,7 @@ int backup_content_answer(struct backup_content *ret, int rc, const struct err *
 
 /* ---- all bytes ---- */
 
-static void hash_pages(struct checking *c, uint64_t offset, uint32_t page_size, size_t len)
+static void hash_pages(struct backup_checking *c, uint64_t offset, uint32_t page_size, size_t len)
 {
 	uint64_t first = offset / page_size + 1;
 
@@ -69,7 +63,7 @@ static void hash_pages(struct checking *c, uint64_t offset, uint32_t page_size, 
 	}
 }
 
-static int read_all(struct checking *c, const struct vfs_image *image, uint32_t page_size,
+static int read_all(struct backup_checking *c, const struct vfs_image *image, uint32_t page_size,
                     struct err *err)
 {
 	uint64_t size = image->size_bytes;
@@ -81,7 +75,7 @@ static int read_all(struct checking *c, const struct vfs_image *image, uint32_t 
 		if (!rc)
 			hash_pages(c, at, page_size, n);
 		at += n;
-		rc = rc ? rc : tell(c, n, err);
+		rc = rc ? rc : backup_checked(c, n, err);
 	}
 	return rc;
 }
@@ -90,7 +84,7 @@ static int read_all(struct checking *c, const struct vfs_image *image, uint32_t 
 
 static int on_sqlite_step(void *ctx)
 {
-	struct checking *c = ctx;
+	struct backup_checking *c = ctx;
 
 	return c->progress && !c->progress(c->ctx, c->done_bytes, c->total_bytes);
 }
@@ -146,7 +140,7 @@ static int run_foreign_key_check(sqlite3 *db, struct backup_content *ret, struct
 	                           : vfs_sqlite_error(db, err, "foreign_key_check");
 }
 
-static int ask_sqlite(struct checking *c, const struct vfs_image *image, struct err *err)
+static int ask_sqlite(struct backup_checking *c, const struct vfs_image *image, struct err *err)
 {
 	cleanup_vfs sqlite3 *db = NULL;
 	char problems[400];
@@ -169,11 +163,11 @@ int backup_check_image(const struct vfs_image *image, uint32_t page_size, bool b
                        struct err *err)
 {
 	cleanup_free uint8_t *buf = malloc(PIECE_BYTES);
-	struct checking c = {.ret = ret,
-	                     .progress = progress,
-	                     .ctx = ctx,
-	                     .total_bytes = image->size_bytes,
-	                     .buf = buf};
+	struct backup_checking c = {.ret = ret,
+	                            .progress = progress,
+	                            .ctx = ctx,
+	                            .total_bytes = image->size_bytes,
+	                            .buf = buf};
 	struct err why = ERR_INIT;
 
 	*ret = (struct backup_content){.ok = true, .size_bytes = image->size_bytes};

@@ -22,25 +22,7 @@
 
 #define PIECE_BYTES (1u << 18)
 
-struct checking {
-	struct backup_content *ret;
-	backup_progress_fn *progress;
-	void *ctx;
-	uint64_t done_bytes, total_bytes;
-	uint8_t *buf;
-};
-
-static int tell(struct checking *c, size_t more, struct err *err)
-{
-	c->done_bytes += more;
-	if (c->done_bytes > c->total_bytes)
-		c->total_bytes = c->done_bytes;
-	if (c->progress && !c->progress(c->ctx, c->done_bytes, c->total_bytes))
-		return err_set(err, ERR_CANCELLED, 0, "cancelled");
-	return 0;
-}
-
-static int sha256_of(const char *path, struct checking *c, char out[BACKUP_SHA256_MAX],
+static int sha256_of(const char *path, struct backup_checking *c, char out[BACKUP_SHA256_MAX],
                      struct err *err)
 {
 	struct sha256_ctx sha;
@@ -56,14 +38,14 @@ static int sha256_of(const char *path, struct checking *c, char out[BACKUP_SHA25
 			break;
 		sha256_update(&sha, got, c->buf);
 		at += got;
-		rc = tell(c, 0, err);
+		rc = backup_checked(c, 0, err);
 	}
 	backup_sha_text(&sha, out);
 	return rc;
 }
 
 /* The bytes of a raw copy are what they were; what they are worth is for the one who repairs it. */
-static int inflate_all(const char *path, struct checking *c, struct err *err)
+static int inflate_all(const char *path, struct backup_checking *c, struct err *err)
 {
 	cleanup_gunzip struct gunzip *g = NULL;
 	cleanup_fd int fd = -1;
@@ -74,12 +56,12 @@ static int inflate_all(const char *path, struct checking *c, struct err *err)
 	while (!rc && got > 0) {
 		rc = gunzip_read(g, c->buf, PIECE_BYTES, &got, err);
 		c->ret->size_bytes += rc ? 0 : got;
-		rc = rc ? rc : tell(c, got, err);
+		rc = rc ? rc : backup_checked(c, got, err);
 	}
 	return rc;
 }
 
-static int check_raw(const struct backup_entry *e, struct checking *c, struct err *err)
+static int check_raw(const struct backup_entry *e, struct backup_checking *c, struct err *err)
 {
 	int rc = e->compressed && !e->encrypted ? inflate_all(e->path, c, err) : 0;
 
@@ -151,8 +133,8 @@ static int is_plain(const struct backup_entry *e, bool *ret, struct err *err)
 	return rc;
 }
 
-static int check_plain(const struct backup_entry *e, struct checking *c, struct backup_check *ret,
-                       struct err *err)
+static int check_plain(const struct backup_entry *e, struct backup_checking *c,
+                       struct backup_check *ret, struct err *err)
 {
 	uint8_t head[SQLITE_HEADER_SIZE];
 	cleanup_fd int fd = -1;
@@ -176,7 +158,7 @@ static int check_plain(const struct backup_entry *e, struct checking *c, struct 
 	                              err);
 }
 
-static int check_database(const struct backup_entry *e, struct checking *c,
+static int check_database(const struct backup_entry *e, struct backup_checking *c,
                           struct backup_check *ret, struct err *err)
 {
 	cleanup_restore_file struct restore_file *f = NULL;
@@ -231,11 +213,11 @@ int backup_check(const struct backup_entry *e,
 {
 	cleanup_free uint8_t *buf = malloc(PIECE_BYTES);
 	struct backup_content content = {.ok = true};
-	struct checking c = {.ret = &content,
-	                     .progress = progress,
-	                     .ctx = ctx,
-	                     .total_bytes = e->source_size_bytes,
-	                     .buf = buf};
+	struct backup_checking c = {.ret = &content,
+	                            .progress = progress,
+	                            .ctx = ctx,
+	                            .total_bytes = e->source_size_bytes,
+	                            .buf = buf};
 	char sha[BACKUP_SHA256_MAX];
 	struct err why = ERR_INIT;
 

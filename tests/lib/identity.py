@@ -6,7 +6,6 @@ Each answer has new keys, made by `issue()`, which are good for `lasts_s` by wha
 asked is in `seen`.
 """
 
-import contextlib
 import datetime
 import http.server
 import itertools
@@ -15,6 +14,7 @@ import threading
 import time
 import urllib.parse
 
+import answering
 import s3_fake
 
 SESSION = "metadata-session-token"  # of instance metadata, version 2
@@ -38,17 +38,7 @@ class Identity:
         self.fail = lambda path: None  # a status instead of an answer
         identity = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-
-            def log_message(self, *_):
-                pass
-
-            def handle(self):
-                with contextlib.suppress(OSError):
-                    super().handle()
-
+        class Handler(answering.Handler):
             def answer(self, status, text=""):
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))

@@ -19,6 +19,8 @@ import time
 import urllib.parse
 import xml.sax.saxutils
 
+import answering
+
 ERROR = ('<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>so it is</Message>'
          '<RequestId>1</RequestId></Error>')
 STATUS = {"AccessDenied": 403, "SignatureDoesNotMatch": 403, "InvalidAccessKeyId": 403,
@@ -88,17 +90,7 @@ class Fake:
         self.scheme = "https" if certificate else "http"
         fake = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-
-            def log_message(self, *_):
-                pass
-
-            def handle(self):
-                with contextlib.suppress(OSError):
-                    super().handle()
-
+        class Handler(answering.Handler):
             def answer(self, status, body=b"", length=None, **headers):
                 self.send_response(status)
                 for name, value in headers.items():
@@ -254,15 +246,8 @@ class Tunnels:
         self.seen, self.lock = [], threading.Lock()
         proxy = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            timeout = 60
-
-            def log_message(self, *_):
-                pass
-
-            def handle(self):
-                with contextlib.suppress(OSError):
-                    super().handle()
+        class Handler(answering.Handler):
+            protocol_version = "HTTP/1.0"  # a tunnel is its connection's last answer
 
             def do_CONNECT(self):
                 self.note(self.path)

@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 
+import answering
 import radosgw
 
 ERROR = ('<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>so it is</Message>'
@@ -38,17 +39,7 @@ class Proxy:
         self.before = lambda method, n: None  # may wait, with a request in hand
         proxy = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-
-            def log_message(self, *_):
-                pass
-
-            def handle(self):
-                with contextlib.suppress(OSError):
-                    super().handle()
-
+        class Handler(answering.Handler):
             def answer(self, status, body=b"", **headers):
                 self.send_response(status)
                 for key, value in headers.items():

@@ -121,6 +121,9 @@ void synth_coalesce(struct synth *s, uint64_t first, uint64_t last);
 void synth_remove_object(struct synth *s, size_t i);
 void synth_generation(struct synth *s);
 
+/* About 10 * scale commits in every kind of object: segments sealed and
+ * growing, snapshots whole and fuzzy, a coalesced object, a gap.  Published. */
+void synth_every_kind(struct synth *s, unsigned scale);
 /* Any sequence of the above, `n_steps` commits long. */
 void synth_random_history(struct synth *s, unsigned n_steps);
 

@@ -10,6 +10,30 @@
 
 #include <cmocka.h>
 
+/* ---- one with every kind of object ---- */
+
+void synth_every_kind(struct synth *s, unsigned scale)
+{
+	for (unsigned i = 0; i < 6 * scale; i++)
+		synth_random_commit(s);
+	synth_cut(s);
+	synth_seal(s, 1, 3 * scale, true);
+	synth_seal(s, 3 * scale + 1, 6 * scale, false);
+	synth_snapshot(s, 1, 1);
+	synth_snapshot(s, 5, 3);
+	synth_coalesce(s, 3, 5);
+	for (size_t i = s->n_objects; i-- > 0;)
+		if (s->objects[i].name.type == OBJECT_GROWING)
+			synth_remove_object(s, i);
+	for (unsigned i = 0; i < 2 * scale; i++)
+		synth_random_commit(s);
+	synth_gap(s, 2);
+	synth_cut(s);
+	for (unsigned i = 0; i < 2 * scale; i++)
+		synth_random_commit(s);
+	synth_publish(s);
+}
+
 /* ---- any history ---- */
 
 /* A span of objects [*first, *last] of one lineage that are whole segments. */

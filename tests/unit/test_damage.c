@@ -54,27 +54,10 @@ static struct place new_place(uint64_t seed, unsigned scale)
 	                                .max_frames = 2 * scale,
 	                                .level = 6,
 	                                .torn_batches = true};
-	struct synth *s = p.s = synth_new(p.root, "x.db", &o);
 	char path[300];
 
-	for (unsigned i = 0; i < 6 * scale; i++)
-		synth_random_commit(s);
-	synth_cut(s);
-	synth_seal(s, 1, 3 * scale, true);
-	synth_seal(s, 3 * scale + 1, 6 * scale, false);
-	synth_snapshot(s, 1, 1);
-	synth_snapshot(s, 5, 3);
-	synth_coalesce(s, 3, 5);
-	for (size_t i = s->n_objects; i-- > 0;)
-		if (s->objects[i].name.type == OBJECT_GROWING)
-			synth_remove_object(s, i);
-	for (unsigned i = 0; i < 2 * scale; i++)
-		synth_random_commit(s);
-	synth_gap(s, 2);
-	synth_cut(s);
-	for (unsigned i = 0; i < 2 * scale; i++)
-		synth_random_commit(s);
-	synth_publish(s);
+	p.s = synth_new(p.root, "x.db", &o);
+	synth_every_kind(p.s, scale);
 	snprintf(path, sizeof(path), "%s/local/x.db", p.root);
 	p.dir = open(path, O_RDONLY | O_DIRECTORY);
 	add_files(&p, "");

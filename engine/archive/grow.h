@@ -149,6 +149,17 @@ int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno,
                    struct bitset *pages, struct err *err) MUST_USE;
 void grow_position(struct grow_reader *r, struct source_position *ret);
 
+/* ---- what is left of a damaged one ---- */
+
+typedef int grow_told_fn(void *ctx, uint64_t txid, int64_t time_us, struct err *err);
+/*
+ * What the records say of the commits, as they lie there (of a large file those near its end): no hash
+ * is looked at, so it proves nothing but that something else, which says just the same, is of the same
+ * commits.  *ret_to_end: the last one told of is the last in it.  Borrows the source.
+ */
+int grow_tell(struct source *src, grow_told_fn *told, void *ctx, bool *ret_to_end,
+              struct err *err) MUST_USE;
+
 DEFINE_CLEANUP(struct grow_writer, grow_writer_free);
 DEFINE_CLEANUP(struct grow_reader, grow_free);
 #define cleanup_grow_writer CLEANUP(grow_writer_free_p)

@@ -239,14 +239,18 @@ static int settle_growing(struct repair *r, const struct item *i, bool covered, 
 {
 	char key[STORE_KEY_MAX];
 	bool dir = r->target.at.store->dir_fd >= 0;
-	int rc = covered && !dir ? cover_first(r, i, &covered, err) : 0;
+	bool unknown = i->name.first_txid == r->endless_txid;
+	int rc = covered && !dir && !unknown ? cover_first(r, i, &covered, err) : 0;
 
 	repair_key(r, i->file, key);
 	if (rc < 0)
 		return rc;
-	if (!covered) {
-		repair_tell(r, key, false, REPAIR_FAILED, NULL,
-		            "no other place has all that it held");
+	if (!covered || unknown) {
+		repair_tell(
+		        r, key, false, REPAIR_FAILED, NULL,
+		        unknown ? "nothing tells how far it reached, nor that another place has "
+		                  "the same (its writer goes on behind it; then it can be told)"
+		                : "no other place has all that it held");
 		return 0;
 	}
 	if (dir && !r->options->dry_run) {
@@ -264,8 +268,7 @@ static int settle_growing(struct repair *r, const struct item *i, bool covered, 
 	return 0;
 }
 
-/* The newest object of a store is damaged, and nobody knows how far it reached. */
-static void guess_end(struct repair *r)
+static const struct item *newest_fine(const struct repair *r)
 {
 	const struct item *newest = NULL;
 
@@ -274,16 +277,23 @@ static void guess_end(struct repair *r)
 		if (is_fine(i) && (!newest || i->name.first_txid > newest->name.first_txid))
 			newest = i;
 	}
+	return newest;
+}
+
+/* The newest object is damaged, and neither head nor who sent it tells how far it reached: that another
+ * place ends somewhere tells nothing.  To hold a part of it would hide that the rest is lost. */
+static void find_end_of_damaged(struct repair *r)
+{
+	const struct item *newest = newest_fine(r);
+
 	if (!newest || !newest->bad || newest->kind != ITEM_GROWING ||
 	    r->end_txid > newest->name.first_txid || r->have_head)
 		return;
-	for (size_t i = 0; i < r->n_others; i++) {
-		struct history_status st;
-		struct history *h;
-		if (r->others[i].same && fork_none(r, &r->others[i]) &&
-		    site_history(r, &r->others[i], &h, NULL) == 0 &&
-		    history_get_status(h, &st, NULL) == 0 && st.last_txid > r->end_txid)
-			r->end_txid = st.last_txid;
+	if (r->left_txid >= newest->name.first_txid) {
+		r->end_txid = r->left_txid;
+	} else {
+		r->endless_txid = newest->name.first_txid;
+		r->end_txid = r->endless_txid - 1;
 	}
 }
 
@@ -291,7 +301,7 @@ int fill_segments(struct repair *r, struct err *err)
 {
 	struct filling f = {.r = r};
 
-	guess_end(r);
+	find_end_of_damaged(r);
 	int rc = collect(r, &f.have, err);
 	uint64_t at = r->begin_txid, first;
 	while (rc == 0 && (first = spans_reach(&f.have, at)) <= r->end_txid) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How far another place tells the same history (view/way.h): as the target has it by its names, gaps and
  * head, which damage leaves. */
+#include "engine/archive/grow.h"
 #include "engine/repair/repair_i.h"
 
 #include <stdlib.h>
@@ -67,6 +68,44 @@ int fork_know(struct repair *r, struct err *err)
 	return 0;
 }
 
+/* What is left of what is damaged, or not sealed, behind what agrees. */
+static int hear(struct repair *r, struct history *other, struct way *way, struct err *err)
+{
+	uint64_t newest = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < r->target.items.n && rc == 0; i++) {
+		const struct item *o = &r->target.items.v[i];
+		struct source *src = NULL;
+		char key[STORE_KEY_MAX];
+		uint64_t last;
+		if (o->kind != ITEM_GROWING || o->bytes <= GROW_HEADER_SIZE)
+			continue;
+		repair_key(r, o->file, key);
+		if (store_open_object(r->target.at.store, key, UINT64_MAX, &src, NULL) < 0)
+			continue;
+		rc = way_tell(src, other, way, &last, err);
+		source_free(src);
+		if (o->name.first_txid < newest)
+			continue;
+		newest = o->name.first_txid;
+		/* That it says so itself proves nothing: but with the other's time it does. */
+		if (last && last == way->agrees_txid)
+			r->left_txid = last;
+	}
+	return rc;
+}
+
+/* The one of the two that is a directory may be the writer of the other. */
+static uint64_t brought(struct repair *r, const struct site *s)
+{
+	bool here = r->target.at.store->dir_fd >= 0, there = s->at.store->dir_fd >= 0;
+	uint64_t by_target = here ? writer_brought(r, &r->target, s) : 0;
+	uint64_t by_other = there ? writer_brought(r, s, &r->target) : 0;
+
+	return by_target > by_other ? by_target : by_other;
+}
+
 int fork_find(struct repair *r, struct site *s, struct err *err)
 {
 	struct archive *archive = NULL;
@@ -74,12 +113,20 @@ int fork_find(struct repair *r, struct site *s, struct err *err)
 	struct way way = {.differs_txid = 0};
 	bool more = true;
 
+	s->parted = true;
+	s->shared_txid = 0;
 	int rc = way_open(s->at.store, r->name, &archive, &h, err);
 	for (size_t i = 0; i < r->n_known && rc == 0 && more; i++) {
 		more = way_look(&way, &r->known[i], h);
 		rc = repair_stopped(r, err);
 	}
-	s->shared_txid = way.differs_txid ? way.agrees_txid : UINT64_MAX;
+	if (rc == 0 && !way.differs_txid)
+		rc = hear(r, h, &way, err);
+	if (rc == 0) {
+		uint64_t sent = way.differs_txid ? 0 : brought(r, s);
+		s->parted = way.differs_txid > 0;
+		s->shared_txid = sent > way.agrees_txid ? sent : way.agrees_txid;
+	}
 	if (h)
 		history_put(h);
 	archive_free(archive);
@@ -88,5 +135,5 @@ int fork_find(struct repair *r, struct site *s, struct err *err)
 
 bool fork_none(const struct repair *r, const struct site *s)
 {
-	return s == &r->target || s->shared_txid == UINT64_MAX;
+	return s == &r->target || !s->parted;
 }

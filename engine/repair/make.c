@@ -120,8 +120,13 @@ static int segment_from(struct repair *r, struct site *s, uint64_t first, uint64
 	uint32_t found = lineage_at(s, first, &end);
 	if (!found || (lineage && found != lineage) || (lineage && end < last))
 		return err_set(err, ERR_NOT_FOUND, 0, "not of that lineage");
-	if (s != &r->target && last > s->shared_txid)
-		return err_set(err, ERR_NOT_FOUND, 0, "its history went another way");
+	if (s != &r->target && last > s->shared_txid) {
+		if (lineage || first > s->shared_txid)
+			return err_set(err, ERR_NOT_FOUND, 0,
+			               s->parted ? "its history went another way"
+			                         : "nothing proves that its history is the same");
+		last = s->shared_txid;
+	}
 	int rc = s == &r->target ? 0 : site_agrees(r, s, found, &agrees, err);
 	if (rc == 0 && s != &r->target && !agrees)
 		rc = err_set(err, ERR_NOT_FOUND, 0, "another lineage of that number");

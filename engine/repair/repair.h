@@ -19,7 +19,9 @@
  *      came is known to head, and to the local archive of a destination.
  *  (7) What is put belongs to a lineage that both describe alike: a history that went another way
  *      since, as after a take-over, repairs nothing.  Nor do copies that both went on, behind the
- *      last transaction whose time they tell alike, but for what has its very name here.
+ *      last transaction whose time they tell alike, but for what has its very name here.  What is left
+ *      of a damaged segment tells times, too, and a directory knows how far it brought its
+ *      destination; where neither does, the newest segment cannot be repaired until it is not.
  *  (8) A run that ended anywhere has put whole objects, or none; the next goes on.
  */
 #ifndef ASOF_REPAIR_REPAIR_H

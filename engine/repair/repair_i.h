@@ -38,7 +38,8 @@ struct site {
 	struct repair_place at;
 	struct items items;
 	bool same;               /* it is the history of this very database */
-	uint64_t shared_txid;    /* up to here, at least; UINT64_MAX: it went no other way */
+	uint64_t shared_txid;    /* up to here that is proved: behind, it may be another's */
+	bool parted;             /* it went another way, or whether it did is not known */
 	struct archive *archive; /* opened with the others to stand in; NULL: not yet */
 	struct history *history;
 };
@@ -64,6 +65,10 @@ struct repair {
 	struct way_known *known; /* transactions and their times, the newest first */
 	size_t n_known;
 	uint64_t begin_txid, end_txid;
+	uint64_t
+	        left_txid; /* up to here its newest segment reached, by what is left of it; 0: unknown */
+	/* Where the newest segment begins, if it is damaged and nothing tells how far it reached; else 0. */
+	uint64_t endless_txid;
 };
 
 /* ---- site.c ---- */
@@ -84,7 +89,8 @@ int site_agrees(struct repair *r, const struct site *s, uint32_t lineage, bool *
                 struct err *err) MUST_USE;
 
 /* ---- fork.c ---- */
-/* What the target tells of its transactions; then, how far the other tells the same. */
+/* What the target tells of its transactions; then, how far the other tells the same: as the target has
+ * it whole, as what is left of a damaged segment says, or as the one knows that it brought the other. */
 int fork_know(struct repair *r, struct err *err) MUST_USE;
 int fork_find(struct repair *r, struct site *s, struct err *err) MUST_USE;
 bool fork_none(const struct repair *r, const struct site *s);
@@ -104,6 +110,8 @@ int whole_check_note(const char *file, const struct buf *text, struct err *err) 
 uint64_t whole_note_begins(const char *file, const struct buf *text);
 
 /* ---- writer.c ---- */
+/* Up to where the directory brought that store, as it noted, if it alone is the store's writer; else 0. */
+uint64_t writer_brought(struct repair *r, const struct site *dir, const struct site *store);
 /* The note as it was, from what is left of it.  *ret_from NULL: nobody proves that it was his. */
 int writer_again(struct repair *r, const char *file, const struct buf *was, struct buf *ret,
                  const char **ret_from, struct err *err) MUST_USE;

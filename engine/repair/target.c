@@ -4,7 +4,6 @@
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/repair/repair_i.h"
-#include "engine/ship/ship.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -95,7 +94,6 @@ static int look_how_far(struct repair *r, struct site *s, struct err *err)
 		return err_copy(err, &why);
 	if (rc < 0) { /* its notes, say: what lies there is looked at one by one */
 		log_debug("repair", "db=%s place=%s: %s", r->name, s->at.label, why.msg);
-		s->shared_txid = 0;
 	} else if (!fork_none(r, s)) {
 		log_warn("repair",
 		         "db=%s place=%s went another way: it repairs what is up to txid %" PRIu64,
@@ -212,18 +210,6 @@ static uint64_t newest_of(const struct site *s)
 	return end;
 }
 
-/* What a local archive knows of how far it brought a destination. */
-static uint64_t told_by(const struct repair *r, const struct site *s)
-{
-	struct ship_status st;
-
-	return s->at.store->dir_fd >= 0 && s->same && fork_none(r, s) &&
-	                       ship_status_read(s->at.label, r->name, r->target.at.label, &st,
-	                                        NULL) == 0
-	               ? st.replicated_txid
-	               : 0;
-}
-
 static void find_ends(struct repair *r)
 {
 	r->begin_txid = UINT64_MAX;
@@ -236,7 +222,8 @@ static void find_ends(struct repair *r)
 			r->begin_txid = o->name.first_txid;
 	}
 	for (size_t i = 0; i < r->n_others; i++) {
-		uint64_t told = told_by(r, &r->others[i]);
+		const struct site *s = &r->others[i];
+		uint64_t told = s->same && fork_none(r, s) ? writer_brought(r, s, &r->target) : 0;
 		if (told > r->end_txid)
 			r->end_txid = told;
 	}

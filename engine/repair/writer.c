@@ -9,6 +9,7 @@
  */
 #include "engine/base/file.h"
 #include "engine/repair/repair_i.h"
+#include "engine/ship/ship.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -31,6 +32,33 @@ static bool identity_of(const struct repair *r, const struct site *s, struct ide
 	       fstat(dir, &st) == 0 && identity_note_get(dir, ret, NULL) == 0 &&
 	       ret->dev == (uint64_t)st.st_dev && ret->ino == (uint64_t)st.st_ino &&
 	       strlen(ret->id) == ID_DIGITS;
+}
+
+uint64_t writer_brought(struct repair *r, const struct site *dir, const struct site *store)
+{
+	struct identity_note who;
+	struct ship_status st;
+	const char *file = NULL;
+	uint32_t lineage, newest = 0;
+
+	for (size_t i = 0; i < store->items.n; i++)
+		if (writer_name_parse(store->items.v[i].file, &lineage) && lineage >= newest) {
+			file = store->items.v[i].file;
+			newest = lineage;
+		}
+	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX + 1);
+	char key[STORE_KEY_MAX];
+	struct writer_note n;
+	if (!file || !identity_of(r, dir, &who))
+		return 0;
+	repair_key(r, file, key);
+	if (store_get(store->at.store, key, NOTE_MAX, &b, NULL) < 0 ||
+	    buf_append(&b, "", 1, NULL) < 0 ||
+	    writer_note_parse((char *)b.data, b.len - 1, file, &n, NULL) < 0 ||
+	    strcmp(n.id, who.id) != 0 ||
+	    ship_status_read(dir->at.label, r->name, store->at.label, &st, NULL) < 0)
+		return 0;
+	return st.replicated_txid;
 }
 
 /* The value of a line, where there is such a line. */

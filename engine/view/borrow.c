@@ -3,10 +3,15 @@
  * Objects that the archive lost and one of its other places has.
  *
  * What is damaged is opened there under the same key (catalog.c).  That need not be there: segments
- * of level 0 are cut as their destination was reached.  And what is missing shows in no listing: so when something cannot be had, the other places are listed, at most once in
- * BORROW_US, and what they have beyond the archive's own is added to each listing from then on.
- * To a directory, whose segments without a range in their names are those that are being written,
- * none of level 0 are.
+ * of level 0 are cut as their destination was reached.  And what is missing shows in no listing: so
+ * when something cannot be had, the other places are listed, at most once in BORROW_US, and what they
+ * have beyond the archive's own is added to each listing from then on.  To a directory, whose segments
+ * without a range in their names are those that are being written, none of level 0 are.
+ *
+ * A copy of the archive that went on by itself gives its own transactions the same numbers, and its
+ * segments of level 0 the same names.  So of what has no times in its name, or is in no name here, only
+ * that counts which ends no later than where both are proved to tell the same (way.h): where the newest
+ * segment is damaged, that can be before it.
  */
 #include "engine/view/history_i.h"
 
@@ -46,7 +51,10 @@ bool borrow_same_database(struct history *h, size_t place)
 	}
 	struct way way = {.differs_txid = 0};
 	if (note.id == h->source.id)
-		way_compare_places(h->archive->stores[0], s, h->name, &way);
+		way_shared(h->archive->stores[0], s, h->name, &way);
+	h->shared_txid[place] = way.agrees_txid;
+	h->newest_txid[place] = way.other_txid;
+	h->compared_us[place] = clock_mono_us();
 	h->places[place] = note.id == h->source.id && !way.differs_txid ? PLACE_SAME : PLACE_OTHER;
 	if (way.differs_txid)
 		log_warn("view",
@@ -59,12 +67,29 @@ bool borrow_same_database(struct history *h, size_t place)
 	return h->places[place] == PLACE_SAME;
 }
 
+bool borrow_is_shared(struct history *h, size_t place, uint64_t last_txid)
+{
+	if (place == 0)
+		return true;
+	if (!borrow_same_database(h, place))
+		return false;
+	/* Since then both may have come farther. */
+	if (last_txid > h->shared_txid[place] &&
+	    clock_mono_us() - h->compared_us[place] > BORROW_US) {
+		h->places[place] = PLACE_UNKNOWN;
+		if (!borrow_same_database(h, place))
+			return false;
+	}
+	return last_txid <= h->shared_txid[place];
+}
+
 /* ---- listing ---- */
 
 struct borrowing {
 	struct history *h;
 	size_t place, prefix_len, n;
-	bool told; /* that something was left out */
+	size_t growing; /* the last that was taken of level 0; SIZE_MAX: none */
+	bool told;      /* that something was left out */
 };
 
 static bool has(const struct entries *es, const char *file)
@@ -108,6 +133,33 @@ static bool is_ours(const struct history *h, const struct object_name *n)
 	return true;
 }
 
+/* They come in order: one of level 0 ends before the next, or with the newest there is. */
+static uint64_t tell_extent(struct borrowing *b, struct entries *lent, const struct object_name *n)
+{
+	struct object_name *before = b->growing != SIZE_MAX ? &lent->e[b->growing].name : NULL;
+
+	if (before && before->lineage == n->lineage && before->first_txid < n->first_txid)
+		before->last_txid = n->first_txid - 1;
+	b->growing = lent->n;
+	return b->h->newest_txid[b->place];
+}
+
+/* From number `from` on: one that reaches farther than what is shared would hide what is our own. */
+static void drop_unshared(struct history *h, size_t place, size_t from)
+{
+	struct entries *es = &h->lent.segments;
+	size_t kept = from;
+
+	for (size_t i = from; i < es->n; i++) {
+		struct object_name *n = &es->e[i].name;
+		if (n->type == OBJECT_GROWING && n->last_txid < n->first_txid)
+			n->last_txid = n->first_txid;
+		if (n->type != OBJECT_GROWING || borrow_is_shared(h, place, n->last_txid))
+			es->e[kept++] = es->e[i];
+	}
+	es->n = kept;
+}
+
 static int take(struct borrowing *b, struct entries *lent, enum object_type folder,
                 const char *file, const struct store_entry *s, struct err *err)
 {
@@ -118,6 +170,10 @@ static int take(struct borrowing *b, struct entries *lent, enum object_type fold
 	    !catalog_belongs(&e.name, folder))
 		return 0;
 	if (e.name.type == OBJECT_GROWING && (!b->h->in_bucket || s->bytes <= GROW_HEADER_SIZE))
+		return 0;
+	if (e.name.type == OBJECT_GROWING)
+		e.name.last_txid = tell_extent(b, lent, &e.name);
+	else if (!borrow_is_shared(b->h, b->place, e.name.last_txid))
 		return 0;
 	if (e.name.type != OBJECT_GROWING && !is_ours(b->h, &e.name)) {
 		if (!b->told)
@@ -148,7 +204,8 @@ static int take_listed(void *ctx, const struct store_entry *s, struct err *err)
 
 static size_t list_place(struct history *h, size_t place)
 {
-	struct borrowing b = {.h = h, .place = place};
+	struct borrowing b = {.h = h, .place = place, .growing = SIZE_MAX};
+	size_t had = h->lent.segments.n;
 	char prefix[STORE_KEY_MAX];
 	struct err why = ERR_INIT;
 
@@ -158,6 +215,7 @@ static size_t list_place(struct history *h, size_t place)
 	if (store_list(h->archive->stores[place], prefix, NULL, true, take_listed, &b, &why) < 0)
 		log_warn("view", "cannot stand in db=%s place=%s: %s", h->name,
 		         h->archive->stores[place]->label, why.msg);
+	drop_unshared(h, place, had);
 	return b.n;
 }
 
@@ -221,19 +279,25 @@ void borrow_shun(struct history *h, const struct entry *e)
 
 /* ---- adding ---- */
 
-/* Where the segment of level 0 begins that another place has of the same; UINT64_MAX: none is known. */
-static uint64_t lent_begin(struct history *h, const struct entry *e)
+/* What is lent of its transactions, of its first at least: false if nothing is.  *ret_begin: where a
+ * segment of level 0 begins that is; UINT64_MAX: none. */
+static bool is_lent(struct history *h, const struct entry *e, uint64_t *ret_begin)
 {
 	uint64_t first = UINT64_MAX;
+	bool found = false;
 
 	for (size_t i = 0; i < h->lent.segments.n; i++) {
 		const struct entry *l = &h->lent.segments.e[i];
-		if (l->name.type == OBJECT_GROWING && l->name.first_txid <= e->name.first_txid &&
-		    (first == UINT64_MAX || l->name.first_txid > first) &&
-		    !has(&h->shunned, l->file))
+		if (l->name.first_txid > e->name.first_txid ||
+		    l->name.last_txid < e->name.first_txid || has(&h->shunned, l->file))
+			continue;
+		found = true;
+		if (l->name.type == OBJECT_GROWING &&
+		    (first == UINT64_MAX || l->name.first_txid > first))
 			first = l->name.first_txid;
 	}
-	return first;
+	*ret_begin = first;
+	return found;
 }
 
 static void let_go(struct history *h, struct entry *e)
@@ -252,11 +316,12 @@ static void drop_shunned(struct history *h)
 	size_t kept = 0;
 
 	for (size_t i = 0; i < es->n; i++) {
-		if (!has(&h->shunned, es->e[i].file)) {
+		uint64_t begin;
+		/* One for which there is nothing else stays: its error tells more than a hole. */
+		if (!has(&h->shunned, es->e[i].file) || !is_lent(h, &es->e[i], &begin)) {
 			es->e[kept++] = es->e[i];
 			continue;
 		}
-		uint64_t begin = lent_begin(h, &es->e[i]);
 		let_go(h, &es->e[i]);
 		while (kept && es->e[kept - 1].name.type == OBJECT_GROWING &&
 		       es->e[kept - 1].name.first_txid >= begin)
@@ -291,9 +356,13 @@ static int add(struct entries *own, const struct entries *lent, struct err *err)
 
 	if (lent->n == 0)
 		return 0;
-	for (size_t i = 0; i < lent->n && rc == 0; i++)
-		if (!has_sorted(own, n, &lent->e[i]))
-			rc = entries_add(own, &lent->e[i], err);
+	for (size_t i = 0; i < lent->n && rc == 0; i++) {
+		struct entry e = lent->e[i];
+		if (e.name.type == OBJECT_GROWING)
+			e.name.last_txid = 0; /* what is listed beside it, or it itself, tells */
+		if (!has_sorted(own, n, &e))
+			rc = entries_add(own, &e, err);
+	}
 	entries_sort(own);
 	for (size_t i = 0; i < own->n; i++) {
 		if (kept && own->e[i].lent && strcmp(own->e[kept - 1].file, own->e[i].file) == 0)
@@ -322,8 +391,7 @@ void borrow_tell(struct history *h, const struct entry *e, size_t place)
 
 int borrow_add(struct history *h, struct err *err)
 {
-	if (h->lent.segments.n) /* else its error tells more than a hole */
-		drop_shunned(h);
+	drop_shunned(h);
 	int rc = add(&h->snapshots, &h->lent.snapshots, err);
 	return rc ? rc : add(&h->segments, &h->lent.segments, err);
 }

@@ -544,6 +544,25 @@ void catalog_expect(struct history *h, struct entries *in, const struct entry *e
 		source_expect(src, SOURCE_END);
 }
 
+/* Its name is that of a fork's, too, which the bytes do not tell. */
+static int check_way(struct history *h, const struct entry *e, const struct object *o,
+                     struct err *err)
+{
+	uint64_t n = grow_n_commits(o->grow);
+	struct commit last = {.txid = e->name.first_txid};
+
+	if (n)
+		grow_get_commit(o->grow, n - 1, &last);
+	if (borrow_is_shared(h, o->place, last.txid))
+		return 0;
+	log_warn("view", "cannot stand in db=%s place=%s: nothing proves that its '%s' is the same",
+	         h->name, h->archive->stores[o->place]->label, e->file);
+	return err_set(err, ERR_DAMAGED, 0,
+	               "'%s' is missing or damaged, and nothing proves that the one in '%.80s' is "
+	               "the same (another history may have parted there)",
+	               e->file, h->archive->stores[o->place]->label);
+}
+
 /* Of a bucket, a segment with a growing one's name is whole. */
 static int take_whole(struct history *h, struct entry *e, struct source *src, struct object *o,
                       struct err *err)
@@ -552,6 +571,7 @@ static int take_whole(struct history *h, struct entry *e, struct source *src, st
 
 	int rc = src->size(src, &bytes, err);
 	rc = rc ? rc : grow_refresh(o->grow, bytes, err);
+	rc = rc ? rc : check_way(h, e, o, err);
 	return rc ? rc : bucket_take_extent(h, e, o, err);
 }
 
@@ -649,8 +669,9 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 static bool next_place(struct history *h, const struct entries *in, struct entry *e)
 {
 	const struct err damaged = {.kind = ERR_DAMAGED};
+	bool written = e->name.type == OBJECT_GROWING && !h->in_bucket; /* nobody else has it */
 
-	for (size_t i = 0; i < h->archive->n_stores; i++)
+	for (size_t i = 0; i < h->archive->n_stores && !written; i++)
 		if (!(e->distrusted >> i & 1) && borrow_same_database(h, i)) {
 			e->place = i;
 			return true;

@@ -80,6 +80,9 @@ struct history {
 	bool shunned_more;      /* since the last borrow_more() */
 	int64_t borrowed_us;
 	uint8_t places[HISTORY_PLACES_MAX]; /* enum place_state */
+	/* Of one that is the same: up to here that is proved (way.h), its newest, and when that was. */
+	uint64_t shared_txid[HISTORY_PLACES_MAX], newest_txid[HISTORY_PLACES_MAX];
+	int64_t compared_us[HISTORY_PLACES_MAX];
 	struct gap_note *gaps;
 	size_t n_gaps;
 	struct thinned_note thinned; /* until_txid 0: nothing was thinned */
@@ -136,6 +139,8 @@ int place_note(struct history *h, const char *file, char **ret, size_t *ret_len,
 /* ---- borrow.c: under h->lock ---- */
 /* Whether a place has the history of this very database: then its objects can stand in. */
 bool borrow_same_database(struct history *h, size_t place);
+/* Whether what that place has of transactions up to this one is proved to be of this history. */
+bool borrow_is_shared(struct history *h, size_t place, uint64_t last_txid);
 /* After an error, which may come of what is missing: whether other places have more than what is
  * listed.  Then it is worth another try. */
 bool borrow_more(struct history *h, const struct err *why);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/view/way.h"
 
+#include "engine/archive/grow.h"
 #include "engine/store/borrowed.h"
+#include "engine/store/store.h"
 #include "engine/view/replay.h"
 
 #include <stdlib.h>
@@ -105,6 +107,7 @@ void way_compare(struct history *a, struct history *b, struct way *ret)
 	if (history_objects(a, &of_a.objects, &of_a.n, NULL) == 0 &&
 	    history_objects(b, &of_b.objects, &of_b.n, NULL) == 0) {
 		uint64_t last = newest(of_a.objects, of_a.n), txid = newest(of_b.objects, of_b.n);
+		ret->other_txid = txid;
 		if (txid > last)
 			txid = last;
 		for (unsigned i = 0; txid > 0 && i < LOOKS; i++)
@@ -132,19 +135,114 @@ int way_open(struct store *at, const char *name, struct archive **ret_archive, s
 	return rc;
 }
 
-void way_compare_places(struct store *a, struct store *b, const char *name, struct way *ret)
+/* ---- what is left of what is damaged ---- */
+
+struct listening {
+	struct way_known *v;
+	size_t n, cap;
+};
+
+static int listen(void *ctx, uint64_t txid, int64_t time_us, struct err *err)
+{
+	struct listening *l = ctx;
+
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 256;
+		struct way_known *v = realloc(l->v, cap * sizeof(*v));
+		if (!v)
+			return err_set(err, ERR_NOMEM, 0, "no memory to compare two archives");
+		l->v = v;
+		l->cap = cap;
+	}
+	l->v[l->n++] = (struct way_known){txid, time_us};
+	return 0;
+}
+
+static bool agrees(struct history *other, uint64_t txid, int64_t time_us)
+{
+	int64_t there_us;
+	bool damaged;
+
+	return time_us && time_of(other, txid, &there_us, &damaged) && there_us == time_us;
+}
+
+static void agree(struct way *w, struct history *other, uint64_t txid, int64_t time_us)
+{
+	if (txid > w->agrees_txid && agrees(other, txid, time_us))
+		w->agrees_txid = txid;
+}
+
+int way_tell(struct source *damaged, struct history *other, struct way *way, uint64_t *ret_last,
+             struct err *err)
+{
+	struct listening l = {.n = 0};
+	struct err why = ERR_INIT;
+	bool to_end = false;
+
+	*ret_last = 0;
+	int rc = grow_tell(damaged, listen, &l, &to_end, &why);
+	if (to_end && l.n)
+		*ret_last = l.v[l.n - 1].txid;
+	for (size_t i = 0; i < LOOKS && i < l.n && l.v[l.n - 1 - i].txid > way->agrees_txid; i++)
+		agree(way, other, l.v[l.n - 1 - i].txid, l.v[l.n - 1 - i].time_us);
+	free(l.v);
+	return rc < 0 && why.kind == ERR_NOMEM ? err_copy(err, &why) : 0;
+}
+
+static void prove(struct store *own, const char *name, struct side *a, struct side *b,
+                  struct way *way)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		const struct history_object *o = &a->objects[i];
+		struct source *s = NULL;
+		char key[STORE_KEY_MAX];
+		uint64_t last;
+		if (o->type == HISTORY_SEGMENT) {
+			agree(way, b->history, o->last_txid, o->last_us);
+			agree(way, b->history, o->first_txid, o->first_us);
+		}
+		if (o->type != HISTORY_GROWING ||
+		    (o->last_txid && o->last_txid <= way->agrees_txid))
+			continue;
+		snprintf(key, sizeof(key), "local/%s/segment/%s", name, o->file);
+		if (store_open_object(own, key, UINT64_MAX, &s, NULL) < 0)
+			continue;
+		if (way_tell(s, b->history, way, &last, NULL) < 0)
+			way->agrees_txid = 0;
+		source_free(s);
+	}
+}
+
+static void compare_places(struct store *a, struct store *b, const char *name, bool proves,
+                           struct way *ret)
 {
 	struct archive *archives[2] = {NULL, NULL};
 	struct history *of_a = NULL, *of_b = NULL;
 
 	*ret = (struct way){.differs_txid = 0};
 	if (way_open(a, name, &archives[0], &of_a, NULL) == 0 &&
-	    way_open(b, name, &archives[1], &of_b, NULL) == 0)
+	    way_open(b, name, &archives[1], &of_b, NULL) == 0) {
+		struct side own = {.history = of_a}, other = {.history = of_b};
 		way_compare(of_a, of_b, ret);
+		if (proves && !ret->differs_txid &&
+		    history_objects(of_a, &own.objects, &own.n, NULL) == 0)
+			prove(a, name, &own, &other, ret);
+		free(own.objects);
+	}
 	if (of_a)
 		history_put(of_a);
 	if (of_b)
 		history_put(of_b);
 	archive_free(archives[0]);
 	archive_free(archives[1]);
+}
+
+void way_compare_places(struct store *a, struct store *b, const char *name, struct way *ret)
+{
+	compare_places(a, b, name, false, ret);
+}
+
+void way_shared(struct store *own, struct store *other, const char *name, struct way *ret)
+{
+	compare_places(own, other, name, true, ret);
 }

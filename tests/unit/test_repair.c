@@ -83,6 +83,8 @@ static uint64_t n_told(const struct tally *t)
 	       t->result.n[REPAIR_COVERED] + t->result.n[REPAIR_FAILED];
 }
 
+static unsigned unproved;
+
 static void each_harm(struct pair *p, struct store *target, const char *label, struct store *from,
                       const char *from_label, const struct files *was, size_t i, enum harm how)
 {
@@ -107,6 +109,14 @@ static void each_harm(struct pair *p, struct store *target, const char *label, s
 		synth_die("%s %s: a dry run does not tell", what, f->key);
 	files_release(&harmed);
 	synth_must(repair(target, label, &from, 1, from_label, false, &t, &err), &err, what);
+	if (t.failed[0] && from == p->far2 && file_is_newest(was, f)) {
+		/* Too little may be left of it to tell that the other has the same. */
+		if (!strstr(t.failed, f->key))
+			synth_die("%s %s: %s", what, f->key, t.failed);
+		unproved++;
+		files_restore(was);
+		return;
+	}
 	if (t.failed[0])
 		synth_die("%s %s: %s", what, f->key, t.failed);
 	pair_must_see(p, target, what, f->key);
@@ -144,8 +154,67 @@ static void test_each(void **state)
 		fprintf(stderr, "history %llu\n", (unsigned long long)(seed + i));
 		each_object(&p, p.far, URL, p.local, p.root);
 		each_object(&p, p.local, p.root, p.far, URL);
+		unproved = 0;
 		each_object(&p, p.far, URL, p.far2, "memory2");
+		assert_true(unproved < N_HARMS); /* of one segment */
 		pair_free(&p);
+	}
+}
+
+static void go_on(struct pair *p)
+{
+	struct err err = ERR_INIT;
+
+	for (unsigned k = 0; k < 6; k++)
+		synth_random_commit(p->s);
+	synth_publish(p->s);
+	struct shipper *sh = open_shipper(p->root, p->far, 1);
+	synth_must(ship_all(sh, &err), &err, "ship");
+	shipper_free(sh);
+}
+
+/* Two copies differ in the newest segment alone, and that is damaged: then all that can be compared
+ * agrees.  Nothing of the other's is put, and the one that cannot be repaired is named. */
+static void test_fork_in_what_is_damaged(void **state)
+{
+	uint64_t seed = test_seed() + 40;
+
+	for (unsigned i = 0; i < test_rounds(4); i++) {
+		struct pair p = pair_new(seed + i), q = pair_new(seed + i);
+		struct files was;
+		const struct file *f = NULL;
+		go_on(&p); /* what both have still in common is sealed there or not */
+		go_on(&q);
+		q.s->rng.s += 12345; /* another stream */
+		go_on(&p);
+		go_on(&q);
+		pair_look(&p, p.far);
+		files_save(p.far, &was);
+		for (size_t k = 0; k < was.n; k++)
+			if (file_is_newest(&was, &was.v[k]))
+				f = &was.v[k];
+		assert_true(f && f->len > GROW_HEADER_SIZE);
+		for (unsigned k = 0; k < 12; k++) {
+			struct store *from = k % 2 ? q.local : q.far;
+			struct tally t;
+			struct err err = ERR_INIT;
+			uint8_t *b = malloc(f->len);
+			memcpy(b, f->bytes, f->len);
+			b[16 + 5 * k % 60] ^= 0x10; /* its header */
+			b[rng_below(&p.s->rng, f->len)] ^= 0x10;
+			store_put_text(p.far, f->key, b, f->len);
+			free(b);
+			synth_must(repair(p.far, URL, &from, 1, k % 2 ? q.root : "memory2", false,
+			                  &t, &err),
+			           &err, "repair");
+			if (!strstr(t.failed, f->key))
+				synth_die("%s is not named: %s", f->key, t.failed);
+			pair_look(&p, p.far); /* dies of wrong bytes */
+			files_restore(&was);
+		}
+		files_release(&was);
+		pair_free(&p);
+		pair_free(&q);
 	}
 }
 
@@ -642,13 +711,21 @@ static void test_cleanup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_each),           cmocka_unit_test(test_each_thinned),
-	        cmocka_unit_test(test_ended_anywhere), cmocka_unit_test(test_a_place_that_lies),
-	        cmocka_unit_test(test_encrypted),      cmocka_unit_test(test_another_database),
-	        cmocka_unit_test(test_thinned),        cmocka_unit_test(test_scratch),
-	        cmocka_unit_test(test_aside),          cmocka_unit_test(test_cleanup),
-	        cmocka_unit_test(test_backups),        cmocka_unit_test(test_marks),
-	        cmocka_unit_test(test_writer),         cmocka_unit_test(test_expiring),
+	        cmocka_unit_test(test_each),
+	        cmocka_unit_test(test_each_thinned),
+	        cmocka_unit_test(test_fork_in_what_is_damaged),
+	        cmocka_unit_test(test_ended_anywhere),
+	        cmocka_unit_test(test_a_place_that_lies),
+	        cmocka_unit_test(test_encrypted),
+	        cmocka_unit_test(test_another_database),
+	        cmocka_unit_test(test_thinned),
+	        cmocka_unit_test(test_scratch),
+	        cmocka_unit_test(test_aside),
+	        cmocka_unit_test(test_cleanup),
+	        cmocka_unit_test(test_backups),
+	        cmocka_unit_test(test_marks),
+	        cmocka_unit_test(test_writer),
+	        cmocka_unit_test(test_expiring),
 	};
 
 	log_set_level(LOG_ERROR);

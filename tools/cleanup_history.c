@@ -125,16 +125,16 @@ static json_t *result_json(const char *db, const struct retain_policy *p,
 		at += n + (at[n] == '\n');
 	}
 	retain_policy_format(p, tiers);
-	return json_pack("{ss ss so so so so so so so so so so sb ss? so}", "database", db, "tiers",
-	                 tiers, "kept_points", cli_json_uint(r->kept_points), "fine_txid",
-	                 cli_json_uint(r->fine_txid), "coalesced", cli_json_uint(r->coalesced),
-	                 "bases", cli_json_uint(r->bases), "made_bytes",
-	                 cli_json_uint(r->made_bytes), "expiring", cli_json_uint(r->expiring),
-	                 "expiring_bytes", cli_json_uint(r->expiring_bytes), "deleted",
-	                 cli_json_uint(r->deleted), "deleted_bytes",
-	                 cli_json_uint(r->deleted_bytes), "bytes", cli_json_uint(r->bytes),
-	                 "deletes", (int)!r->no_delete, "shortened_to",
-	                 r->short_of_space ? r->shortened : NULL, "actions", actions);
+	return json_pack(
+	        "{ss ss so so so so so so so so so so sb so ss? so}", "database", db, "tiers",
+	        tiers, "kept_points", cli_json_uint(r->kept_points), "fine_txid",
+	        cli_json_uint(r->fine_txid), "coalesced", cli_json_uint(r->coalesced), "bases",
+	        cli_json_uint(r->bases), "made_bytes", cli_json_uint(r->made_bytes), "expiring",
+	        cli_json_uint(r->expiring), "expiring_bytes", cli_json_uint(r->expiring_bytes),
+	        "deleted", cli_json_uint(r->deleted), "deleted_bytes",
+	        cli_json_uint(r->deleted_bytes), "bytes", cli_json_uint(r->bytes), "deletes",
+	        (int)!r->no_delete, "denied", cli_json_uint(r->denied), "shortened_to",
+	        r->short_of_space ? r->shortened : NULL, "actions", actions);
 }
 
 static void print_result(const char *db, const struct retain_policy *p,
@@ -153,6 +153,11 @@ static void print_result(const char *db, const struct retain_policy *p,
 	       size, tiers);
 	if (r->no_delete)
 		printf("%s: deletion is denied there: what has expired stays\n", db);
+	else if (r->denied)
+		printf("%s: %" PRIu64
+		       " objects could not be deleted there, and are tried again later; the first "
+		       "is %s\n",
+		       db, r->denied, r->denial);
 	if (r->short_of_space)
 		printf("%s: short of space: kept by %s\n", db, r->shortened);
 }

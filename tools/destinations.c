@@ -168,12 +168,13 @@ static void set_retained(const struct each *e, const struct ship_status *s, json
 		requests += r.requests[v];
 	json_object_set_new(
 	        row, "retention",
-	        json_pack("{so so so so so so so so sb}", "at", cli_json_time(r.at_us), "fine_txid",
-	                  cli_json_uint(r.fine_txid), "kept_points", cli_json_uint(r.kept_points),
-	                  "deleted", cli_json_uint(r.deleted), "deleted_bytes",
-	                  cli_json_uint(r.deleted_bytes), "expiring", cli_json_uint(r.expiring),
-	                  "expiring_bytes", cli_json_uint(r.expiring_bytes), "requests",
-	                  cli_json_uint(requests), "deletes", (int)!r.no_delete));
+	        json_pack("{so so so so so so so so sb so}", "at", cli_json_time(r.at_us),
+	                  "fine_txid", cli_json_uint(r.fine_txid), "kept_points",
+	                  cli_json_uint(r.kept_points), "deleted", cli_json_uint(r.deleted),
+	                  "deleted_bytes", cli_json_uint(r.deleted_bytes), "expiring",
+	                  cli_json_uint(r.expiring), "expiring_bytes",
+	                  cli_json_uint(r.expiring_bytes), "requests", cli_json_uint(requests),
+	                  "deletes", (int)!r.no_delete, "denied", cli_json_uint(r.denied)));
 }
 
 static int one_json(void *ctx, const struct ship_status *s)
@@ -203,17 +204,19 @@ json_t *destinations_json(struct cli *c, const char *root, const char *db)
 
 static void print_retained(const struct each *e, const struct ship_status *s)
 {
-	char gone[SIZE_STR_MAX], waiting[SIZE_STR_MAX];
+	char gone[SIZE_STR_MAX], waiting[SIZE_STR_MAX], stay[80] = "";
 	struct ship_retained r;
 
 	if (ship_retained_read(e->root, e->db, s->url, &r, NULL) < 0)
 		return;
 	cli_format_size(r.deleted_bytes, gone);
 	cli_format_size(r.expiring_bytes, waiting);
+	if (r.denied)
+		snprintf(stay, sizeof(stay), "; %" PRIu64 " could not be deleted yet", r.denied);
 	printf("    %-13s %" PRIu64 " objects deleted (%s), %" PRIu64
 	       " wait for their grace time (%s)%s\n",
 	       "thinned", r.deleted, gone, r.expiring, waiting,
-	       r.no_delete ? "; deletion is denied: they stay" : "");
+	       r.no_delete ? "; deletion is denied: they stay" : stay);
 }
 
 static int one_text(void *ctx, const struct ship_status *s)

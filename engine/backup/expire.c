@@ -7,7 +7,9 @@
 #include "engine/backup/backup_i.h"
 #include "engine/backup/send_i.h"
 #include "engine/base/log.h"
+#include "engine/store/denials.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,8 @@ struct expiring {
 	const char *const *keys;
 	size_t n_keys;
 	int64_t now_us;
+	struct denials denials;
+	struct err denial; /* the first */
 };
 
 /* ---- what lies there and is ours ---- */
@@ -115,7 +119,7 @@ int expire_unwanted(const struct backup_send_options *o, struct sent_state *st,
 {
 	cleanup_backup_list struct backup_list there = {0};
 	cleanup_backup_plan struct backup_plan plan = {0};
-	struct expiring x = {o, st, keys, n, now_us};
+	struct expiring x = {o, st, keys, n, now_us, .denials = {0}};
 	struct backup_list both = {0};
 	int rc = read_keys(&x, &there, err);
 
@@ -195,52 +199,95 @@ static int doom(json_t *doomed, const char *key, json_int_t since_us, struct err
 	               : 0;
 }
 
+/* Since when it is known that it is to go. */
+static int64_t since(const struct expiring *x, const struct backup_verdict *v)
+{
+	json_int_t us = json_integer_value(json_object_get(x->state->doomed, v->entry->path));
+
+	return us > 0 && us <= x->now_us ? us : x->now_us;
+}
+
+static bool is_due(const struct expiring *x, const struct backup_verdict *v)
+{
+	int64_t grace_us = x->options->grace_us ? x->options->grace_us : BACKUP_SEND_GRACE_US;
+
+	return v->remove && x->now_us - since(x, v) >= grace_us;
+}
+
+/* How many due ones are left alone: see store/denials.h. */
+static size_t passed_over(const struct expiring *x, const struct backup_plan *plan)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < plan->n; i++)
+		n += is_due(x, &plan->verdicts[i]);
+	return denials_first(&x->denials, n, x->now_us);
+}
+
 static int take_verdict(struct expiring *x, const struct backup_verdict *v, json_t *doomed,
-                        struct err *err)
+                        size_t *left_alone, struct err *err)
 {
 	const struct backup_send_options *o = x->options;
 	struct backup_sent *k = &x->state->known;
 	const char *key = v->entry->path;
-	int64_t grace_us = o->grace_us ? o->grace_us : BACKUP_SEND_GRACE_US;
-	json_int_t since_us = json_integer_value(json_object_get(x->state->doomed, key));
 	struct err why = ERR_INIT;
 
-	since_us = since_us > 0 && since_us <= x->now_us ? since_us : x->now_us;
-	if (x->now_us - since_us < grace_us || k->no_delete)
-		return doom(doomed, key, since_us, err);
+	bool tried = is_due(x, v) && *left_alone == 0 && denials_go_on(&x->denials);
+	if (is_due(x, v) && *left_alone)
+		--*left_alone;
+	if (!tried)
+		return doom(doomed, key, since(x, v), err);
 	int rc = delete_entry(x, v->entry, &why);
 	if (why.kind == ERR_DENIED || why.kind == ERR_READ_ONLY) {
-		k->no_delete = true;
-		return doom(doomed, key, since_us, err);
+		if (x->denials.denied++ == 0)
+			x->denial = why;
+		return doom(doomed, key, since(x, v), err);
 	}
 	if (rc)
 		return err_copy(err, &why);
 	log_info("backup", "deleted there key=%s to=%s: %s", key, o->store->label, v->reason);
 	k->n_deleted++;
+	x->denials.done++;
 	json_object_del(x->state->ours, key);
 	return 0;
+}
+
+static void tell_denied(const struct expiring *x, const struct backup_sent *was)
+{
+	if (x->denials.denied == 0 || was->no_delete || was->n_denied)
+		return;
+	if (denials_all(&x->denials))
+		log_warn("backup",
+		         "deletion is denied, backups that no rule keeps stay to=%s (a rule of the "
+		         "store may delete them)",
+		         x->options->store->label);
+	else
+		log_warn(
+		        "backup",
+		        "%" PRIu64
+		        " backups that no rule keeps could not be deleted (locked?), and are tried "
+		        "again: the first: %s to=%s",
+		        x->denials.denied, x->denial.msg, x->options->store->label);
 }
 
 int expire_run(const struct backup_send_options *o, struct sent_state *st, const char *const *keys,
                size_t n, int64_t now_us, struct err *err)
 {
+	const struct backup_sent was = st->known;
 	cleanup_backup_list struct backup_list list = {0};
 	cleanup_backup_plan struct backup_plan plan = {0};
-	struct expiring x = {o, st, keys, n, now_us};
+	struct expiring x = {o, st, keys, n, now_us, .denials = {.before = was.no_delete}};
 	json_t *doomed = json_object();
-	bool denied = st->known.no_delete;
 	int rc = doomed ? read_keys(&x, &list, err) : err_set(err, ERR_NOMEM, 0, "no memory");
 
 	rc = rc ? rc : backup_plan_make(&list, o->retention, now_us, is_good, NULL, &plan, err);
-	st->known.no_delete = false; /* tried again, once */
+	size_t left_alone = rc ? 0 : passed_over(&x, &plan);
 	for (size_t i = 0; i < plan.n && rc == 0; i++)
 		if (plan.verdicts[i].remove)
-			rc = take_verdict(&x, &plan.verdicts[i], doomed, err);
-	if (st->known.no_delete && !denied)
-		log_warn("backup",
-		         "deletion is denied, backups that no rule keeps stay to=%s (a rule of the "
-		         "store may delete them)",
-		         o->store->label);
+			rc = take_verdict(&x, &plan.verdicts[i], doomed, &left_alone, err);
+	st->known.no_delete = denials_all(&x.denials);
+	st->known.n_denied = x.denials.denied;
+	tell_denied(&x, &was);
 	if (rc == 0) {
 		json_decref(st->doomed);
 		st->doomed = json_incref(doomed);

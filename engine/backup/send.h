@@ -61,6 +61,7 @@ struct backup_sent {
 	uint64_t n_sent, n_bytes;       /* by all runs since the file was made */
 	uint64_t n_expiring, n_deleted; /* noted to go; gone, by all runs */
 	bool no_delete;                 /* deletion was denied */
+	uint64_t n_denied;              /* that could not be deleted in the last run, at least */
 	int64_t trouble_us;             /* since when it fails; 0: it does not */
 	char trouble[300];
 };

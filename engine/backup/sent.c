@@ -74,6 +74,7 @@ static bool parse(const char *text, size_t len, struct sent_state *ret)
 	k->n_expiring = (uint64_t)take_number(o, "expiring");
 	k->n_deleted = (uint64_t)take_number(o, "deleted");
 	k->no_delete = json_is_true(json_object_get(o, "no_delete"));
+	k->n_denied = (uint64_t)take_number(o, "denied");
 	ret->settled = json_incref(settled);
 	ret->ours = take_object(o, "ours");
 	ret->doomed = take_object(o, "doomed");
@@ -122,15 +123,16 @@ int sent_write(const char *root, const struct sent_state *s, struct err *err)
 	cleanup_fd int dir = -1;
 	char name[32];
 
-	json_t *o = json_pack(
-	        "{so sI sI sI sI sI sI sI sI so sI sI sb sO sO sO}", "url", json_text(k->url),
-	        "at_us", (json_int_t)k->at_us, "there", (json_int_t)k->n_there, "bytes_there",
-	        (json_int_t)k->bytes_there, "waiting", (json_int_t)k->n_waiting, "newest_us",
-	        (json_int_t)k->newest_us, "sent", (json_int_t)k->n_sent, "sent_bytes",
-	        (json_int_t)k->n_bytes, "trouble_us", (json_int_t)k->trouble_us, "trouble",
-	        json_text(k->trouble), "expiring", (json_int_t)k->n_expiring, "deleted",
-	        (json_int_t)k->n_deleted, "no_delete", (int)k->no_delete, "ours", s->ours, "doomed",
-	        s->doomed, "settled", s->settled);
+	json_t *o = json_pack("{so sI sI sI sI sI sI sI sI so sI sI sb sI sO sO sO}", "url",
+	                      json_text(k->url), "at_us", (json_int_t)k->at_us, "there",
+	                      (json_int_t)k->n_there, "bytes_there", (json_int_t)k->bytes_there,
+	                      "waiting", (json_int_t)k->n_waiting, "newest_us",
+	                      (json_int_t)k->newest_us, "sent", (json_int_t)k->n_sent, "sent_bytes",
+	                      (json_int_t)k->n_bytes, "trouble_us", (json_int_t)k->trouble_us,
+	                      "trouble", json_text(k->trouble), "expiring",
+	                      (json_int_t)k->n_expiring, "deleted", (json_int_t)k->n_deleted,
+	                      "no_delete", (int)k->no_delete, "denied", (json_int_t)k->n_denied,
+	                      "ours", s->ours, "doomed", s->doomed, "settled", s->settled);
 	cleanup_free char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)

@@ -481,25 +481,22 @@ static int delete_one(struct pass *p, const struct history_object *o, struct err
 /* Snapshots go first, and durably so: a reader takes the newest that is there for its base. */
 static int delete_due(struct pass *p, const bool *due, struct err *err)
 {
-	bool snapshots = false, *denied = &p->result->no_delete;
+	bool snapshots = false;
 	int rc = 0;
 
 	for (int turn = 0; turn < 2 && rc == 0; turn++) {
 		for (size_t i = 0; i < p->n && rc == 0; i++) {
 			bool snapshot = p->objects[i].type == HISTORY_SNAPSHOT;
-			if (!due[i] || snapshot != (turn == 0) || *denied ||
-			    (p->r->is_far && far_is_behind(p, due, i)))
+			if (!due[i] || snapshot != (turn == 0))
 				continue;
 			if (p->stop && *p->stop)
 				return err_set(err, ERR_CANCELLED, 0, "stopped");
-			rc = p->r->is_far && !p->dry ? far_delete(p, &p->objects[i], denied, err)
-			                             : delete_one(p, &p->objects[i], err);
+			rc = delete_one(p, &p->objects[i], err);
 			snapshots = snapshots || snapshot;
 		}
-		if (rc == 0 && turn == 0 && snapshots && !p->dry && !p->r->is_far)
+		if (rc == 0 && turn == 0 && snapshots && !p->dry)
 			rc = file_sync_dir(p->r->snapshot_fd, "snapshot", err);
 	}
-	history_relist(p->r->history);
 	return rc;
 }
 
@@ -529,7 +526,8 @@ static int run_pass(struct pass *p, struct err *err)
 	uint64_t deleted = p->result->deleted_bytes;
 	rc = expire(p, due, err);
 	if (rc == 0)
-		rc = delete_due(p, due, err);
+		rc = p->r->is_far ? far_delete_due(p, due, err) : delete_due(p, due, err);
+	history_relist(p->r->history);
 	p->result->kept_points = p->plan.n_points;
 	p->result->fine_txid = p->plan.fine_txid;
 	p->result->bytes = total_bytes(p) - (p->result->deleted_bytes - deleted);

@@ -6,7 +6,6 @@
  * beside the local history and put from there, so that a pass that ends anywhere leaves at the store
  * whole objects only, and in the folder what the next one throws away.
  */
-#include "engine/archive/grow.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/retain/retain_i.h"
@@ -170,14 +169,12 @@ int retainer_new_far(const struct retain_far *far, const char *name, struct reta
 
 /* ---- requests ---- */
 
-#define KEY_MAX (DB_NAME_MAX + OBJECT_NAME_MAX + 40)
-
-static void key_of(const struct retainer *r, const char *file, char out[KEY_MAX])
+void far_key(const struct retainer *r, const char *file, char out[FAR_KEY_MAX])
 {
-	snprintf(out, KEY_MAX, "local/%s/%s", r->name, file);
+	snprintf(out, FAR_KEY_MAX, "local/%s/%s", r->name, file);
 }
 
-static int may_write(const struct retainer *r, struct err *err)
+int far_may_write(const struct retainer *r, struct err *err)
 {
 	return r->far.may_write ? r->far.may_write(r->far.ctx, err) : 0;
 }
@@ -186,9 +183,9 @@ int far_fetch_note(struct retainer *r, const char *name, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT(NOTE_MAX_BYTES + 1);
 	struct err why = ERR_INIT;
-	char key[KEY_MAX];
+	char key[FAR_KEY_MAX];
 
-	key_of(r, name, key);
+	far_key(r, name, key);
 	if (store_get(r->far.store, key, NOTE_MAX_BYTES, &b, &why) == 0)
 		return file_put(r->dir_fd, name, b.data, b.len, err);
 	if (why.kind != ERR_NOT_FOUND)
@@ -200,13 +197,13 @@ int far_fetch_note(struct retainer *r, const char *name, struct err *err)
 int far_put_note(struct retainer *r, const char *name, struct err *err)
 {
 	cleanup_free char *text = NULL;
-	char key[KEY_MAX];
+	char key[FAR_KEY_MAX];
 	size_t len;
 
-	key_of(r, name, key);
+	far_key(r, name, key);
 	int rc = file_get(r->dir_fd, name, NOTE_MAX_BYTES, &text, &len, err);
 	if (rc == 0)
-		rc = may_write(r, err);
+		rc = far_may_write(r, err);
 	return rc < 0 ? rc : store_put_bytes(r->far.store, key, text, len, 0, err);
 }
 
@@ -215,30 +212,21 @@ static int put_object(struct retainer *r, const char *folder, int dir_fd, const 
                       uint64_t *ret_bytes, struct err *err)
 {
 	cleanup_source struct source *src = NULL;
-	char path[OBJECT_NAME_MAX + 16], key[KEY_MAX];
+	char path[OBJECT_NAME_MAX + 16], key[FAR_KEY_MAX];
 	struct err why = ERR_INIT;
 
 	snprintf(path, sizeof(path), "%s/%.190s", folder, file);
-	key_of(r, path, key);
+	far_key(r, path, key);
 	int rc = source_open_file(dir_fd, file, NULL, &src, err);
 	if (rc == 0)
 		rc = src->size(src, ret_bytes, err);
 	if (rc == 0)
-		rc = may_write(r, err);
+		rc = far_may_write(r, err);
 	if (rc < 0)
 		return rc;
 	bool creates = r->far.creates && *ret_bytes <= CREATE_MAX_BYTES;
 	rc = store_put(r->far.store, key, src, *ret_bytes, creates ? STORE_CREATE : 0, &why);
 	return rc < 0 && why.kind != ERR_EXISTS ? err_copy(err, &why) : 0;
-}
-
-static int remove_file(struct retainer *r, const char *file, struct err *err)
-{
-	char key[KEY_MAX];
-
-	key_of(r, file, key);
-	int rc = may_write(r, err);
-	return rc < 0 ? rc : store_remove(r->far.store, key, err);
 }
 
 /* ---- marks ---- */
@@ -293,151 +281,6 @@ int far_check_marks(struct pass *p, struct err *err)
 			             p->r->name);
 	}
 	return rc;
-}
-
-/* ---- level 0 ---- */
-
-void far_hold_level0(struct pass *p)
-{
-	uint64_t sealed = 0;
-
-	for (size_t i = 0; i < p->n; i++)
-		if (p->objects[i].type == HISTORY_SEGMENT && p->objects[i].last_txid > sealed)
-			sealed = p->objects[i].last_txid;
-	for (size_t i = 0; i < p->n; i++)
-		if (p->objects[i].type == HISTORY_GROWING)
-			p->objects[i].current = p->objects[i].last_txid >= sealed;
-}
-
-bool far_is_behind(const struct pass *p, const bool *due, size_t i)
-{
-	if (p->objects[i].type != HISTORY_SEGMENT && p->objects[i].type != HISTORY_GROWING)
-		return false;
-	while (i-- > 0)
-		if (p->objects[i].type == HISTORY_GROWING && !due[i] &&
-		    p->objects[i].last_txid <= p->plan.fine_txid)
-			return true;
-	return false;
-}
-
-struct level0_name {
-	uint32_t lineage;
-	uint64_t first_txid, bytes;
-};
-
-struct listing {
-	struct retainer *r;
-	size_t prefix_len, cap;
-};
-
-static int take_listed(void *ctx, const struct store_entry *e, struct err *err)
-{
-	struct listing *l = ctx;
-	struct retainer *r = l->r;
-	struct object_name n;
-
-	if (!object_name_parse(e->key + l->prefix_len, &n) || n.type != OBJECT_GROWING)
-		return 0;
-	if (r->n_level0 == l->cap) {
-		size_t cap = l->cap ? 2 * l->cap : 64;
-		struct level0_name *v = realloc(r->level0, cap * sizeof(*v));
-		if (!v)
-			return err_set(err, ERR_NOMEM, 0, "no memory to list a destination");
-		r->level0 = v;
-		l->cap = cap;
-	}
-	r->level0[r->n_level0++] = (struct level0_name){n.lineage, n.first_txid, e->bytes};
-	return 0;
-}
-
-void far_forget(struct retainer *r)
-{
-	free(r->level0);
-	r->level0 = NULL;
-	r->n_level0 = 0;
-	r->listed = false;
-}
-
-/* In the order of lineages and txids, as keys are. */
-static int list_level0(struct retainer *r, struct err *err)
-{
-	struct listing l = {.r = r};
-	char prefix[KEY_MAX];
-
-	if (r->listed)
-		return 0;
-	far_forget(r);
-	key_of(r, "segment/", prefix);
-	l.prefix_len = strlen(prefix);
-	int rc = store_list(r->far.store, prefix, NULL, true, take_listed, &l, err);
-	r->listed = rc == 0;
-	return rc;
-}
-
-/*
- * What a sealed segment covers would show when that goes.  Fences stay; so does what reaches behind
- * what was thinned, as far as the next one tells.
- */
-static int delete_covered(struct pass *p, const struct history_object *o, struct err *err)
-{
-	struct retainer *r = p->r;
-	char name[OBJECT_NAME_MAX], file[OBJECT_NAME_MAX + 16];
-
-	int rc = list_level0(r, err);
-	for (size_t i = 0; i + 1 < r->n_level0 && rc == 0; i++) {
-		struct level0_name *l = &r->level0[i];
-		if (l->lineage != o->lineage || l->bytes <= GROW_HEADER_SIZE ||
-		    l->first_txid < o->first_txid || l->first_txid > o->last_txid ||
-		    l[1].first_txid - 1 > p->plan.fine_txid || l[1].first_txid <= l->first_txid)
-			continue;
-		const struct object_name n = {
-		        .type = OBJECT_GROWING, .lineage = l->lineage, .first_txid = l->first_txid};
-		object_name_format(&n, name);
-		snprintf(file, sizeof(file), "segment/%s", name);
-		rc = remove_file(r, file, err);
-	}
-	return rc;
-}
-
-/* ---- deleting ---- */
-
-static int delete_table(struct retainer *r, const struct history_object *o, struct err *err)
-{
-	char table[OBJECT_NAME_MAX], file[OBJECT_NAME_MAX + 16];
-	struct object_name n;
-
-	if (o->type != HISTORY_SEGMENT || !object_name_parse(o->file, &n))
-		return 0;
-	n.type = OBJECT_COMMITS;
-	object_name_format(&n, table);
-	snprintf(file, sizeof(file), "segment/%s", table);
-	return remove_file(r, file, err);
-}
-
-int far_delete(struct pass *p, const struct history_object *o, bool *ret_denied, struct err *err)
-{
-	char file[OBJECT_NAME_MAX + 16];
-	struct err why = ERR_INIT;
-	int rc = 0;
-
-	snprintf(file, sizeof(file), "%s/%.190s", retain_folder_of(o), o->file);
-	if (o->type == HISTORY_SEGMENT)
-		rc = delete_covered(p, o, &why);
-	/* Its table first: a segment that is there tells that it is to be deleted, a table does not. */
-	if (rc == 0)
-		rc = delete_table(p->r, o, &why);
-	if (rc == 0)
-		rc = remove_file(p->r, file, &why);
-	if (rc < 0 && why.kind == ERR_DENIED) {
-		*ret_denied = true;
-		return 0;
-	}
-	if (rc < 0)
-		return err_copy(err, &why);
-	retain_say(p, "delete %s: needed by no moment that is kept", file);
-	p->result->deleted++;
-	p->result->deleted_bytes += o->bytes;
-	return 0;
 }
 
 /* ---- making ---- */

@@ -37,7 +37,9 @@
  *      none while one of level 0 lies before it: a reader takes each of these to reach up to the next.
  *  (6) `may_write` is asked before every put and every deletion.  Max_bytes and min_free do not
  *      count there.
- *  (7) Where deletion is denied everything else is done; what has expired stays (`no_delete`).
+ *  (7) Where deletion is denied everything else is done.  An object that may not go (it is locked, say)
+ *      stays, and the others go (`denied`); it is tried again in the next pass.  Where nothing may go
+ *      (`no_delete`) a pass tries one.  See store/denials.h.
  */
 #ifndef ASOF_RETAIN_RETAIN_H
 #define ASOF_RETAIN_RETAIN_H
@@ -89,6 +91,8 @@ struct retain_result {
 	uint64_t deleted, deleted_bytes;
 	uint64_t bytes;      /* of the history afterwards */
 	bool no_delete;      /* at a destination: deletion is denied */
+	uint64_t denied;     /* of what expired, at a destination: could not be deleted, at least */
+	char denial[400];    /* the first of them, and what was said */
 	int64_t due_us;      /* at a destination: without new transactions nothing changes before */
 	bool short_of_space; /* max_bytes or min_free was reached: the policy was shortened */
 	char shortened[RETAIN_POLICY_STR_MAX]; /* to this */
@@ -104,6 +108,7 @@ struct retain_far {
 	struct store *store;                          /* outlives the retainer */
 	const char *archive;                          /* the local one that has this history */
 	bool creates;                                 /* it has conditional writes */
+	bool no_delete;                               /* of the last pass there */
 	int (*may_write)(void *ctx, struct err *err); /* REFUSED: another one writes there now */
 	void *ctx;
 };

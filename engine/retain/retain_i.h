@@ -65,17 +65,20 @@ int far_add_marks(struct pass *p, struct err *err) MUST_USE;
 int far_check_broken(struct pass *p, struct err *err) MUST_USE;
 /* BUSY: a mark came since the plan was made. */
 int far_check_marks(struct pass *p, struct err *err) MUST_USE;
-/* Which segments are left to whoever sends them: see retain.h (5). */
-void far_hold_level0(struct pass *p);
-/* Whether segment `i`, which is due, has to wait: one of level 0 that is not lies before it. */
-bool far_is_behind(const struct pass *p, const bool *due, size_t i);
 int far_do_job(struct pass *p, const struct retain_job *job, uint64_t *ret_bytes,
-               struct err *err) MUST_USE;
-/* *ret_denied: deletion is; nothing is done then. */
-int far_delete(struct pass *p, const struct history_object *o, bool *ret_denied,
                struct err *err) MUST_USE;
 /* Until when nothing will change but by new transactions. */
 int far_find_due(struct pass *p, struct err *err) MUST_USE;
+#define FAR_KEY_MAX (DB_NAME_MAX + OBJECT_NAME_MAX + 40)
+void far_key(const struct retainer *r, const char *file, char out[FAR_KEY_MAX]);
+/* REFUSED: another one writes there now. */
+int far_may_write(const struct retainer *r, struct err *err) MUST_USE;
+
+/* ---- far_delete.c ---- */
+/* Which segments are left to whoever sends them: see retain.h (5). */
+void far_hold_level0(struct pass *p);
+/* Of `due` what may go: see retain.h (5) and (7). */
+int far_delete_due(struct pass *p, bool *due, struct err *err) MUST_USE;
 void far_forget(struct retainer *r);
 
 #endif

@@ -27,7 +27,7 @@
 #define FIELDS(X)                                                                                  \
 	X(at_us) X(due_us) X(seen_txid) X(seen_marks) X(seen_policy) X(changes) X(fine_txid)       \
 	X(kept_points) X(expiring) X(expiring_bytes) X(deleted) X(deleted_bytes) X(made)           \
-	X(made_bytes) X(sent_bytes) X(received_bytes) X(no_delete)
+	X(made_bytes) X(sent_bytes) X(received_bytes) X(no_delete) X(denied)
 /* clang-format on */
 
 static void file_name(const char *url, char out[40])
@@ -265,13 +265,15 @@ static int remove_marks(struct shipper *s, struct err *err)
 }
 
 static int retain(struct shipper *s, const struct retain_policy *policy, uint32_t lineage,
-                  int64_t now_us, bool dry, FILE *log, struct retain_result *ret, struct err *err)
+                  bool no_delete, int64_t now_us, bool dry, FILE *log, struct retain_result *ret,
+                  struct err *err)
 {
 	cleanup_retainer struct retainer *r = NULL;
 	struct guard g = {.s = s, .lineage = lineage};
 	const struct retain_far far = {.store = s->options.store,
 	                               .archive = s->root,
 	                               .creates = s->status.creates,
+	                               .no_delete = no_delete,
 	                               .may_write = still_ours,
 	                               .ctx = &g};
 
@@ -312,12 +314,21 @@ static void take_result(struct ship_retained *rec, const struct retain_result *r
 	rec->expiring = r->expiring;
 	rec->expiring_bytes = r->expiring_bytes;
 	rec->no_delete = r->no_delete;
+	rec->denied = r->denied;
 }
 
 static void tell_denied(const struct shipper *s, const struct ship_retained *was,
                         const struct retain_result *r)
 {
-	if (r->no_delete && !was->no_delete)
+	if (was->no_delete || was->denied)
+		return;
+	if (r->denied && !r->no_delete)
+		log_warn("ship",
+		         "retention: %" PRIu64
+		         " objects that have expired could not be deleted there (locked?), and are "
+		         "tried again; the first is %s db=%s at=%s",
+		         r->denied, r->denial, s->name, s->url);
+	if (r->no_delete)
 		log_warn("ship",
 		         "retention: nothing can be deleted there, what has expired stays (allow "
 		         "deletion, or leave it so) db=%s at=%s",
@@ -358,7 +369,7 @@ int ship_retain(const struct ship_options *options, const struct retain_policy *
 		return 0;
 	}
 	rc = rc < 0 ? err_copy(err, &why) : dry ? 0 : remove_marks(s, err);
-	rc = rc < 0 ? rc : retain(s, policy, lineage, now_us, dry, log, ret, err);
+	rc = rc < 0 ? rc : retain(s, policy, lineage, was.no_delete, now_us, dry, log, ret, err);
 	if (dry || why.kind == ERR_BUSY)
 		return rc;
 	store_get_counters(s->options.store, &after);

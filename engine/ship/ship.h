@@ -151,7 +151,8 @@ struct ship_retained {
 	uint64_t deleted, deleted_bytes, made, made_bytes;
 	uint64_t requests[STORE_N_VERBS];
 	uint64_t sent_bytes, received_bytes;
-	bool no_delete; /* deletion was denied */
+	bool no_delete;  /* deletion was denied */
+	uint64_t denied; /* objects that could not be deleted in the last pass, at least */
 	char url[300];
 };
 

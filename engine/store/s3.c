@@ -139,6 +139,10 @@ static int s3_remove(struct store *store, const char *key, struct err *err)
 	enum s3_meaning meaning = S3_LATER;
 
 	int rc = s3_request(s3_of(store), &c, &a, &meaning, err);
+	if (rc < 0 && meaning == S3_WRONG && err) { /* 400, say: "Object is WORM protected" */
+		err->kind = ERR_DENIED;
+		rc = -ERR_DENIED;
+	}
 	return rc < 0 && meaning == S3_GONE ? 0 : rc;
 }
 

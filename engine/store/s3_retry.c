@@ -53,6 +53,7 @@ static const struct code {
         {"InvalidDigest", S3_LATER},
         {"XAmzContentSHA256Mismatch", S3_LATER},
         {"PreconditionFailed", S3_THERE},
+        {"FileImmutable", S3_DENIED}, /* 409, of an object that is locked */
         {"NotImplemented", S3_CANNOT},
         {"InvalidRange", S3_PAST_END},
 };

@@ -331,6 +331,32 @@ class Retention(SendCase):
         self.send()
         self.assertEqual(len(self.backups_there()), 1)
 
+    def test_one_is_locked(self):
+        """One that may not be deleted stays, the others go; it is said once, and tried again."""
+        if os.geteuid() != 0 or shutil.which("chattr") is None:
+            self.skipTest("nothing can be locked here")
+        self.configure(self.there, more="backups:\n  retention: {manual: forever}\n")
+        for i, days in enumerate((10, 9, 8, 1)):
+            self.age(i, days)
+        self.send()
+        self.destination("{manual: 5d}")
+        self.send("3600000000")
+        folder = os.path.join(self.there, "manual")
+        locked = sorted(f for f in os.listdir(folder) if not f.endswith(".json"))[1]
+        path = os.path.join(folder, locked)
+        if subprocess.run(["chattr", "+i", path], check=False, stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("this filesystem has no files that cannot be changed")
+        self.addCleanup(subprocess.run, ["chattr", "-i", path], check=False, stderr=subprocess.DEVNULL)
+        said = self.send()
+        self.assertIn("1 backups that no rule keeps could not be deleted", said)
+        self.assertIn(locked, said)
+        self.assertNotIn("could not be deleted", self.send())
+        self.assertEqual(len(self.backups_there()), 2)
+        self.assertEqual(self.state()["denied"], 1)
+        subprocess.run(["chattr", "-i", path], check=True)
+        self.send()
+        self.assertEqual(len(self.backups_there()), 1)
+
 
 class Server(SendCase):
     def setUp(self):

@@ -5,6 +5,7 @@
  * writer deletes; and where nothing came no request is made.
  */
 #include "engine/base/log.h"
+#include "engine/store/denials.h"
 #include "engine/store/faulty.h"
 #include "tests/lib/world.h"
 
@@ -303,10 +304,14 @@ static void test_denied(void **state)
 	cleanup_free bool *after = world_sweep(&w, root, 4, &policy, &now);
 	struct breaking b = break_after(w.store, -1, false);
 	b.denies = deny_all;
-	for (int i = 0; i < 3; i++) {
-		synth_must(world_retain_at(root, &b.base, &policy, now, false, &res, &err), &err,
-		           "retain");
+	for (int i = 0; i < 9; i++) {
+		uint64_t before = b.removals;
+		synth_must(world_retain_at(root, &b.base, &policy, now + i, false, &res, &err),
+		           &err, "retain");
 		assert_true(res.no_delete);
+		/* Nothing went the last time: it is asked once. */
+		assert_in_range(b.removals - before, 1, i ? 1 : DENIALS_MAX);
+		assert_true(i || b.removals > 1);
 		assert_int_equal(res.deleted, 0);
 		world_compare_now(&w, w.store, after, true);
 		synth_must(ship_retained_read(root, "x.db", URL, &rec, &err), &err, "read");
@@ -319,6 +324,216 @@ static void test_denied(void **state)
 	world_compare_now(&w, w.store, after, true);
 	world_free(&w);
 	test_remove(root);
+}
+
+/* ---- what is locked ---- */
+
+#define KEYS_MAX 400
+struct keys {
+	char (*v)[STORE_KEY_MAX];
+	size_t n;
+};
+
+static int take_key(void *ctx, const struct store_entry *e, struct err *err)
+{
+	struct keys *k = ctx;
+
+	assert_true(k->n < KEYS_MAX);
+	snprintf(k->v[k->n++], STORE_KEY_MAX, "%s", e->key);
+	return 0;
+}
+
+static struct keys keys_of(struct store *store)
+{
+	struct keys k = {.v = calloc(KEYS_MAX, sizeof(*k.v))};
+	struct err err = ERR_INIT;
+
+	assert_non_null(k.v);
+	synth_must(store_list(store, "", NULL, true, take_key, &k, &err), &err, "list");
+	return k;
+}
+
+static bool has_key(const struct keys *k, const char *key)
+{
+	for (size_t i = 0; i < k->n; i++)
+		if (strcmp(k->v[i], key) == 0)
+			return true;
+	return false;
+}
+
+static bool is_level0(const char *key)
+{
+	return strstr(key, "/segment/") && strstr(key, ".wal.gz") && strlen(strrchr(key, '/')) < 35;
+}
+
+static bool is_locked(void *ctx, const char *key)
+{
+	return strcmp(ctx, key) == 0;
+}
+
+/* By their numbers: a segment and its table. */
+static bool same_segment(const char *a, const char *b)
+{
+	size_t n = (size_t)(strrchr(a, '/') - a);
+
+	n += strcspn(a + n, ".");
+	return strstr(a, "/segment/") && strncmp(a, b, n + 1) == 0;
+}
+
+/* `locked` stays, and goes when it may; all else goes, but for segments behind what is of level 0. */
+static void lock_one(struct world *w, const struct retain_policy *policy, int64_t now,
+                     const bool *after, const struct keys *all, const struct keys *want,
+                     char *locked)
+{
+	struct store *store = world_clone(w->store);
+	struct breaking b = break_after(store, -1, false);
+	struct retain_result res;
+	struct ship_retained rec;
+	struct err err = ERR_INIT;
+
+	b.denies = is_locked;
+	b.denies_ctx = locked;
+	world_forget(w->s->root);
+	for (int k = 0; k < 2; k++) {
+		synth_must(world_retain_at(w->s->root, &b.base, policy, now, false, &res, &err),
+		           &err, "retain");
+		world_compare_now(w, store, after, true);
+		assert_int_equal(res.denied, 1);
+		assert_non_null(strstr(res.denial, locked));
+		synth_must(ship_retained_read(w->s->root, "x.db", URL, &rec, &err), &err, "read");
+		assert_int_equal(rec.denied, 1);
+	}
+	assert_int_equal(b.denied, 2); /* once in each pass */
+	struct keys left = keys_of(store);
+	for (size_t i = 0; i < all->n; i++) {
+		const char *key = all->v[i];
+		bool stays = strcmp(key, locked) == 0 || same_segment(key, locked);
+		if (is_level0(locked) && strstr(key, "/segment/")) {
+			if (strcmp(key, locked) > 0 && !has_key(&left, key) && !is_level0(key))
+				synth_die("'%s' is gone, behind '%s'", key, locked);
+			continue;
+		}
+		if (has_key(&left, key) != (stays || has_key(want, key)))
+			synth_die("'%s' %s, with '%s' locked", key,
+			          has_key(&left, key) ? "stays" : "is gone", locked);
+	}
+	free(left.v);
+	synth_must(world_retain_at(w->s->root, store, policy, now, false, &res, &err), &err,
+	           "retain");
+	assert_int_equal(res.denied, 0);
+	world_compare_now(w, store, after, true);
+	left = keys_of(store);
+	for (size_t i = 0; i < left.n; i++)
+		assert_true(has_key(want, left.v[i]));
+	free(left.v);
+	store_free(store);
+}
+
+/* Of the second half sealed segments alone are there, which cover all; the first half is thinned. */
+static bool *thin_half(struct world *w, struct retain_policy *policy, int64_t now)
+{
+	struct keys all = keys_of(w->store);
+	struct object_name n;
+	struct err err = ERR_INIT;
+	char tiers[80];
+
+	for (size_t i = 0; i < all.n; i++)
+		if (is_level0(all.v[i]) && object_name_parse(strrchr(all.v[i], '/') + 1, &n) &&
+		    n.first_txid > w->k.n / 2)
+			synth_must(store_remove(w->store, all.v[i], &err), &err, "remove");
+	free(all.v);
+	snprintf(tiers, sizeof(tiers), "all:%" PRId64 "s,1m:3650d",
+	         (now - w->k.times[w->k.n / 2]) / US_PER_SECOND);
+	thinned_policy(policy, tiers, 0);
+	return world_expect(w, policy, now);
+}
+
+/* Each object that is to go is locked, one at a time. */
+static void test_one_is_locked(void **state)
+{
+	unsigned n = 0, n_level0 = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct retain_result res;
+		struct err err = ERR_INIT;
+		struct world w;
+		int64_t now;
+
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		cleanup_free bool *after = world_sweep(&w, root, 4 + i, &policy, &now);
+		if (i >= 2) {
+			free(after);
+			after = thin_half(&w, &policy, now);
+		}
+		struct store *free_one = world_clone(w.store);
+		world_forget(root);
+		synth_must(world_retain_at(root, free_one, &policy, now, false, &res, &err), &err,
+		           "retain");
+		struct keys all = keys_of(w.store), want = keys_of(free_one);
+		for (size_t k = 0; k < all.n; k++)
+			if (!has_key(&want, all.v[k])) {
+				lock_one(&w, &policy, now, after, &all, &want, all.v[k]);
+				n++;
+				n_level0 += is_level0(all.v[k]);
+			}
+		free(all.v);
+		free(want.v);
+		store_free(free_one);
+		world_free(&w);
+		test_remove(root);
+	}
+	printf("%u objects, %u of level 0\n", n, n_level0);
+	assert_true(n > 20 && n_level0 > 3);
+}
+
+static bool some_locked(void *ctx, const char *key)
+{
+	return hash64(key, strlen(key), *(const uint64_t *)ctx) % 100 < 40;
+}
+
+/* Many are, whichever: what is kept reads as it did, and in the end all goes. */
+static void test_some_are_locked(void **state)
+{
+	uint64_t seed = test_seed();
+	uint64_t stayed = 0;
+
+	for (unsigned i = 0; i < test_rounds(12); i++) {
+		cleanup_free char *root = test_folder();
+		struct retain_policy policy;
+		struct retain_result res;
+		struct err err = ERR_INIT;
+		struct world w;
+		int64_t now;
+
+		thinned_policy(&policy, "all:20m,10m:5h,1h:365d", 0);
+		cleanup_free bool *after = world_sweep(&w, root, seed + 120 + i, &policy, &now);
+		world_forget(root);
+		for (int k = 0; k < 6; k++) {
+			uint64_t which = seed + i + (uint64_t)k / 2;
+			struct breaking b = break_after(w.store, -1, false);
+			b.denies = some_locked;
+			b.denies_ctx = &which;
+			synth_must(
+			        world_retain_at(root, &b.base, &policy, now + k, false, &res, &err),
+			        &err, "retain");
+			assert_true(b.denied == res.denied);
+			assert_true(b.denied <= res.deleted + DENIALS_MAX);
+			stayed += res.denied;
+			world_compare_now(&w, w.store, after, true);
+		}
+		for (int k = 0; k < 3; k++)
+			synth_must(
+			        world_retain_at(root, w.store, &policy, now + 9, false, &res, &err),
+			        &err, "retain");
+		assert_int_equal(res.denied + res.expiring, 0);
+		world_compare_now(&w, w.store, after, true);
+		world_free(&w);
+		test_remove(root);
+	}
+	printf("%" PRIu64 " times one stayed\n", stayed);
+	assert_true(stayed > 20);
 }
 
 /* ---- two writers ---- */
@@ -464,6 +679,8 @@ int main(void)
 	        cmocka_unit_test(test_readers_at_any_instant),
 	        cmocka_unit_test(test_faults),
 	        cmocka_unit_test(test_denied),
+	        cmocka_unit_test(test_one_is_locked),
+	        cmocka_unit_test(test_some_are_locked),
 	        cmocka_unit_test(test_two_writers),
 	        cmocka_unit_test(test_idle),
 	};

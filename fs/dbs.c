@@ -281,6 +281,24 @@ int fs_dbs_all(struct fs_dbs *dbs, struct fs_db ***ret, size_t *ret_n, struct er
 	return rc < 0 ? rc : copy_present(dbs, ret, ret_n, err);
 }
 
+static struct fs_db *nth(struct fs_dbs *dbs, size_t i)
+{
+	LOCK_SCOPE(&dbs->lock);
+	return i < dbs->n ? dbs->by_name[i] : NULL;
+}
+
+void fs_dbs_refresh(struct fs_dbs *dbs)
+{
+	struct fs_db *db;
+
+	/* One that is met meanwhile can make this skip another, until the next time. */
+	for (size_t i = 0; (db = nth(dbs, i)); i++) {
+		struct err ignored = ERR_INIT; /* who wants something of it is told */
+		if (history_refresh(db->history, &ignored) < 0)
+			continue;
+	}
+}
+
 size_t fs_dbs_count(struct fs_dbs *dbs)
 {
 	LOCK_SCOPE(&dbs->lock);

@@ -42,6 +42,9 @@ struct fs_db *fs_dbs_by_id(struct fs_dbs *dbs, uint32_t id);
  * cannot be opened is logged once. */
 int fs_dbs_all(struct fs_dbs *dbs, struct fs_db ***ret, size_t *ret_n, struct err *err) MUST_USE;
 
+/* Looks for news of all that have been met, in an archive that is a directory. */
+void fs_dbs_refresh(struct fs_dbs *dbs);
+
 /* How many databases have been met. */
 size_t fs_dbs_count(struct fs_dbs *dbs);
 

@@ -21,6 +21,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,8 @@
 
 /* How long open files may go on after the mount was detached. */
 #define LINGER_SECONDS 10
+/* How often, and after how long, what nobody reads is let go of. */
+#define TIDY_SECONDS 5
 #define SOURCE_HEAD "asof:"
 
 struct mount {
@@ -41,6 +44,8 @@ struct mount {
 	const struct fs_mount_options *given;
 	char *archive_path, *mountpoint; /* resolved */
 	struct fs_ops ops;
+	struct fs_tree *tree;
+	sem_t tidy_end;
 	struct fuse_session *session;
 	int report_fd;        /* to the parent, until ready; -1: none */
 	bool there_already;   /* nothing is left to do */
@@ -239,6 +244,41 @@ static void *watch_signals(void *arg)
 	_exit(0);
 }
 
+/* A thread of its own: an archive that does not answer must not keep signals waiting. */
+static void *tidy(void *arg)
+{
+	struct mount *m = arg;
+	struct timespec until;
+	int failed;
+
+	do {
+		fs_tree_tidy(m->tree, TIDY_SECONDS * US_PER_SECOND);
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += TIDY_SECONDS;
+		do
+			failed = sem_clockwait(&m->tidy_end, CLOCK_MONOTONIC, &until);
+		while (failed && errno == EINTR);
+	} while (failed && errno == ETIMEDOUT);
+	return NULL;
+}
+
+static int serve_tidily(struct mount *m, struct err *err)
+{
+	pthread_t tidier;
+
+	if (store_is_url(
+	            m->archive_path)) /* nothing there is held by being open, and a look costs */
+		return serve(m, err);
+	sem_init(&m->tidy_end, 0, 0);
+	if (pthread_create(&tidier, NULL, tidy, m) != 0)
+		return err_set(err, ERR_NOMEM, errno, "start a thread");
+	int rc = serve(m, err);
+	sem_post(&m->tidy_end);
+	pthread_join(tidier, NULL);
+	sem_destroy(&m->tidy_end);
+	return rc;
+}
+
 static void block_signals(void)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -386,6 +426,7 @@ static int run(struct mount *m, int log_fd, struct err *err)
 		rc = fs_tree_new(archive, &tree_options, &tree, err);
 	if (rc < 0)
 		return rc;
+	m->tree = tree;
 	fs_ops_init(&m->ops, tree);
 	m->ops.uid = m->options.uid;
 	m->ops.gid = m->options.gid;
@@ -402,7 +443,7 @@ static int run(struct mount *m, int log_fd, struct err *err)
 		}
 		notify_manager();
 		log_info("fs", "mounted archive=%s mount=%s", m->archive_path, m->mountpoint);
-		rc = serve(m, err);
+		rc = serve_tidily(m, err);
 		pthread_kill(watcher, SIGUSR2);
 		pthread_join(watcher, NULL);
 		log_info("fs", "unmounted mount=%s", m->mountpoint);

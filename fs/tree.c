@@ -77,6 +77,12 @@ void fs_tree_free(struct fs_tree *t)
 	free(t);
 }
 
+void fs_tree_tidy(struct fs_tree *t, int64_t idle_us)
+{
+	fs_views_drop_idle(t->views, clock_mono_us() - idle_us);
+	fs_dbs_refresh(t->dbs);
+}
+
 void fs_tree_track(struct fs_tree *t, struct fs_open *o)
 {
 	LOCK_SCOPE(&t->open_lock);

@@ -49,6 +49,10 @@ struct fs_entry {
 	double entry_timeout_s, attr_timeout_s;
 };
 
+/* To be called now and then, of an archive in a directory: lets go of what nobody has read for
+ * `idle_us`, and of what has been deleted, whose space is not free while it is open. */
+void fs_tree_tidy(struct fs_tree *t, int64_t idle_us);
+
 /* Takes one look-up of the entry's number, to be given back by fs_tree_forget(). */
 int fs_tree_lookup(struct fs_tree *t, uint64_t parent, const char *name, struct fs_entry *ret,
                    struct err *err) MUST_USE;

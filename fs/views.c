@@ -6,11 +6,14 @@
  */
 #include "fs/views.h"
 
+#include "engine/base/clock.h"
+
 struct fs_view {
 	struct fs_db *db;
 	uint64_t txid;
-	struct view *view; /* set once, before `state` says OPEN */
-	unsigned n_refs;   /* under fs_views.lock, as is all below */
+	struct view *view;    /* set once, before `state` says OPEN */
+	unsigned n_refs;      /* under fs_views.lock, as is all below */
+	int64_t idle_mono_us; /* since when nobody uses it */
 	enum { OPENING, OPEN, FAILED } state;
 	struct fs_view *prev, *next;
 };
@@ -128,6 +131,7 @@ static void release(struct fs_views *views, struct fs_view *v, struct fs_view **
 		*ret_free = v;
 		return;
 	}
+	v->idle_mono_us = clock_mono_us();
 	if (++views->n_idle <= views->max_idle)
 		return;
 	for (v = views->tail; v->n_refs > 0;)
@@ -146,6 +150,29 @@ void fs_views_put(struct fs_views *views, struct fs_view *v)
 	pthread_mutex_unlock(&views->lock);
 	if (unused)
 		free_view(unused);
+}
+
+/* One that is idle since that time, or NULL. */
+static struct fs_view *take_idle(struct fs_views *views, int64_t mono_us)
+{
+	LOCK_SCOPE(&views->lock);
+	struct fs_view *v = views->tail;
+
+	while (v && (v->n_refs > 0 || v->idle_mono_us > mono_us))
+		v = v->prev;
+	if (v) {
+		unlink_view(views, v);
+		views->n_idle--;
+	}
+	return v;
+}
+
+void fs_views_drop_idle(struct fs_views *views, int64_t mono_us)
+{
+	struct fs_view *v;
+
+	while ((v = take_idle(views, mono_us)))
+		free_view(v);
 }
 
 static int open_new(struct fs_views *views, struct fs_view *v, struct err *err)

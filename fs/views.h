@@ -20,6 +20,8 @@ void fs_views_free(struct fs_views *views);
 int fs_views_get(struct fs_views *views, struct fs_db *db, uint64_t txid, struct fs_view **ret,
                  struct err *err) MUST_USE;
 void fs_views_put(struct fs_views *views, struct fs_view *v);
+/* Closes what nobody has used since that time (clock_mono_us()). */
+void fs_views_drop_idle(struct fs_views *views, int64_t mono_us);
 /* What an open image is of, without asking the archive; false: it is not open. */
 bool fs_views_moment(struct fs_views *views, const struct fs_db *db, uint64_t txid,
                      struct moment *ret);

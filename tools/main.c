@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -83,6 +84,18 @@ static void occupy_standard_descriptors(void)
 	}
 }
 
+/* A database that is read takes five descriptors and those of its objects, one that is captured a
+ * dozen; what shells and services start with is enough for 80. */
+static void raise_limit_of_files(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &l);
+	}
+}
+
 static int run(int argc, char **argv, struct err *err)
 {
 	const char *word = argc > 1 ? argv[1] : NULL;
@@ -127,6 +140,7 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 
 	occupy_standard_descriptors();
+	raise_limit_of_files();
 	if (backup_is_reader(argc, argv))
 		return backup_reader_main(argc, argv);
 	bool litestream = argc > 0 && litestream_is_name(argv[0]);

@@ -19,7 +19,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #define TICK_MS 1000
@@ -180,17 +179,6 @@ static void ask_reload(void *ctx)
 
 /* ---- start ---- */
 
-/* Each database takes a dozen descriptors. */
-static void raise_limits(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
-		l.rlim_cur = l.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &l);
-	}
-}
-
 static int open_signals(struct run *r, struct err *err)
 {
 	static const int signals[] = {SIGTERM, SIGINT,  SIGHUP,   SIGCHLD,
@@ -262,7 +250,6 @@ static int start(struct run *r, struct err *err)
 	struct pools_options po = {.threads = r->config->limits.threads,
 	                           .queue_bytes = r->config->limits.memory_bytes / 2};
 
-	raise_limits();
 	notify_open(&r->notify);
 	int rc = open_signals(r, err);
 	if (rc == 0)

@@ -6,6 +6,7 @@
 #include "engine/base/log.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #define CACHE_BYTES_DEFAULT (32u << 20)
@@ -21,6 +22,14 @@ static size_t prefetch_threads(void)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	return cpus < 1 ? 1 : cpus > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX : (size_t)cpus;
+}
+
+/* A quarter of the descriptors: histories that came first have had more than their share. */
+static size_t idle_files(void)
+{
+	struct rlimit l;
+
+	return getrlimit(RLIMIT_NOFILE, &l) == 0 ? l.rlim_cur / 4 : 256;
 }
 
 static int open_reader(struct archive *a, const struct archive_options *o, struct err *err)
@@ -56,6 +65,7 @@ int archive_open_stores(struct store *const *stores, size_t n_stores,
 	a->n_stores = n_stores;
 	a->root_fd = stores[0]->dir_fd;
 	a->local_fd = -1;
+	a->idle_files = idle_files();
 	pthread_mutex_init(&a->lock, NULL);
 	if (!(a->root = strdup(stores[0]->label)))
 		return err_set(err, ERR_NOMEM, 0, "no memory to open the archive");
@@ -356,6 +366,7 @@ int history_get(struct archive *a, const char *name, struct history **ret, struc
 			return rc;
 		h->next = a->histories;
 		a->histories = h;
+		a->n_histories++;
 	}
 	h->refs++;
 	*ret = h;

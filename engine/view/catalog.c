@@ -16,6 +16,7 @@
 /* Objects kept open though no view uses them. */
 #define WALKED_BYTES (8u << 20) /* a segment of level 0 up to it is read whole at once */
 #define OPEN_MAX_IDLE 128u
+#define OPEN_MIN_IDLE 8u /* however many databases there are */
 #define REFRESH_US 100000
 
 static int entry_compare(const void *a, const void *b)
@@ -465,11 +466,22 @@ void catalog_release(struct history *h)
 	free(h->gaps);
 }
 
+static size_t max_idle(const struct history *h)
+{
+	size_t n = h->archive->n_histories;
+	size_t share = h->archive->idle_files / (n ? n : 1); /* 0: this one is being opened */
+
+	return share < OPEN_MIN_IDLE   ? OPEN_MIN_IDLE
+	       : share < OPEN_MAX_IDLE ? share
+	                               : OPEN_MAX_IDLE;
+}
+
 static void close_idle(struct history *h)
 {
 	struct entries *all[] = {&h->snapshots, &h->segments, &h->coalesced};
+	size_t max = max_idle(h);
 
-	while (h->n_open > OPEN_MAX_IDLE) {
+	while (h->n_open > max) {
 		struct entry *oldest = NULL;
 		for (size_t i = 0; i < 3; i++) {
 			for (size_t j = 0; j < all[i]->n; j++) {

@@ -103,6 +103,8 @@ struct archive {
 	uint64_t ahead_bytes; /* that are inflated ahead of who reads in sequence */
 	pthread_mutex_t lock;
 	struct history *histories; /* under lock */
+	_Atomic size_t n_histories;
+	size_t idle_files; /* that may stay open for all histories together */
 };
 
 /* ---- catalog.c: under h->lock ---- */

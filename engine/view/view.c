@@ -518,19 +518,28 @@ void history_log_damage(struct history *h, bool on)
 	h->quiet = !on;
 }
 
-static void patch(const struct view *v, uint64_t offset, uint8_t *buf, size_t len, struct err *err)
+/* Of a read that begins behind the header's begin, that has to be read for itself. */
+static int patch(struct view *v, uint64_t offset, uint8_t *buf, size_t len, struct err *err)
 {
-	uint8_t magic[20];
-	size_t got;
+	uint8_t own[20];
+	const uint8_t *magic = buf;
+	size_t got = len;
 
 	if (offset >= 20 || offset + len <= 18)
-		return;
-	if (view_read((struct view *)v, 0, magic, sizeof(magic), 0, &got, err) < 0 || got < 20 ||
-	    memcmp(magic, "SQLite format 3", 16) != 0 || magic[18] != 2 || magic[19] != 2)
-		return;
+		return 0;
+	if (offset > 0 || len < sizeof(own)) {
+		int rc = view_read(v, 0, own, sizeof(own), 0, &got, err);
+		if (rc < 0)
+			return rc;
+		magic = own;
+	}
+	if (got < 20 || memcmp(magic, "SQLite format 3", 16) != 0 || magic[18] != 2 ||
+	    magic[19] != 2)
+		return 0;
 	for (uint64_t i = 18; i < 20; i++)
 		if (i >= offset && i < offset + len)
 			buf[i - offset] = 1;
+	return 0;
 }
 
 static void read_ahead(struct view *v, uint64_t offset, size_t len)
@@ -604,10 +613,9 @@ int view_read(struct view *v, uint64_t offset, void *buf, size_t len, unsigned f
 			return rc;
 		done += n;
 	}
-	if (flags & VIEW_READ_PATCHED)
-		patch(v, offset, out, len, err);
-	*ret_len = len;
-	return 0;
+	int rc = flags & VIEW_READ_PATCHED ? patch(v, offset, out, len, err) : 0;
+	*ret_len = rc < 0 ? 0 : len;
+	return rc;
 }
 
 int view_state(struct view *v, struct hash128 *ret, struct err *err)

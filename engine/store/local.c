@@ -3,8 +3,8 @@
  * A directory as a store: keys are paths below it, folders come into being with what is put into
  * them and stay.
  *
- * What is on its way has a name ".put-…", which no listing shows: what a process that died left
- * of it is in nobody's way.
+ * What is on its way has a name ".put-…", which no listing shows, and is locked.  What a process that
+ * died left of it is in nobody's way, and goes with the first put into the folder of whoever comes next.
  */
 #include "engine/base/file.h"
 #include "engine/store/store_i.h"
@@ -13,14 +13,22 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define PIECE_BYTES (256u << 10)
+#define PUT_PREFIX ".put-"
+/* Between the making of a file and its lock. */
+#define ABANDONED_S 60
+#define SWEPT_MAX 8u
 
 struct local_store {
 	struct store base;
 	struct store_tally tally;
 	_Atomic unsigned puts; /* for names of what is on its way */
+	/* Folders in which nothing is left of those who died before, by their number; 0: none yet. */
+	_Atomic uint64_t swept[SWEPT_MAX];
 };
 
 static struct local_store *local_of(struct store *s)
@@ -60,6 +68,52 @@ static int open_folder(struct store *s, const char *key, bool create, int *ret_f
 	*ret_name = key;
 	return 0;
 }
+
+/* ---- what was left on its way ---- */
+
+static bool is_swept(struct local_store *l, int dir_fd)
+{
+	struct stat st;
+
+	if (fstat(dir_fd, &st) < 0)
+		return true;
+	for (size_t i = 0; i < SWEPT_MAX; i++) {
+		if (l->swept[i] == st.st_ino)
+			return true;
+		if (l->swept[i] == 0) {
+			l->swept[i] = st.st_ino;
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Where locks fail, that of a sweep does, too. */
+static void sweep(struct local_store *l, int dir_fd)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *d;
+
+	if (is_swept(l, dir_fd))
+		return;
+	int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = copy < 0 ? NULL : fdopendir(copy);
+	if (!dir && copy >= 0)
+		close(copy);
+	while (dir && (d = readdir(dir))) {
+		cleanup_fd int fd = -1;
+		struct stat st;
+		if (strncmp(d->d_name, PUT_PREFIX, strlen(PUT_PREFIX)) != 0)
+			continue;
+		fd = openat(dir_fd, d->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+		    time(NULL) - st.st_mtime < ABANDONED_S || flock(fd, LOCK_EX | LOCK_NB) < 0)
+			continue;
+		unlinkat(dir_fd, d->d_name, 0);
+	}
+}
+
+/* ---- putting ---- */
 
 static int copy_body(int fd, struct source *body, uint64_t bytes, const char *key, struct err *err)
 {
@@ -140,10 +194,12 @@ static int put_file(struct local_store *l, const char *key, struct source *body,
 	int rc = open_folder(&l->base, key, true, &dir_fd, &name, err);
 	if (rc < 0)
 		return rc;
-	snprintf(tmp, sizeof(tmp), ".put-%d-%p-%u", (int)getpid(), (void *)l, l->puts++);
+	sweep(l, dir_fd);
+	snprintf(tmp, sizeof(tmp), PUT_PREFIX "%d-%p-%u", (int)getpid(), (void *)l, l->puts++);
 	rc = file_open(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC, 0600, &fd, err);
 	if (rc < 0)
 		return rc;
+	(void)!flock(fd, LOCK_EX | LOCK_NB);
 	rc = copy_body(fd, body, bytes, key, err);
 	rc = rc ? rc : place(dir_fd, tmp, name, key, flags, body, bytes, err);
 	if (rc < 0)
@@ -205,7 +261,8 @@ static int read_folder(void *ctx, const char *folder, const char *begin, struct 
 	while (rc == 0 && (errno = 0, d = readdir(dir))) {
 		struct stat st;
 		if (strncmp(d->d_name, begin, strlen(begin)) != 0 || strcmp(d->d_name, ".") == 0 ||
-		    strcmp(d->d_name, "..") == 0 || strncmp(d->d_name, ".put-", 5) == 0)
+		    strcmp(d->d_name, "..") == 0 ||
+		    strncmp(d->d_name, PUT_PREFIX, strlen(PUT_PREFIX)) == 0)
 			continue;
 		if (fstatat(fd, d->d_name, &st, 0) < 0 ||
 		    !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))

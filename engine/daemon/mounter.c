@@ -57,7 +57,8 @@ static bool is_dead_mount(const char *dir)
 static void start(struct mounter *m)
 {
 	const struct child_options o = {.own_group = true, .stdout_fd = -1};
-	const char *umount[] = {m->program, "umount", m->dir, NULL};
+	/* Whoever still stands in the dead one, or has a file of it open, gets nothing from it. */
+	const char *umount[] = {m->program, "umount", "--lazy", m->dir, NULL};
 	const char *mount[] = {m->program, "mount", m->archive, m->dir,
 	                       "-f",       "-o",    m->options, NULL};
 	struct err why = ERR_INIT;

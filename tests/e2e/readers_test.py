@@ -7,12 +7,14 @@ READERS_SECONDS=600 in the environment makes the reading under retention as long
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
 import random
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import daemon  # noqa: E402
 import harness  # noqa: E402
 from harness import asof, asof_json, commit, counter_of, make_counter, wait_for  # noqa: E402
 
@@ -250,6 +253,130 @@ class Held(Mounted):
 #It serves on.
         last = max(map(int, os.listdir(os.path.join(m, "tx", NAME))))
         counter_of(os.path.join(m, "tx", NAME, str(last)))
+
+
+READER = """
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY)
+print("ready", flush=True)
+size, at = os.fstat(fd).st_size, 0
+while True:
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    want = min(5000, size - at)
+    try:
+        # Where a page is still known and the next cannot be had, the kernel gives what it has, and
+        # the error to who goes on.
+        while want:
+            got = os.pread(fd, want, at)
+            if not got:
+                sys.exit("an end where there is none")
+            at, want = at + len(got), want - len(got)
+    except OSError as e:
+        print(e.errno, flush=True)
+        sys.stdin.read()  # the file stays open
+        sys.exit(7)
+    at = 0 if at == size else at
+"""
+
+
+class Killed(Mounted):
+    """The server of a mount dies under its readers."""
+
+    def setUp(self):
+        super().setUp()
+        db = self.open_db()
+        make_counter(db)
+        replicator = self.replicate()
+        replicator.wait_ready()
+        for _ in range(30):
+            commit(db, n_rows=100)
+        replicator.wait_known()
+        self.assertEqual(replicator.stop(), 0)
+        db.close()
+
+    def start(self, *args):
+        p = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, bufsize=1)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.stdin.close)
+        return p
+
+    def test_readers(self):
+        """Each gets an error, none hangs, and the folder serves again."""
+        m, server = self.mount()
+        latest = os.path.join(m, "latest", NAME)
+        last = max(map(int, os.listdir(os.path.join(m, "tx", NAME))))
+        readers = [self.start(sys.executable, "-c", READER,
+                              os.path.join(m, "tx", NAME, str(last - i))) for i in range(16)]
+        for r in readers:
+            self.assertEqual(r.stdout.readline(), "ready\n")
+        shell = self.start("sqlite3", latest)
+        print("SELECT n FROM counter;", file=shell.stdin, flush=True)
+        self.assertEqual(shell.stdout.readline(), "30\n")
+        copies = self.start("sh", "-c", 'while cp "$1" "$2"; do :; done; echo over', "sh", latest,
+                            self.path("copy.db"))
+        wait_for("a copy", lambda: os.path.exists(self.path("copy.db")))
+        server.kill()
+        server.wait()
+        for r in readers:
+            self.assertIn(int(r.stdout.readline()), (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO))
+        self.assertIn("over", copies.communicate(timeout=20)[0])
+        print("SELECT sum(length(text)) FROM rows;", file=shell.stdin, flush=True)
+        self.assertRegex(shell.stdout.readline(), "rror")
+        hint = f"fusermount3 -uz '{m}'"
+        for words in (("mount", self.archive, m), (self.archive, m, "-o", "ro")):  # mount -a
+            self.assert_fails(asof(*words), 1, "stale mount", hint)
+        # As long as somebody has a file of it open, it goes when asked to go anyhow.
+        self.assert_fails(asof("umount", m), 1, "in use", "-z")
+        self.assertEqual(asof("umount", m, "--lazy").returncode, 0)
+        self.assertEqual(os.listdir(m), [])
+        run = asof("mount", self.archive, m)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertEqual(counter_of(latest), 30)
+        for r in readers:
+            r.communicate(timeout=20)
+            self.assertEqual(r.returncode, 7)
+        self.assertEqual(asof("umount", m).returncode, 0)
+        self.assertEqual(os.listdir(m), [])
+
+    def test_supervised(self):
+        """`asof run` has its mount back, whoever still stands in the dead one."""
+        harness.need_fuse()
+        m, config = self.path("m"), self.path("asof.yml")
+        os.mkdir(m)
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"archive: {self.archive}\nmount: {{dir: {m}}}\ndbs:\n  - path: {self.db_path}\n")
+        self.config = config
+        latest = os.path.join(m, "latest", NAME)
+        d = daemon.Daemon(self)
+
+        def served():
+            with contextlib.suppress(OSError, sqlite3.Error):
+                return counter_of(latest) == 30
+            return False
+        wait_for("the mount", served)
+        reader = self.start(sys.executable, "-c", READER, latest)
+        self.assertEqual(reader.stdout.readline(), "ready\n")
+        inside = subprocess.Popen(["sleep", "1000"], cwd=os.path.join(m, "latest"))
+        self.addCleanup(inside.wait)
+        self.addCleanup(inside.kill)
+
+        def child():
+            return int(d.log().rsplit("info mount started", 1)[1].split("pid=", 1)[1].split()[0])
+        os.kill(child(), signal.SIGKILL)
+        self.assertNotEqual(int(reader.stdout.readline()), 0)
+        wait_for("the mount after a kill", served, 30)
+        # And when the daemon itself is killed and comes again.
+        os.kill(d.process.pid, signal.SIGKILL)
+        d.process.wait()
+        again = daemon.Daemon(self)
+        wait_for("the mount of the next daemon",
+                 lambda: again.has("info mount started") and served(), 60)
+        self.assertEqual(again.stop(), 0)
+        with open("/proc/self/mountinfo", encoding="utf-8") as f:
+            self.assertNotIn(m, f.read())
 
 
 class Descriptors(Mounted):

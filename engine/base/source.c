@@ -137,6 +137,12 @@ void source_expect(struct source *s, enum source_use use)
 		s->expect(s, use);
 }
 
+void source_expect_bytes(struct source *s, uint64_t offset, size_t len)
+{
+	if (s->expect_bytes)
+		s->expect_bytes(s, offset, len);
+}
+
 void source_free(struct source *s)
 {
 	if (s)

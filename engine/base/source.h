@@ -34,8 +34,9 @@ struct source {
 	 */
 	int (*pread_again)(struct source *s, unsigned attempt, void *buf, size_t len,
 	                   uint64_t offset, struct err *err);
-	/* A hint, or NULL where nothing is gained by it. */
+	/* Hints, or NULL where nothing is gained by them. */
 	void (*expect)(struct source *s, enum source_use use);
+	void (*expect_bytes)(struct source *s, uint64_t offset, size_t len);
 	bool remote; /* reads cost round trips */
 };
 
@@ -56,6 +57,8 @@ int source_open_bytes(const void *p, size_t len, const char *label, struct sourc
 int source_open_fd(int fd, const char *label, struct source **ret, struct err *err) MUST_USE;
 /* See expect() above. */
 void source_expect(struct source *s, enum source_use use);
+/* The same of a stretch that lies elsewhere than what is read just now: an index on the way. */
+void source_expect_bytes(struct source *s, uint64_t offset, size_t len);
 void source_free(struct source *s);
 
 #include "engine/base/cleanup.h"

@@ -3,8 +3,13 @@
 
 #include "engine/base/hash.h"
 
+#include <stdatomic.h>
+
 /* Of one member leaf so many spans are read, before the leaf is. */
 #define SPANS_BEFORE_LEAF 4u
+/* Who reads in order has so many member leaves asked for beyond the one that he is in: a leaf lies
+ * behind the blocks that it tells of, farther than is read ahead of them. */
+#define LEAVES_AHEAD 2u
 
 struct span {
 	uint64_t offset, len, hash;
@@ -27,6 +32,8 @@ struct pack {
 	struct span *spans;                       /* NULL: there are none */
 	uint32_t blocks_per_span;
 	_Atomic uint8_t *spans_read; /* for each member leaf, up to SPANS_BEFORE_LEAF */
+	_Atomic bool in_order;
+	_Atomic uint64_t leaves_told; /* member leaves before it were asked for */
 };
 
 static int damaged(const struct pack *p, struct err *err, uint64_t offset, const char *what)
@@ -319,6 +326,21 @@ static struct pack_ref leaf_ref(const struct pack *p, uint64_t leaf)
 	return pack_ref_get(&c);
 }
 
+/* The leaf `from` is about to be read.  Of many threads that come to it one tells. */
+static void expect_leaves(struct pack *p, uint64_t from)
+{
+	uint64_t told = p->leaves_told, end = from + LEAVES_AHEAD + 1;
+
+	end = end < p->n_leaves ? end : p->n_leaves;
+	if (!p->in_order || told >= end ||
+	    !atomic_compare_exchange_strong(&p->leaves_told, &told, end))
+		return;
+	for (told = told > from ? told : from; told < end; told++) {
+		struct pack_ref leaf = leaf_ref(p, told);
+		source_expect_bytes(p->src, leaf.offset, (size_t)leaf.len);
+	}
+}
+
 /* Where block `block` lies, from its member leaf. */
 static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struct err *err)
 {
@@ -329,6 +351,7 @@ static int block_ref(struct pack *p, uint64_t block, struct pack_ref *ret, struc
 	if (leaf >= p->n_leaves)
 		return damaged(p, err, 0, "a block past the end was asked for");
 	struct pack_ref ref = leaf_ref(p, leaf);
+	expect_leaves(p, leaf);
 	int rc = pack_get_leaf(p, &ref, NULL, &e, err);
 	if (rc < 0)
 		return rc;
@@ -600,5 +623,9 @@ int pack_prefetch(struct pack *p, uint64_t block, struct err *err)
 
 void pack_expect(struct pack *p, enum source_use use)
 {
+	if (use == SOURCE_IN_ORDER && p->src->expect_bytes) {
+		p->in_order = true;
+		expect_leaves(p, 0); /* nothing is read without them */
+	}
 	source_expect(p->src, use);
 }

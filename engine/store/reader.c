@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define MEMORY_DEFAULT (24u << 20)
-#define AHEAD_DEFAULT 8u
+#define AHEAD_DEFAULT 16u
 #define END_PART 1024u
 #define END_MOST (96u << 10) /* spans of a snapshot (gz/pack.h), and what lies with them */
 #define SMALL_CHUNKS 4u      /* an object of so many comes whole */
@@ -61,7 +61,7 @@ static struct piece *least_wanted(const struct store_reader *r, const struct rem
 			continue;
 		if (is_through(p))
 			return p;
-		if (o && p->passing && hash128_equal(p->id, o->id) && p->first > o->run.last)
+		if (o && p->ahead && hash128_equal(p->id, o->id) && p->first > o->run.last)
 			continue;
 		if (!least || p->used < least->used)
 			least = p;
@@ -462,6 +462,7 @@ int store_reader_open(struct store_reader *r, size_t place, const char *key, uin
 	        .name = name,
 	        .pread_again = remote_again,
 	        .expect = store->remote ? remote_expect : NULL,
+	        .expect_bytes = store->remote ? remote_expect_bytes : NULL,
 	        .remote = store->remote,
 	};
 	o->reader = r;

@@ -9,13 +9,15 @@
  *      ahead for: some requests are then under way at once, and nothing comes twice.  What was read
  *      ahead and read to its end is the first to go.
  *      Who knows what will be read says so (source.h, expect()): that comes at once; an object that
- *      is read all over is brought into a file without a name (staged.h).
+ *      is read all over is brought into a file without a name (staged.h); an index that lies beyond
+ *      what is read ahead comes before it is needed, and stays until then.
  *  (3) Of many who want a chunk one asks for it.
  *  (4) Chunks that were asked for are kept in a local folder, if there is one (kept.h); what was read
  *      ahead of a run is not, so that a restore leaves in it what mounts need.
  *  (5) Memory is bounded by `memory_bytes`, by what those who wait have asked for, and by a piece for
  *      each of the `n_ahead` requests and of those who wait while staged objects come: by default
- *      24 + 8 MiB, and 1 MiB for each who waits.
+ *      24 + 16 MiB, and 1 MiB for each who waits.  (So many requests, of a piece each, because a
+ *      store can take 100 ms to begin an answer, in which a gigabit a second is 12 MiB.)
  *  (6) What does not match its hash, or is not there, is asked for again without what is kept, and
  *      then in the other stores (source.h, pread_again).  There must be an object under the same
  *      key; that it is the same one only the hash tells.
@@ -37,7 +39,7 @@ struct reader_options {
 	size_t n_stores;
 	struct kept *kept;   /* NULL: nothing is kept; borrowed */
 	size_t memory_bytes; /* 0: 24 MiB */
-	unsigned n_ahead;    /* requests under way for those who read on; 0: 8 */
+	unsigned n_ahead;    /* requests under way for those who read on; 0: 16 */
 };
 
 struct store_reader;

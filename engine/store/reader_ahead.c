@@ -91,8 +91,9 @@ static void load_later(struct store_reader *r, struct piece *p)
 }
 
 /* Under lock.  Of the stretch [first, end) what is not there yet goes to the queue, a piece at a
- * time; *first is where it went on to. */
-static bool ask_ahead(struct store_reader *r, struct remote *o, uint64_t *first, uint64_t n)
+ * time; *first is where it went on to.  `of_run`: or what is wanted by itself, and kept. */
+static bool ask_ahead(struct store_reader *r, struct remote *o, uint64_t *first, uint64_t n,
+                      bool of_run)
 {
 	struct piece *there = piece_at(r, o, *first);
 
@@ -108,16 +109,21 @@ static bool ask_ahead(struct store_reader *r, struct remote *o, uint64_t *first,
 	struct piece *p = begin_piece(r, o, *first, len);
 	if (!p)
 		return false;
-	p->passing = o->bytes > KEPT_WHOLE_BYTES;
+	p->passing = of_run && o->bytes > KEPT_WHOLE_BYTES;
 	load_later(r, p);
 	*first += len;
 	return true;
 }
 
-/* As far as read-ahead goes beyond the last chunk that was read: twice what can be under way. */
+/* As far as read-ahead goes beyond the last chunk that was read: all that can be under way, and as much
+ * again; and within the memory, of which a third stays for those who lag behind, or what they still
+ * need would go and come again. */
 static uint64_t widest_window(const struct store_reader *r)
 {
-	return 2 * (uint64_t)r->options.n_ahead * PIECE_CHUNKS;
+	uint64_t window = 2 * (uint64_t)r->options.n_ahead * PIECE_CHUNKS;
+	uint64_t most = r->options.memory_bytes / 3 * 2 / READER_CHUNK;
+
+	return window < most ? window : most;
 }
 
 /* Under lock. */
@@ -132,7 +138,7 @@ static void ask_for_window(struct store_reader *r, struct remote *o)
 		o->ahead = from;
 	start_threads(r);
 	while (r->n_threads && o->ahead < o->n_chunks && o->ahead + step <= from + window)
-		if (!ask_ahead(r, o, &o->ahead, step))
+		if (!ask_ahead(r, o, &o->ahead, step, true))
 			break;
 }
 
@@ -235,6 +241,20 @@ static void expect_end(struct store_reader *r, struct remote *o)
 	        make_room(r, stretch_bytes(o, first, n), o) ? begin_piece(r, o, first, n) : NULL;
 	if (p)
 		load_later(r, p);
+}
+
+/* What lies beyond the run stays until the run is there (least_wanted()). */
+void remote_expect_bytes(struct source *s, uint64_t offset, size_t len)
+{
+	struct remote *o = (struct remote *)s;
+	struct store_reader *r = o->reader;
+	uint64_t c = offset / READER_CHUNK, end = (offset + len + READER_CHUNK - 1) / READER_CHUNK;
+	LOCK_SCOPE(&r->lock);
+
+	start_threads(r);
+	while (r->n_threads && !o->staged && c < end && c < o->n_chunks)
+		if (!ask_ahead(r, o, &c, end - c < PIECE_CHUNKS ? end - c : PIECE_CHUNKS, false))
+			break;
 }
 
 void remote_expect(struct source *s, enum source_use use)

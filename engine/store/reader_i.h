@@ -97,5 +97,6 @@ void remote_unref(struct remote *o);
 /* Under lock: chunk `c` is being read. */
 void follow(struct store_reader *r, struct remote *o, uint64_t c);
 void remote_expect(struct source *s, enum source_use use);
+void remote_expect_bytes(struct source *s, uint64_t offset, size_t len);
 
 #endif

@@ -494,6 +494,98 @@ static void test_spans(void **state)
 	free_made(&m);
 }
 
+/* ---- leaves that are told of ---- */
+
+#define LEAVES 6u
+
+/* Over a source: which stretches were said to be wanted. */
+struct told {
+	struct source base;
+	struct source *inner;
+	const struct made *made;
+	uint64_t offset[LEAVES + 1];
+	size_t len[LEAVES + 1];
+	unsigned n, untold; /* leaves that were read and nobody had told of */
+	bool begun;
+};
+
+static bool is_told(const struct told *t, uint64_t offset, size_t len)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		if (t->offset[i] == offset && t->len[i] == len)
+			return true;
+	return false;
+}
+
+static int told_pread(struct source *s, void *buf, size_t len, uint64_t offset, struct err *err)
+{
+	struct told *t = (struct told *)s;
+	const struct buf *file = &t->made->file;
+	enum gz_kind kind;
+	uint64_t n;
+
+	if (t->begun &&
+	    gz_peek(file->data + offset, file->len - (size_t)offset, &kind, &n, NULL) == 0 &&
+	    kind == GZ_INDEX)
+		t->untold += !is_told(t, offset, len);
+	return t->inner->pread(t->inner, buf, len, offset, err);
+}
+
+static int told_size(struct source *s, uint64_t *ret, struct err *err)
+{
+	struct told *t = (struct told *)s;
+
+	return t->inner->size(t->inner, ret, err);
+}
+
+static void told_free(struct source *s)
+{
+	source_free(((struct told *)s)->inner);
+}
+
+static void take_told(struct source *s, uint64_t offset, size_t len)
+{
+	struct told *t = (struct told *)s;
+
+	assert_true(t->n < LEAVES);
+	assert_false(is_told(t, offset, len));
+	t->offset[t->n] = offset;
+	t->len[t->n++] = len;
+}
+
+/* Who said that he reads in order has each leaf asked for once, before it is read, and not all of them
+ * at the beginning. */
+static void test_leaves_ahead(void **state)
+{
+	struct rng r = {test_seed()};
+	struct made m;
+
+	make_pack(&r, &m, 11, 64, (size_t)64 * ((LEAVES - 1) * PACK_BLOCKS_PER_LEAF + 9), 1);
+	for (unsigned says = 0; says < 2; says++) {
+		struct told t = {.base = {.pread = told_pread,
+		                          .size = told_size,
+		                          .free = told_free,
+		                          .expect_bytes = take_told,
+		                          .name = (char *)"thing.gz",
+		                          .remote = true},
+		                 .inner = memory_source("thing.gz", m.file.data, m.file.len),
+		                 .made = &m};
+		struct spanned s = {.made = &m, .err = ERR_INIT};
+		synth_must(cache_new(1 << 20, &s.cache, &s.err), &s.err, "cache_new");
+		synth_must(pack_open(&t.base, s.cache, &s.pack, &s.err), &s.err, "pack_open");
+		t.begun = true;
+		if (says)
+			pack_expect(s.pack, SOURCE_IN_ORDER);
+		assert_in_range(t.n, says, says * (LEAVES - 1));
+		for (uint64_t i = 0; i * 64 < m.len; i++)
+			assert_int_equal(block_of(&s, i), 0);
+		assert_int_equal(t.n, says * LEAVES);
+		assert_int_equal(t.untold, says ? 0 : LEAVES);
+		close_spanned(&s);
+	}
+	free_made(&m);
+}
+
 /* Damage in a span is that of the block that it lies in. */
 static void test_damaged_spans(void **state)
 {
@@ -638,13 +730,13 @@ static void test_newer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_data_member),    cmocka_unit_test(test_blob),
-	        cmocka_unit_test(test_pack),           cmocka_unit_test(test_pack_leaves),
-	        cmocka_unit_test(test_gunzip),         cmocka_unit_test(test_flips),
-	        cmocka_unit_test(test_newer),          cmocka_unit_test(test_first_blocks),
-	        cmocka_unit_test(test_spans),          cmocka_unit_test(test_damaged_spans),
-	        cmocka_unit_test(test_count_of_spans), cmocka_unit_test(test_alike),
-	        cmocka_unit_test(test_alike_is_short),
+	        cmocka_unit_test(test_data_member),  cmocka_unit_test(test_blob),
+	        cmocka_unit_test(test_pack),         cmocka_unit_test(test_pack_leaves),
+	        cmocka_unit_test(test_gunzip),       cmocka_unit_test(test_flips),
+	        cmocka_unit_test(test_newer),        cmocka_unit_test(test_first_blocks),
+	        cmocka_unit_test(test_spans),        cmocka_unit_test(test_damaged_spans),
+	        cmocka_unit_test(test_leaves_ahead), cmocka_unit_test(test_count_of_spans),
+	        cmocka_unit_test(test_alike),        cmocka_unit_test(test_alike_is_short),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

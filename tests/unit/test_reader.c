@@ -22,6 +22,7 @@
 #define PART_BYTES (600u << 10) /* of a restore: 1 MiB of content */
 #define READ_BYTES 6000u        /* a block as stored */
 #define LEAF_EVERY (17u << 20)  /* an index lies behind so much */
+#define N_AHEAD 16u             /* requests for those who read on */
 
 struct far {
 	struct store *store;
@@ -143,7 +144,7 @@ static void test_many_read_on_together(void **state)
 		                BYTES + BYTES / 20 + counts[i] * READER_PIECE);
 		assert_in_range(x.most_bytes, 1, (24 + counts[i]) << 20);
 		/* Reading on is waiting for some requests at once, not for one after the other. */
-		assert_in_range(at_once, 4, 8 + counts[i]);
+		assert_in_range(at_once, 4, N_AHEAD + counts[i]);
 		far_close(&f);
 	}
 }
@@ -245,7 +246,7 @@ static void read_all_over_of(bool sealed)
 	store_get_counters(f.store, &c);
 	assert_int_equal(c.requests[STORE_GET], (BYTES + READER_PIECE - 1) / READER_PIECE);
 	assert_int_equal(c.received_bytes, BYTES);
-	assert_in_range(store_faulty_most_at_once(f.store), 4, 8 + 3);
+	assert_in_range(store_faulty_most_at_once(f.store), 4, N_AHEAD + 3);
 	far_close(&f);
 }
 
@@ -317,7 +318,54 @@ static void test_in_order(void **state)
 	assert_in_range(x.most_bytes, 8 << 20, (24 + 2) << 20);
 	assert_in_range(gets(f.store), 41,
 	                41 + 8); /* an index far beyond is a request of its own */
-	assert_in_range(store_faulty_most_at_once(f.store), 4, 8 + 2);
+	assert_in_range(store_faulty_most_at_once(f.store), 4, N_AHEAD + 2);
+	far_close(&f);
+}
+
+/* Nothing is on its way any more. */
+static bool is_quiet(struct far *f)
+{
+	LOCK_SCOPE(&f->reader->lock);
+
+	for (const struct piece *p = f->reader->pieces; p; p = p->next)
+		if (p->state == LOADING)
+			return false;
+	return f->reader->queue_n == 0;
+}
+
+static void wait_until_quiet(struct far *f)
+{
+	int64_t end_us = clock_mono_us() + 20 * US_PER_SECOND;
+
+	while (!is_quiet(f) && clock_mono_us() < end_us)
+		clock_sleep_us(1000);
+	assert_true(is_quiet(f));
+}
+
+/* What was said to be wanted beyond what is read ahead is there when it is, and comes once, though
+ * more than the memory holds went through meanwhile. */
+static void test_an_index_on_the_way(void **state)
+{
+	const struct store_faults none = {.remote = true};
+	const uint64_t index = (uint64_t)39 << 20;
+	struct far f = {0};
+
+	far_open(&f, &none);
+	struct readers x = {.f = &f, .tries = 1};
+	source_expect_bytes(f.src, index, READ_BYTES);
+	source_expect(f.src, SOURCE_IN_ORDER);
+	for (uint64_t at = 0; at < (uint64_t)20 << 20; at += READ_BYTES)
+		read_one(&x, at, READ_BYTES);
+	wait_until_quiet(&f);
+	uint64_t before = gets(f.store);
+	read_one(&x, index, READ_BYTES);
+	assert_int_equal(gets(f.store), before);
+	assert_int_equal(x.wrong + x.failed, 0);
+	assert_true(x.most_bytes > 20 << 20);
+	source_expect_bytes(f.src, BYTES - 100, 5000); /* a hint: behind the end there is nothing */
+	source_expect_bytes(f.src, (uint64_t)BYTES + READER_PIECE, 1);
+	read_one(&x, BYTES - 100, 100);
+	assert_int_equal(x.wrong + x.failed, 0);
 	far_close(&f);
 }
 
@@ -461,6 +509,7 @@ int main(void)
 	        cmocka_unit_test(test_all_over_with_faults),
 	        cmocka_unit_test(test_turned_bytes_are_forgotten),
 	        cmocka_unit_test(test_in_order),
+	        cmocka_unit_test(test_an_index_on_the_way),
 	        cmocka_unit_test(test_the_end),
 	        cmocka_unit_test(test_the_end_of_much),
 	        cmocka_unit_test(test_one_hangs),

@@ -208,6 +208,7 @@ int store_open_s3(const char *archive, const struct store_options *options, stru
 		return err_set(err, ERR_NOMEM, 0, "no memory for a store");
 	pthread_mutex_init(&s->lock, NULL);
 	s->base = (struct store){.ops = &s3_ops, .remote = true, .dir_fd = -1};
+	s->base.answered = options->patience_ms != 0;
 	s->patience_ms = options->patience_ms ? options->patience_ms : S3_PATIENCE_MS;
 	s->stop = options->stop;
 	if ((rc = s3_place_parse(archive, &options->s3, &s->place, err)) < 0 ||

@@ -403,14 +403,20 @@ int s3_request(struct s3 *s, struct s3_call *c, struct http_answer *a, enum s3_m
 		struct attempt r = attempt(s, c, a, &why);
 		if (ret_meaning)
 			*ret_meaning = r.meaning;
-		if (r.rc == 0)
+		if (r.rc == 0) {
+			s->base.answered = true;
 			return 0;
+		}
 		if (r.at_once && at_once++ < AT_ONCE_MAX)
 			continue;
 		if (c->progress_bytes - progress >= PROGRESS_BYTES) {
 			progress = c->progress_bytes;
 			s3_retry_progress(&retry);
 		}
+		if (a->status)
+			s->base.answered = true;
+		else if (may_try_again(&r))
+			store_tell_of_silence(&s->base, retry.patience_us, &why);
 		int rc =
 		        may_try_again(&r) ? s3_retry_wait(&retry, r.retry_after_ms, s->stop) : r.rc;
 		if (rc == -ERR_CANCELLED)

@@ -137,6 +137,7 @@ static int run(struct sftp_store *s, enum store_verb verb, struct request *r, st
 		rc = take_conn(s, &c, &why);
 		if (rc == 0)
 			rc = r->fn(s, c, r, &why);
+		s->base.answered = s->base.answered || c;
 		if (c && why.kind == ERR_UNAVAILABLE)
 			sftp_conn_free(c);
 		else if (c)
@@ -145,6 +146,7 @@ static int run(struct sftp_store *s, enum store_verb verb, struct request *r, st
 		if (rc == 0 || why.kind != ERR_UNAVAILABLE || r->body_failed ||
 		    clock_mono_us() > until_us)
 			return rc < 0 ? err_copy(err, &why) : 0;
+		store_tell_of_silence(&s->base, s->patience_us, &why);
 		rc = pause_before(s, attempt, until_us, err);
 		if (rc < 0)
 			return rc;
@@ -689,6 +691,7 @@ int store_open_sftp(const char *archive, const struct store_options *options, st
 	s->base.ops = &ops;
 	s->base.remote = true;
 	s->base.dir_fd = -1;
+	s->base.answered = options->patience_ms != 0;
 	s->patience_us = (options->patience_ms ? options->patience_ms : PATIENCE_MS) * 1000;
 	s->stop = options->stop;
 	s->salt = (uint64_t)clock_now_us() * 2654435761u ^ (uint64_t)getpid() << 40;

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
 #include "engine/store/crypt.h"
 #include "engine/store/store_i.h"
 
@@ -128,6 +130,13 @@ int store_tally_end(struct store_tally *t, enum store_verb verb, int rc)
 	if (rc < 0)
 		t->errors++;
 	return rc;
+}
+
+void store_tell_of_silence(struct store *s, int64_t patience_us, const struct err *why)
+{
+	if (!atomic_exchange(&s->answered, true))
+		log_warn("store", "no answer yet, trying again for up to %lld s store=%s: %s",
+		         (long long)(patience_us / US_PER_SECOND), s->label, why->msg);
 }
 
 /* ---- keys ---- */

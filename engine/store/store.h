@@ -16,7 +16,8 @@
  *  (4) A read gives the bytes that were put, or an error: what the place itself keeps as checksum
  *      or length is held against what came.  (Formats check their own besides.)
  *  (5) Each request has a deadline and a least rate, is tried again with back-off and jitter where
- *      that may help, up to `patience_ms`; then UNAVAILABLE.  `stop` ends any wait.
+ *      that may help, up to `patience_ms`; then UNAVAILABLE.  `stop` ends any wait.  That a place
+ *      which has not answered yet is tried again is logged once, unless the caller chose how long.
  *  (6) list() gives what was put before it began, in order of keys as bytes; it may give what was
  *      put or removed meanwhile.
  *  (7) Secrets stand in no message and no log line.
@@ -87,6 +88,7 @@ struct store {
 	int dir_fd;  /* of a directory: its root (borrowed by callers); else -1 */
 	bool sealed; /* encrypted there: what is read is kept nowhere in the clear */
 	_Atomic signed char creates; /* what store_creates() found: 1 yes, -1 no, 0 not known yet */
+	_Atomic bool answered;       /* or that it does not was told; see (5) */
 	int64_t settle_us;           /* for tests: instead of KEY_SETTLE_US; 0: that */
 };
 

@@ -14,6 +14,11 @@ void store_tally_get(const struct store_tally *t, struct store_counters *ret);
 /* Counts a request that ended with `rc`, and gives `rc`. */
 int store_tally_end(struct store_tally *t, enum store_verb verb, int rc);
 
+/* When a try got no answer at all (`why`), and another one is to come: whoever waits half a minute
+ * for a wrong port is told after the first.  Places that answered once, and callers that chose their
+ * patience and tell of it themselves (the daemon), have `answered`. */
+void store_tell_of_silence(struct store *s, int64_t patience_us, const struct err *why);
+
 /* USAGE unless it is a key as store.h has it. */
 int store_key_check(const char *key, struct err *err) MUST_USE;
 /* Whether a listing of `prefix` after `after` gives the key (or folder part) `key`. */

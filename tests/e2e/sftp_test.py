@@ -5,6 +5,7 @@
 
 import getpass
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,6 +21,34 @@ from harness import asof, commit, counter_of, make_counter, wait_for  # noqa: E4
 BUILD = os.environ.get("ASOF_BUILD") or os.path.join(harness.ROOT, "build", "release")
 TEST_STORE = os.path.join(BUILD, "tests", "test_store")
 TOOL = os.path.join(BUILD, "tests", "synth", "store_tool")
+
+
+class Silence(harness.Case):
+    def lines_of(self, url, env):
+        """What the first seconds of a command say whose patience lasts for thirty."""
+        p = subprocess.Popen([harness.ASOF, "list", "--archive", url], env={**os.environ, **env}, text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        begin = time.monotonic()
+        ready, _, _ = select.select([p.stderr], [], [], 20)
+        took_s = time.monotonic() - begin
+        time.sleep(2 if ready else 0)  # further tries say nothing
+        ended = p.poll() is not None
+        p.kill()
+        with p.stderr:
+            lines = p.stderr.read().splitlines()
+        p.wait()
+        self.assertFalse(ended, lines)
+        self.assertLess(took_s, 20, url)
+        return lines
+
+    def test_a_port_where_nobody_is(self):
+        """It is told at once, and not after all tries; a bucket and a server in the same words."""
+        port = sshd.free_port()
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        for url, label in ((f"sftp://u@127.0.0.1:{port}/x", f"sftp://u@127.0.0.1:{port}/x"),
+                           (f"s3://abc?endpoint=http://127.0.0.1:{port}&region=r", "s3://abc")):
+            line, = self.lines_of(url, keys)
+            self.assertIn(f" warn store no answer yet, trying again for up to 30 s store={label}", line)
 
 
 class Sftp(harness.Case):

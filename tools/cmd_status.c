@@ -48,6 +48,21 @@ static int gaps_json(struct history *h, json_t *gaps, struct err *err)
 	return more;
 }
 
+static json_t *lost_json(struct history *h)
+{
+	json_t *lost = json_array();
+	struct damage d;
+
+	for (size_t i = 0; history_lost(h, i, &d, NULL) == 0; i++)
+		json_array_append_new(lost, json_pack("{so so so so so*}", "from_txid",
+		                                      cli_json_uint(d.first_txid), "to_txid",
+		                                      cli_json_uint(d.last_txid), "from",
+		                                      cli_json_time(d.after_us), "to",
+		                                      cli_json_time(d.until_us), "object",
+		                                      d.object[0] ? json_text(d.object) : NULL));
+	return lost;
+}
+
 static int add_json(const struct status_request *q, struct history *h,
                     const struct history_status *s, json_t *databases, struct err *err)
 {
@@ -71,6 +86,7 @@ static int add_json(const struct status_request *q, struct history *h,
 	        cli_json_uint(s->unsealed_bytes), "archive_bytes", cli_json_uint(s->archive_bytes),
 	        "snapshots", cli_json_uint(s->n_snapshots), "segments",
 	        cli_json_uint(s->n_segments), "coalesced", cli_json_uint(s->n_coalesced));
+	json_object_set_new(database, "lost", lost_json(h));
 	verified_kept_json(database, &verified);
 	json_object_set_new(database, "destinations",
 	                    destinations_json(q->cli, q->root, history_name(h)));
@@ -115,6 +131,18 @@ static int print_gaps(struct history *h, uint64_t n_gaps, struct err *err)
 		       from, g.before_txid, to, g.after_txid);
 	}
 	return more;
+}
+
+/* What capture went on behind, for as long as it cannot be read. */
+static void print_lost(struct history *h)
+{
+	struct damage d;
+	char text[480];
+
+	for (size_t i = 0; history_lost(h, i, &d, NULL) == 0; i++) {
+		history_lost_text(&d, text, sizeof(text));
+		printf("  %-15s %s\n", "damaged", text);
+	}
 }
 
 static int print_verified(struct history *h, int64_t now_us, struct err *err)
@@ -176,6 +204,7 @@ static int print_text(const struct status_request *q, struct history *h,
 	print_moment("known until", s->known_until_us, 0, now_us);
 	print_moment("goes back to", s->first_us, s->first_txid, now_us);
 	int rc = print_gaps(h, s->gaps, err);
+	print_lost(h);
 	printf("  %-15s %s not sealed yet\n", "backlog", backlog);
 	printf("  %-15s %s: %" PRIu64 " snapshots, %" PRIu64 " segments, %" PRIu64 " coalesced\n",
 	       "archive", bytes, s->n_snapshots, s->n_segments, s->n_coalesced);

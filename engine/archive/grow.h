@@ -83,6 +83,8 @@ int grow_writer_take_fd(struct grow_writer *w);
 int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
                 struct grow_writer **ret, struct commit *ret_last, struct source_position *ret_pos,
                 struct err *err) MUST_USE;
+/* Whether all that is within `durable_len` is as it was written, its data, too: DAMAGED. */
+int grow_check(int dir_fd, const char *name, uint64_t durable_len, struct err *err) MUST_USE;
 /* Appends one frame; `n_truncate` != 0 marks it as a commit's last. */
 int grow_frame(struct grow_writer *w, uint32_t pgno, uint32_t n_truncate, const void *page,
                struct err *err) MUST_USE;

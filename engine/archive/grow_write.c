@@ -242,6 +242,29 @@ int grow_create_unnamed(int fd, uint32_t lineage, uint64_t first_txid, uint32_t 
 	return 0;
 }
 
+static int damaged_within(const char *name, uint64_t len, uint64_t durable_len, struct err *err)
+{
+	return err_set(err, ERR_DAMAGED, 0,
+	               "'%s' is damaged behind byte %llu, though %llu bytes were durable", name,
+	               (unsigned long long)len, (unsigned long long)durable_len);
+}
+
+int grow_check(int dir_fd, const char *name, uint64_t durable_len, struct err *err)
+{
+	cleanup_source struct source *src = NULL;
+	cleanup_grow_reader struct grow_reader *r = NULL;
+	uint64_t len;
+
+	int rc = source_open_file(dir_fd, name, NULL, &src, err);
+	if (rc == 0 && (rc = grow_open(src, NULL, &r, err)) == 0)
+		src = NULL;
+	if (rc == 0)
+		rc = grow_recover(r, 0, &len, err);
+	if (rc < 0)
+		return rc;
+	return len < durable_len ? damaged_within(name, len, durable_len, err) : 0;
+}
+
 int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
                 struct grow_writer **ret, struct commit *ret_last, struct source_position *ret_pos,
                 struct err *err)
@@ -261,11 +284,7 @@ int grow_resume(int dir_fd, const char *name, uint64_t durable_len, int level,
 	if (rc < 0)
 		return rc;
 	if (len < durable_len)
-		return err_set(err, ERR_DAMAGED, 0,
-		               "'%s' is damaged behind byte %llu, though %llu bytes were durable "
-		               "(asof validate names what is lost; move the file away, and asof "
-		               "goes on)",
-		               name, (unsigned long long)len, (unsigned long long)durable_len);
+		return damaged_within(name, len, durable_len, err);
 	w->info = *grow_reader_info(r);
 	snprintf(w->name, sizeof(w->name), "%s", name);
 	grow_closed_tail(r, &w->tail);

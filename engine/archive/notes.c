@@ -165,6 +165,10 @@ int lineage_note_put(int dir_fd, const struct lineage_note *n, struct err *err)
 		                "\npage_size %" PRIu32 "\nreason %s\n",
 		                n->lineage, n->parent, n->from_txid, n->first_txid, n->live_us,
 		                n->page_size, n->reason);
+	if (rc == 0 && n->from_us)
+		rc = buf_printf(&b, err, "from_us %" PRId64 "\n", n->from_us);
+	if (rc == 0 && n->lost[0])
+		rc = buf_printf(&b, err, "lost %s\n", n->lost);
 	object_name_format(&name, text);
 	return rc < 0 ? rc : put_note(dir_fd, text, &b, err);
 }
@@ -172,7 +176,7 @@ int lineage_note_put(int dir_fd, const struct lineage_note *n, struct err *err)
 static int take_lineage(const char *text, const char *name, struct lineage_note *ret,
                         struct err *err)
 {
-	bool ok = true;
+	bool ok = true, there = true;
 
 	ret->lineage = (uint32_t)number(text, "lineage", &ok);
 	ret->parent = (uint32_t)number(text, "parent", &ok);
@@ -181,6 +185,9 @@ static int take_lineage(const char *text, const char *name, struct lineage_note 
 	ret->live_us = (int64_t)number(text, "live_us", &ok);
 	ret->page_size = (uint32_t)number(text, "page_size", &ok);
 	ok = ok && value(text, "reason", ret->reason, sizeof(ret->reason));
+	ret->from_us = (int64_t)number(text, "from_us", &there);
+	if (!value(text, "lost", ret->lost, sizeof(ret->lost)))
+		ret->lost[0] = '\0';
 	return checked(ok, name, err);
 }
 

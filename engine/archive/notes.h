@@ -7,7 +7,9 @@
  *   source               kind source: id (32 bits, not 0), path (of the live database; rest of
  *                        the line)
  *   LLLLLLLL.lineage     kind lineage: lineage, parent (0: none), from_txid, first_txid,
- *                        live_us, page_size, reason
+ *                        live_us, page_size, reason.  Of one that goes on behind damage (first_txid
+ *                        lies above from_txid + 1) also from_us and, where it is known, lost: the
+ *                        object (FOLDER/FILE) that was damaged or missing
  *   TXID.gap             kind gap: before_txid, before_us, after_txid, after_us, reason.  TXID
  *                        (16 digits) is after_txid: the first state known again
  *   NAME.mark            kind mark: txid, time_us (of the commit), made_us.  A moment that
@@ -43,6 +45,9 @@ struct lineage_note {
 	int64_t live_us;
 	uint32_t page_size;
 	char reason[160];
+	/* Of one that goes on behind damage; else 0 and "": */
+	int64_t from_us; /* up to then all was recorded */
+	char lost[OBJECT_NAME_MAX + 16];
 };
 struct gap_note {
 	uint64_t before_txid, after_txid;

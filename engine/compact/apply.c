@@ -2,6 +2,7 @@
 #include "engine/archive/names.h"
 #include "engine/archive/sealed.h"
 #include "engine/archive/upkeep.h"
+#include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/compact/compact.h"
@@ -18,12 +19,14 @@
 #define LEVEL_QUICK 1
 #define BACKLOG_QUICK 6u
 #define CACHE_BYTES (8u << 20)
+#define DAMAGED_US (3600 * US_PER_SECOND)
 
 struct compactor {
 	struct archive *archive;
 	struct history *history;
 	char *name;
 	uint64_t patience;
+	struct compact_damaged *damaged; /* may be NULL */
 	int dir_fd, segment_fd, coalesced_fd, snapshot_fd;
 	int level;
 	const _Atomic bool *stop;
@@ -261,6 +264,23 @@ static int apply(struct compactor *c, const struct compact_job *job,
 	return 0;
 }
 
+/* What is damaged is left alone from now on, and the rest goes on. */
+static int bar(struct compactor *c, uint64_t first_txid, uint64_t last_txid, const struct err *why,
+               struct err *err)
+{
+	struct compact_damaged *d = c->damaged;
+
+	if (!d || why->kind != ERR_DAMAGED)
+		return err_copy(err, why);
+	log_error("compact", "left as it is db=%s first_txid=%" PRIu64 " last_txid=%" PRIu64 ": %s",
+	          c->name, first_txid, last_txid, why->msg);
+	d->spans[d->n % COMPACT_DAMAGED_MAX].first_txid = first_txid;
+	d->spans[d->n % COMPACT_DAMAGED_MAX].last_txid = last_txid;
+	d->spans[d->n % COMPACT_DAMAGED_MAX].until_us = clock_mono_us() + DAMAGED_US;
+	d->n++;
+	return 0;
+}
+
 /* Whether a base can be made behind an object: in a gap a segment can end with a commit that
  * cannot be viewed, and what retention thinned has few that can. */
 static int find_unsettled_end(struct compactor *c, struct history_object *o, uint64_t thinned,
@@ -290,12 +310,35 @@ static int find_unsettled(struct compactor *c, struct history_object *objects, s
 			base = objects[i].last_txid;
 	for (size_t i = 0; i < n && rc == 0 && base; i++) {
 		struct history_object *o = &objects[i];
-		if (o->type == HISTORY_SNAPSHOT || o->current || o->last_txid <= base ||
-		    o->last_txid < o->first_txid)
+		struct err why = ERR_INIT;
+		if (o->type == HISTORY_SNAPSHOT || o->current || o->broken ||
+		    o->last_txid <= base || o->last_txid < o->first_txid)
 			continue;
-		rc = find_unsettled_end(c, o, thinned, err);
+		rc = find_unsettled_end(c, o, thinned, &why);
+		if (rc < 0)
+			rc = bar(c, o->first_txid, o->last_txid, &why, err);
+		o->broken = o->broken || why.kind == ERR_DAMAGED;
 	}
 	return rc;
+}
+
+/* Fine ones of spans that were met damaged. */
+static void mark_damaged(const struct compactor *c, struct history_object *objects, size_t n)
+{
+	const struct compact_damaged *d = c->damaged;
+
+	for (size_t i = 0; i < n && d; i++)
+		for (size_t k = 0; k < d->n && k < COMPACT_DAMAGED_MAX; k++)
+			if (objects[i].type != HISTORY_SNAPSHOT &&
+			    d->spans[k].until_us > clock_mono_us() &&
+			    objects[i].first_txid <= d->spans[k].last_txid &&
+			    objects[i].last_txid >= d->spans[k].first_txid)
+				objects[i].broken = true;
+}
+
+void compactor_set_damaged(struct compactor *c, struct compact_damaged *damaged)
+{
+	c->damaged = damaged;
 }
 
 void compactor_set_patience(struct compactor *c, uint64_t unsealed)
@@ -334,6 +377,7 @@ static int step(struct compactor *c, bool *ret_did, struct err *err)
 	c->stats.deferred = c->patience > 0 && growing <= c->patience;
 	if (c->stats.deferred)
 		return 0;
+	mark_damaged(c, objects, n);
 	rc = find_unsettled(c, objects, n, thinned, err);
 	if (rc < 0)
 		return rc;
@@ -341,7 +385,11 @@ static int step(struct compactor *c, bool *ret_did, struct err *err)
 	struct compact_job job = compact_plan(objects, n, JOIN_BYTES);
 	if (job.type == COMPACT_NOTHING)
 		return 0;
-	rc = apply(c, &job, objects, n, err);
+	struct err why = ERR_INIT;
+	rc = apply(c, &job, objects, n, &why);
+	if (rc < 0)
+		rc = bar(c, job.first_txid ? job.first_txid : job.last_txid, job.last_txid, &why,
+		         err);
 	history_relist(c->history); /* or the same job would come up again */
 	*ret_did = rc == 0;
 	return rc;

@@ -44,10 +44,26 @@ struct compact_stats {
 	bool deferred;     /* the last step left it at that, see compactor_set_patience() */
 };
 
+/*
+ * Segments that were met damaged: they stay as they are, and so does what lies in one span with them.
+ * All others are worked on.  Whoever makes compactors anew keeps it, or the same job fails first each
+ * time.  After an hour it is tried again (it may have been put right), or when there is no more room.
+ */
+#define COMPACT_DAMAGED_MAX 32u
+struct compact_damaged {
+	struct {
+		uint64_t first_txid, last_txid;
+		int64_t until_us; /* monotonic */
+	} spans[COMPACT_DAMAGED_MAX];
+	size_t n; /* ever */
+};
+
 struct compactor;
 /* Writes into the same archive that `root` names; opens it for itself. */
 int compactor_new(const char *root, const char *name, struct compactor **ret,
                   struct err *err) MUST_USE;
+/* Borrowed; without it damage ends a step with DAMAGED. */
+void compactor_set_damaged(struct compactor *c, struct compact_damaged *damaged);
 /* With at most so many segments unsealed (the one written to is among them) the steps to come do
  * nothing; 0: they always do. */
 void compactor_set_patience(struct compactor *c, uint64_t unsealed);

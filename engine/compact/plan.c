@@ -19,7 +19,7 @@ struct state {
 static bool is_fine(const struct history_object *o)
 {
 	return (o->type == HISTORY_SEGMENT || o->type == HISTORY_GROWING) && !o->current &&
-	       o->last_txid >= o->first_txid;
+	       !o->broken && o->last_txid >= o->first_txid;
 }
 
 static const struct history_object *newest_base(const struct history_object *o, size_t n)
@@ -39,8 +39,8 @@ static const struct history_object *step(const struct state *s, uint64_t pos)
 
 	for (size_t i = 0; i < s->n; i++) {
 		const struct history_object *o = &s->objects[i];
-		if (!(is_fine(o) || o->type == HISTORY_COALESCED) || o->first_txid > pos + 1 ||
-		    o->last_txid <= pos || o->last_txid > s->limit)
+		if (!(is_fine(o) || (o->type == HISTORY_COALESCED && !o->broken)) ||
+		    o->first_txid > pos + 1 || o->last_txid <= pos || o->last_txid > s->limit)
 			continue;
 		if (!best || o->last_txid > best->last_txid)
 			best = o;
@@ -227,7 +227,7 @@ static struct compact_job plan_join(const struct state *s, uint64_t join_bytes)
 
 	for (size_t i = 0; i < s->n; i++) { /* segments are sorted by their first txid */
 		const struct history_object *o = &s->objects[i];
-		if (o->type != HISTORY_SEGMENT)
+		if (o->type != HISTORY_SEGMENT || o->broken)
 			continue;
 		/* Retention deletes segments as a whole: one day of them is enough. */
 		bool fits = first && o->lineage == last->lineage &&

@@ -36,7 +36,8 @@ struct keeper {
 	int64_t synced_us, warned_us;
 	uint64_t looked_bytes; /* what the recorder had taken at looked_us */
 	int64_t looked_us;
-	bool busy;    /* as of the last look */
+	bool busy; /* as of the last look */
+	struct compact_damaged damaged;
 	bool counted; /* recorder->unsealed is what a step has counted, and what was cut since */
 };
 
@@ -149,6 +150,7 @@ static int upkeep(struct keeper *k, bool *ret_did, bool *ret_deferred, struct er
 		rc = compactor_new(r->root, r->name, &k->compactor, err);
 	if (rc < 0)
 		return rc;
+	compactor_set_damaged(k->compactor, &k->damaged);
 	compactor_set_patience(k->compactor, busy ? KEEPER_PATIENT_UNSEALED : 0);
 	rc = do_step(k, ret_did, ret_deferred, err);
 	k->counted = k->counted || rc == 0;

@@ -5,6 +5,7 @@
 #include "engine/base/lock.h"
 #include "engine/base/log.h"
 #include "engine/daemon/recorder_i.h"
+#include "engine/view/check.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -159,17 +160,27 @@ static int open_folders(struct recorder *r, struct err *err)
 	return rc;
 }
 
-/* The newest fine object decides where to go on. */
-static int recover_last(struct recorder *r, struct err *err)
+/* Should it turn out to be damaged. */
+static void suspect(struct recorder *r, const struct history_object *o)
 {
-	cleanup_free struct history_object *objects = NULL;
-	const struct history_object *newest = NULL, *snapshot = NULL;
-	size_t n;
-	uint64_t frames;
+	snprintf(r->lost.object, sizeof(r->lost.object), "%s/%.190s", history_object_folder(o),
+	         o->file);
+}
 
-	int rc = history_objects(r->history, &objects, &n, err);
-	if (rc < 0)
-		return rc;
+/* How far a segment reaches that is broken is not known: then only a child's snapshot is newer. */
+static bool is_behind(const struct history_object *snapshot, const struct history_object *segment)
+{
+	return segment->broken ? snapshot->lineage > segment->lineage
+	                       : snapshot->last_txid > segment->last_txid;
+}
+
+/* What decides where to go on. */
+static void find_newest(const struct history_object *objects, size_t n,
+                        const struct history_object **ret_segment,
+                        const struct history_object **ret_snapshot)
+{
+	const struct history_object *segment = NULL, *snapshot = NULL;
+
 	for (size_t i = 0; i < n; i++) {
 		const struct history_object *o = &objects[i];
 		if (o->type == HISTORY_SNAPSHOT &&
@@ -177,30 +188,81 @@ static int recover_last(struct recorder *r, struct err *err)
 			snapshot = o;
 		/* One that holds nothing yet says nothing of what came before it. */
 		if ((o->type == HISTORY_GROWING || o->type == HISTORY_SEGMENT) &&
-		    o->last_txid >= o->first_txid &&
-		    (!newest || o->first_txid > newest->first_txid))
-			newest = o;
+		    (o->last_txid >= o->first_txid || o->broken) &&
+		    (!segment || o->first_txid > segment->first_txid))
+			segment = o;
 	}
-	if (newest) {
-		rc = history_commit(r->history, newest->last_txid, &r->last, err);
-		if (rc == 0)
-			rc = history_object_frames(r->history, newest, &frames, &r->page_size,
-			                           &r->pos, err);
-		r->settled = !(r->last.flags & COMMIT_UNSETTLED);
+	if (segment && snapshot && is_behind(snapshot, segment))
+		segment = NULL;
+	*ret_segment = segment;
+	*ret_snapshot = snapshot;
+}
+
+/* Read in full, as what is captured next lies over it.  (Its table is for people.) */
+static int check_sealed(struct recorder *r, const struct history_object *o, struct err *err)
+{
+	cleanup_object_check struct object_check check = {.whole = false};
+
+	int rc = history_check_object(r->history, o, NULL, NULL, &check, err);
+	if (rc < 0 || check.first.kind == ERR_NONE)
+		return rc;
+	return check.whole || check.pages.used ? err_copy(err, &check.first) : 0;
+}
+
+static int take_segment(struct recorder *r, const struct history_object *o, struct err *err)
+{
+	uint64_t frames;
+
+	int rc = o->type == HISTORY_SEGMENT ? check_sealed(r, o, err) : 0;
+	if (rc == 0)
+		rc = history_commit(r->history, o->last_txid, &r->last, err);
+	if (rc == 0)
+		rc = history_object_frames(r->history, o, &frames, &r->page_size, &r->pos, err);
+	r->settled = !(r->last.flags & COMMIT_UNSETTLED);
+	return rc;
+}
+
+static int take_snapshot(struct recorder *r, const struct history_object *o, struct err *err)
+{
+	struct moment m;
+
+	suspect(r, o);
+	int rc = history_tx(r->history, o->last_txid, &m, err);
+	r->settled = rc == 0;
+	if (rc < 0)
+		return rc;
+	if (o->last_txid > r->last.txid) {
+		r->last =
+		        (struct commit){.txid = m.txid, .time_us = m.time_us, .n_pages = m.n_pages};
+		r->pos = (struct source_position){0};
+		r->page_size = m.page_size;
 	}
-	if (rc == 0 && snapshot && snapshot->last_txid >= r->last.txid) {
-		struct moment m;
-		rc = history_tx(r->history, snapshot->last_txid, &m, err);
-		r->settled = rc == 0;
-		if (rc == 0 && snapshot->last_txid > r->last.txid) {
-			r->last = (struct commit){
-			        .txid = m.txid, .time_us = m.time_us, .n_pages = m.n_pages};
-			r->pos = (struct source_position){0};
-			r->page_size = m.page_size;
-		}
-		r->last.state = m.state;
-		r->last.flags = 0;
+	r->last.state = m.state;
+	r->last.flags = 0;
+	return 0;
+}
+
+/* The newest fine object decides where to go on. */
+static int recover_last(struct recorder *r, struct err *err)
+{
+	cleanup_free struct history_object *objects = NULL;
+	const struct history_object *segment, *snapshot;
+	size_t n;
+
+	int rc = history_objects(r->history, &objects, &n, err);
+	if (rc < 0)
+		return rc;
+	find_newest(objects, n, &segment, &snapshot);
+	if (segment) {
+		suspect(r, segment);
+		rc = history_object_broken(r->history, segment, err);
 	}
+	if (rc == 0)
+		rc = lost_check(r, objects, n, err);
+	if (rc == 0 && segment)
+		rc = take_segment(r, segment, err);
+	if (rc == 0 && snapshot && snapshot->last_txid >= r->last.txid)
+		rc = take_snapshot(r, snapshot, err);
 	if (!snapshot)
 		r->settled = false;
 	r->durable = r->last;
@@ -223,6 +285,7 @@ static int recover_growing(struct recorder *r, struct err *err)
 			g = &objects[i];
 	if (rc < 0 || !g || g->lineage != r->lineage)
 		return rc;
+	suspect(r, g);
 	bool holds_last = g->last_txid == r->last.txid && r->last.txid >= g->first_txid;
 	bool empty = g->first_txid == r->last.txid + 1;
 	if (!holds_last && !empty)
@@ -231,8 +294,15 @@ static int recover_growing(struct recorder *r, struct err *err)
 	r->durable_len = r->head.growing_txid == g->first_txid ? r->head.durable_len : 0;
 	struct commit last;
 	struct source_position pos;
+	/* What is written behind damage could not be read: it lies over it. */
+	rc = r->durable_len > EMPTY_SEGMENT_BYTES
+	             ? grow_check(r->segment_fd, g->file, r->durable_len, err)
+	             : 0;
+	if (rc < 0)
+		return rc;
 	rc = grow_resume(r->segment_fd, g->file, r->durable_len, r->level, &r->w, &last, &pos, err);
-	if (rc < 0 && empty && r->durable_len <= 200) { /* not even its header was whole */
+	if (rc < 0 && empty && r->durable_len <= EMPTY_SEGMENT_BYTES &&
+	    g->bytes <= EMPTY_SEGMENT_BYTES) { /* not even its header was whole */
 		unlinkat(r->segment_fd, g->file, 0);
 		r->growing_txid = r->durable_len = 0;
 		return 0;
@@ -263,33 +333,42 @@ static void recover_gap(struct recorder *r)
 	struct commit c = r->last;
 	struct moment first;
 
-	if (r->settled || history_first(r->history, &first, NULL) < 0)
+	if (r->settled || r->gap_open)
+		return;
+	if (history_first(r->history, &first, NULL) < 0)
+		first.txid = r->lost.first_txid; /* 0: nothing was ever whole */
+	if (first.txid == 0)
 		return;
 	while ((c.flags & COMMIT_UNSETTLED) && c.txid > first.txid)
 		if (history_commit(r->history, c.txid - 1, &c, NULL) < 0)
 			break;
+	if (r->lost.first_txid && c.txid <= r->lost.first_txid) {
+		lost_open_gap(r);
+		return;
+	}
 	r->gap_open = true;
 	r->gap.before_txid = c.txid;
 	r->gap.before_us = c.time_us;
 	snprintf(r->gap.reason, sizeof(r->gap.reason), "stopped before it was healed");
 }
 
-/* Behind what is damaged or missing nothing can be written: what it was is not known. */
-static int cannot_go_on(const struct recorder *r, const struct err *why, struct err *err)
+/* Where the note of a lineage is missing, its objects tell that there is one. */
+static int newest_lineage(struct recorder *r, uint32_t *lineage, struct err *err)
 {
-	if (why->kind != ERR_DAMAGED && why->kind != ERR_NOT_FOUND)
-		return err_copy(err, why);
-	return err_set(
-	        err, ERR_DAMAGED, 0,
-	        "the history in '%s/local/%s' cannot be continued: %.250s (put the file back "
-	        "from another place of the archive, or move that folder out of it: then a "
-	        "new history begins)",
-	        r->root, r->name, why->msg);
+	cleanup_free struct history_object *objects = NULL;
+	size_t n = 0;
+
+	int rc = history_objects(r->history, &objects, &n, err);
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		if (objects[i].lineage > *lineage)
+			*lineage = objects[i].lineage;
+	return rc;
 }
 
 static int recover(struct recorder *r, struct err *err)
 {
 	struct err why = ERR_INIT;
+	bool taken_up;
 
 	int rc = file_open(r->dir_fd, HEAD_NAME, O_RDWR | O_CREAT, 0600, &r->head_fd, err);
 	if (rc < 0)
@@ -309,13 +388,20 @@ static int recover(struct recorder *r, struct err *err)
 	rc = history_get_status(r->history, &st, err);
 	if (rc < 0)
 		return rc;
-	rc = recover_last(r, &why);
 	r->lineage = st.lineage;
+	rc = newest_lineage(r, &r->lineage, err);
+	if (rc < 0)
+		return rc;
 	r->known_until_us = told.known_until_us;
+	why = (struct err)ERR_INIT;
+	rc = lost_take_up(r, &taken_up, err);
+	if (rc < 0)
+		return rc;
+	rc = taken_up ? 0 : recover_last(r, &why);
 	if (rc == 0)
 		rc = recover_growing(r, &why);
 	if (rc < 0)
-		return cannot_go_on(r, &why, err);
+		return lost_begin(r, &why, err);
 	recover_gap(r);
 	return recorder_publish(r, true, err);
 }

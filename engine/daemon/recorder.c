@@ -15,10 +15,14 @@
 
 int recorder_publish(struct recorder *r, bool changed, struct err *err)
 {
+	if (r->lost.pending) /* the head bears witness to what was lost: lost.c (2) */
+		return 0;
 	r->head.lineage = r->lineage;
 	r->head.growing_txid = r->growing_txid;
 	r->head.durable_len = r->durable_len;
-	r->head.last_txid = r->durable.txid;
+	/* Nothing lies behind a jump yet: the last is the one before it. */
+	r->head.last_txid =
+	        r->durable.txid + 1 == r->lost.first_txid ? r->lost.from_txid : r->durable.txid;
 	r->head.last_us = r->durable.time_us;
 	r->head.known_until_us = r->known_until_us;
 	if (changed)

@@ -63,6 +63,8 @@ void overlay_release(struct overlay *o);
 #define SEGMENT_BYTES_FAST (4 * SEGMENT_BYTES_DEFAULT)
 #define FAST_BYTES_PER_S ((uint64_t)16 << 20)
 #define UNSEALED_SOFT_MAX 4u
+/* A growing segment that is no longer holds no commit: its header, a page and a record take more. */
+#define EMPTY_SEGMENT_BYTES 200u
 
 /* A pass over the live file: the first snapshot, or the search for pages that differ. */
 struct scan {
@@ -98,6 +100,20 @@ struct unwhole {
 	bool by_file; /* a try makes no sense before the file differs from this: */
 	off_t size;
 	struct timespec ctime;
+};
+
+/* The newest part of the history is damaged or gone: see lost.c. */
+struct lost {
+	bool pending; /* the note of the lineage that goes on is not written yet */
+	/* Of that lineage, over restarts; first_txid 0: there is none. */
+	uint64_t from_txid, first_txid;
+	int64_t from_us;
+	char reason[160];
+	char object[OBJECT_NAME_MAX + 16]; /* FOLDER/FILE that is being recovered from, or "" */
+};
+struct told {
+	uint64_t txid;
+	int64_t time_us;
 };
 
 struct recorder {
@@ -162,6 +178,7 @@ struct recorder {
 	struct gap_note gap;     /* open gap: `before` is set */
 	bool gap_open;
 	bool gap_told;
+	struct lost lost;
 	bool gap_doubtful; /* maybe nothing was written meanwhile: not declared before that is known */
 	uint64_t redo_txid; /* last txid before the break: what a fuzzy snapshot starts from */
 	uint64_t epoch;
@@ -229,6 +246,23 @@ void recorder_push(struct recorder *r, struct item *it);
 /* Any thread: objects came or went; told to readers within a second. */
 void recorder_changed(struct recorder *r);
 uint64_t recorder_generation(struct recorder *r);
+
+/* ---- lost.c ---- */
+/* The newest transaction that was acknowledged, by whatever tells of it but the objects. */
+struct told lost_told(const struct recorder *r);
+/* DAMAGED: more was acknowledged than these objects hold. */
+int lost_check(struct recorder *r, const struct history_object *objects, size_t n_objects,
+               struct err *err) MUST_USE;
+/* Recovery failed because of `why`: capture goes on in a child lineage, where that is damage; else
+ * gives that error. */
+int lost_begin(struct recorder *r, const struct err *why, struct err *err) MUST_USE;
+/* A child that was begun before: *ret_taken, nothing but its note is there yet, and the recorder stands
+ * behind that. */
+int lost_take_up(struct recorder *r, bool *ret_taken, struct err *err) MUST_USE;
+/* The gap before the child's first whole state. */
+void lost_open_gap(struct recorder *r);
+/* What the child's note tells besides. */
+void lost_fill_note(struct recorder *r, struct lineage_note *n);
 
 /* ---- open.c ---- */
 /* Who holds the lock, and what hinders it ("": nothing): a hint that `asof status` shows. */

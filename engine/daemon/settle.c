@@ -278,9 +278,11 @@ static int new_lineage(struct recorder *r, const struct item *it, struct err *er
 	};
 
 	snprintf(n.reason, sizeof(n.reason), "%s: %.120s", capture_break_name(it->why), it->reason);
+	lost_fill_note(r, &n);
 	int rc = lineage_note_put(r->dir_fd, &n, err);
 	if (rc < 0)
 		return rc;
+	r->lost.pending = false;
 	encode_cut(r);
 	r->lineage = n.lineage;
 	log_info("recorder", "lineage begins db=%s lineage=%u from_txid=%" PRIu64 " reason=\"%s\"",
@@ -399,7 +401,9 @@ int settle_break(struct recorder *r, const struct item *it, struct err *err)
 	pthread_mutex_lock(&r->lock);
 	r->status.settled = false;
 	pthread_mutex_unlock(&r->lock);
-	if (!r->table_valid && have_past && table_rebuild(r, err) < 0)
+	/* A child that goes on behind damage has nothing to compare with. */
+	if (!r->table_valid && have_past && r->last.txid + 1 != r->lost.first_txid &&
+	    table_rebuild(r, err) < 0)
 		log_info("recorder", "no state to compare with, a full copy is taken db=%s: %s",
 		         r->name, err ? err->msg : "");
 	return start_scan(r, !r->table_valid, err);

@@ -159,11 +159,23 @@ static int64_t unverified_since(struct history *h, uint64_t through_txid)
 	return m.time_us;
 }
 
+/* What capture went on behind is known without verification, and tells more. */
+static void take_lost(struct history *h, struct health_verified *ret)
+{
+	struct damage first;
+
+	while (history_lost(h, ret->damaged, &first, NULL) == 0)
+		ret->damaged++;
+	if (ret->damaged && history_lost(h, 0, &first, NULL) == 0)
+		history_lost_text(&first, ret->damage, sizeof(ret->damage));
+}
+
 static void take_verified(struct history *h, struct health_verified *ret)
 {
 	struct err ignored = ERR_INIT;
 	struct verified_note n;
 
+	take_lost(h, ret);
 	if (history_get_verified(h, &n, &ignored) < 0) {
 		ret->unverified_since_us = unverified_since(h, 0);
 		return;
@@ -171,14 +183,16 @@ static void take_verified(struct history *h, struct health_verified *ret)
 	/* Of a database at rest a run reads what is new, and there is nothing. */
 	if (n.at_us < n.objects_at_us)
 		n.at_us = n.objects_at_us;
-	*ret = (struct health_verified){.through_txid = n.through_txid,
-	                                .through_us = n.through_us,
-	                                .at_us = n.at_us,
-	                                .full_at_us = n.full_at_us,
-	                                .integrity_at_us = n.integrity_at_us,
-	                                .damaged = n.damaged};
+	ret->through_txid = n.through_txid;
+	ret->through_us = n.through_us;
+	ret->at_us = n.at_us;
+	ret->full_at_us = n.full_at_us;
+	ret->integrity_at_us = n.integrity_at_us;
 	snprintf(ret->integrity, sizeof(ret->integrity), "%.239s", n.integrity);
-	snprintf(ret->damage, sizeof(ret->damage), "%.239s", n.damage);
+	if (!ret->damaged)
+		snprintf(ret->damage, sizeof(ret->damage), "%.239s", n.damage);
+	if (n.damaged > ret->damaged)
+		ret->damaged = n.damaged;
 	ret->unverified_since_us = unverified_since(h, n.through_txid);
 }
 

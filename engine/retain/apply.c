@@ -113,6 +113,19 @@ static bool is_root(const struct pass *p, const struct history_object *o)
 	return false;
 }
 
+/* What a child lineage goes on behind since it was damaged: it stays until somebody has put it right. */
+static bool is_lost(const struct pass *p, const struct history_object *o)
+{
+	char file[OBJECT_NAME_MAX + 16];
+	struct damage d;
+
+	snprintf(file, sizeof(file), "%s/%s", retain_folder_of(o), o->file);
+	for (size_t i = 0; history_lost(p->r->history, i, &d, NULL) == 0; i++)
+		if (strcmp(d.object, file) == 0)
+			return true;
+	return false;
+}
+
 static int look(struct pass *p, struct err *err)
 {
 	struct retainer *r = p->r;
@@ -143,6 +156,8 @@ static int look(struct pass *p, struct err *err)
 	p->roots = calloc(p->n + 1, sizeof(*p->roots));
 	if (!p->roots)
 		return err_set(err, ERR_NOMEM, 0, "no memory to plan retention");
+	for (size_t i = 0; i < p->n; i++)
+		p->objects[i].broken = p->objects[i].broken || is_lost(p, &p->objects[i]);
 	for (size_t i = 0; i < p->n; i++)
 		p->roots[i] = p->objects[i].type == HISTORY_SNAPSHOT && is_root(p, &p->objects[i]);
 	return 0;

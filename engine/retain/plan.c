@@ -135,6 +135,20 @@ static int only_whole_segments(struct planner *pl, int64_t step, struct retain_p
 	return 0;
 }
 
+/* The last transaction before this one that any object tells of: a gap can be wide. */
+static uint64_t held_before(const struct retain_input *in, uint64_t txid)
+{
+	uint64_t held = 0;
+
+	for (size_t i = 0; i < in->n; i++) {
+		const struct history_object *o = &in->objects[i];
+		uint64_t last =
+		        o->first_txid < txid && o->last_txid >= txid ? txid - 1 : o->last_txid;
+		held = last < txid && last > held ? last : held;
+	}
+	return held;
+}
+
 /*
  * A copy that was made while commits came needs all of them: it is thinned with what lies under it, or
  * neither is.
@@ -155,7 +169,9 @@ static int only_whole_copies(struct planner *pl, struct retain_point *u, struct 
 			if (in->at(in->ctx, txid, u, &why) == 0)
 				break;
 			*u = (struct retain_point){0};
-			if (why.kind != ERR_NOT_FOUND && why.kind != ERR_GAP)
+			if (why.kind == ERR_GAP)
+				txid = held_before(in, txid) + 1;
+			else if (why.kind != ERR_NOT_FOUND && why.kind != ERR_DAMAGED)
 				return err_copy(err, &why);
 		}
 		i = SIZE_MAX; /* which another one may need: from the first again */
@@ -624,7 +640,7 @@ static void find_expiring(struct planner *pl)
 	for (size_t i = 0; i < in->n; i++)
 		p->expire[i] = in->objects[i].last_txid <= p->fine_txid &&
 		               in->objects[i].last_txid + 1 >= in->objects[i].first_txid &&
-		               !in->objects[i].current;
+		               !in->objects[i].current && !in->objects[i].broken;
 	for (size_t i = 0; i < pl->coalesced.n; i++)
 		if (pl->coalesced.v[i].needed && pl->coalesced.v[i].index != SIZE_MAX)
 			p->expire[pl->coalesced.v[i].index] = false;

@@ -212,23 +212,41 @@ static bool same_idle_state(struct shipper *s, const struct commit *theirs)
 	       hash128_equal(m.state, theirs->state);
 }
 
-static bool same_as_archive(struct shipper *s, const struct commit *theirs)
+/* Damaged, or gone, and a child went on behind it. */
+static bool is_lost(struct shipper *s, uint64_t txid)
 {
-	struct commit ours;
+	struct jump j;
 
-	if (history_commit(s->history, theirs->txid, &ours, NULL) == 0)
-		return same_commit(theirs, &ours);
-	return same_idle_state(s, theirs);
+	for (size_t i = 0; history_jump(s->history, i, &j, NULL) == 0; i++)
+		if (txid < j.first_txid && j.told_us)
+			return true;
+	return false;
 }
 
-static bool compare(struct shipper *s, struct grow_reader *r)
+/* What is damaged here cannot be compared; whose the object is its writer's note has said. */
+static int same_as_archive(struct shipper *s, const struct commit *theirs, bool *ret,
+                           struct err *err)
+{
+	struct err why = ERR_INIT;
+	struct commit ours;
+
+	if (history_commit(s->history, theirs->txid, &ours, &why) == 0)
+		*ret = same_commit(theirs, &ours);
+	else
+		*ret = same_idle_state(s, theirs) || is_lost(s, theirs->txid);
+	/* Where no child goes on yet it is no other history, and not known to be the same. */
+	return !*ret && why.kind == ERR_DAMAGED ? err_copy(err, &why) : 0;
+}
+
+static int compare(struct shipper *s, struct grow_reader *r, bool *ret, struct err *err)
 {
 	struct commit theirs;
+	int rc = 0;
 
-	for (uint64_t i = 0; grow_get_commit(r, i, &theirs); i++)
-		if (!same_as_archive(s, &theirs))
-			return false;
-	return true;
+	*ret = true;
+	for (uint64_t i = 0; rc == 0 && *ret && grow_get_commit(r, i, &theirs); i++)
+		rc = same_as_archive(s, &theirs, ret, err);
+	return rc;
 }
 
 int level0_is_ours(struct shipper *s, uint32_t lineage, uint64_t first_txid, bool *ret,
@@ -239,7 +257,7 @@ int level0_is_ours(struct shipper *s, uint32_t lineage, uint64_t first_txid, boo
 	*ret = false;
 	int rc = read_back(s, lineage, first_txid, &b, ret_info, err);
 	if (rc == 0 && b.r)
-		*ret = compare(s, b.r);
+		rc = compare(s, b.r, ret, err);
 	read_back_release(&b);
 	return rc;
 }

@@ -216,6 +216,34 @@ static int ship_commits(struct shipper *s, const struct history_object *o, struc
 	return rc < 0 ? rc : put_level0(s, o->lineage, src, bytes, &last, err);
 }
 
+/* The fence of a gap: what is next goes on with transaction `goes_on`. */
+static int put_gap_fence(struct shipper *s, uint32_t lineage, uint64_t goes_on, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT(GROW_HEADER_SIZE);
+	char file[OBJECT_NAME_MAX + 16];
+	struct err why = ERR_INIT;
+
+	int rc = grow_fence_put(lineage, s->next_txid, goes_on, &b, err);
+	if (rc < 0)
+		return rc;
+	level0_file(lineage, s->next_txid, file);
+	rc = ship_put_bytes(s, file, b.data, b.len, STORE_CREATE, &why);
+	if (rc < 0)
+		return why.kind == ERR_EXISTS ? ship_fenced(s, file, err) : err_copy(err, &why);
+	return contents_add_level0(&s->has, lineage, s->next_txid, b.len, err);
+}
+
+static int put_gap_note(struct shipper *s, const struct gap_note *g, struct err *err)
+{
+	cleanup_buf struct buf note = BUF_INIT(4096);
+	char file[OBJECT_NAME_MAX + 16];
+
+	snprintf(file, sizeof(file), "%016" PRIu64 ".gap", g->after_txid);
+	int rc = gap_note_format(g, &note, err);
+	rc = rc ? rc : ship_put_bytes(s, file, note.data, note.len, 0, err);
+	return rc ? rc : contents_add_name(&s->has, file, note.len, err);
+}
+
 /*
  * The archive no longer has what comes next: retention took it, as the destination was away for too
  * long.  It goes on with the newest base; the stretch between is a gap, and said to be one.
@@ -223,10 +251,6 @@ static int ship_commits(struct shipper *s, const struct history_object *o, struc
 static int jump(struct shipper *s, struct err *err)
 {
 	const struct history_object *to = NULL;
-	cleanup_buf struct buf b = BUF_INIT(GROW_HEADER_SIZE), note = BUF_INIT(4096);
-	char file[OBJECT_NAME_MAX + 16];
-	struct err why = ERR_INIT;
-	struct commit before = {0};
 
 	for (size_t i = 0; i < s->n_objects; i++) {
 		const struct history_object *o = &s->objects[i];
@@ -239,13 +263,12 @@ static int jump(struct shipper *s, struct err *err)
 		               "the archive lacks transaction %" PRIu64
 		               " of '%s', which %s waits for, and has no newer base yet",
 		               s->next_txid, s->name, s->url);
-	before.time_us = s->status.replicated_us;
 	log_error("ship",
 	          "gap db=%s at=%s: retention took what was not sent yet, transactions %" PRIu64
 	          " to %" PRIu64 "; it goes on with a base",
 	          s->name, s->url, s->next_txid, to->last_txid - 1);
 	const struct gap_note g = {.before_txid = s->next_txid - 1,
-	                           .before_us = before.time_us,
+	                           .before_us = s->status.replicated_us,
 	                           .after_txid = to->last_txid,
 	                           .after_us = to->last_us,
 	                           .reason = "the destination was away for too long"};
@@ -255,24 +278,102 @@ static int jump(struct shipper *s, struct err *err)
 	if (rc == 0)
 		rc = ship_object(s, to, err);
 	if (rc == 0)
-		rc = gap_note_format(&g, &note, err);
-	if (rc == 0) {
-		snprintf(file, sizeof(file), "%016" PRIu64 ".gap", g.after_txid);
-		rc = ship_put_bytes(s, file, note.data, note.len, 0, err);
-	}
+		rc = put_gap_note(s, &g, err);
 	if (rc == 0)
-		rc = grow_fence_put(to->lineage, s->next_txid, to->last_txid + 1, &b, err);
-	if (rc < 0)
-		return rc;
-	level0_file(to->lineage, s->next_txid, file);
-	rc = ship_put_bytes(s, file, b.data, b.len, STORE_CREATE, &why);
-	if (rc < 0)
-		return why.kind == ERR_EXISTS ? ship_fenced(s, file, err) : err_copy(err, &why);
-	rc = contents_add_level0(&s->has, to->lineage, s->next_txid, b.len, err);
+		rc = put_gap_fence(s, to->lineage, to->last_txid + 1, err);
 	const struct commit last = {.txid = to->last_txid, .time_us = to->last_us};
 	if (rc == 0)
 		advance(s, &last);
 	return rc;
+}
+
+/* ---- behind damage ---- */
+
+/* The next of the archive's jumps (view/history.h) that what is next lies before or in. */
+static bool jump_ahead(struct shipper *s, struct jump *ret)
+{
+	struct jump j;
+	bool found = false;
+
+	for (size_t i = 0; history_jump(s->history, i, &j, NULL) == 0; i++)
+		if (s->next_txid < j.first_txid && (!found || j.first_txid < ret->first_txid)) {
+			*ret = j;
+			found = true;
+		}
+	return found;
+}
+
+static const struct history_object *base_behind(const struct shipper *s, uint64_t first_txid)
+{
+	const struct history_object *base = NULL;
+
+	for (size_t i = 0; i < s->n_objects; i++) {
+		const struct history_object *o = &s->objects[i];
+		if (o->type == HISTORY_SNAPSHOT && o->first_txid >= first_txid &&
+		    (!base || o->last_txid < base->last_txid))
+			base = o;
+	}
+	return base;
+}
+
+/*
+ * What comes next is damaged, and a child goes on behind that (or it is the place where nothing is);
+ * so does the destination.  Of what is damaged it keeps what it has: what is put back later is not sent
+ * any more.  The note of the gap is the archive's.  A base that needs commits over it follows them.
+ */
+static int leap(struct shipper *s, const struct jump *j, const struct err *why, struct err *err)
+{
+	const struct history_object *base = base_behind(s, j->first_txid);
+	struct commit last = {.txid = j->first_txid - 1, .time_us = j->from_us};
+
+	if (!base)
+		return err_set(err, ERR_BUSY, 0,
+		               "'%s' has no base yet behind what is damaged (it is tried again)",
+		               s->name);
+	bool idle = base->first_txid > base->last_txid;
+	if (s->next_txid <= j->told_txid)
+		log_error("ship",
+		          "not sent db=%s to=%s first_txid=%" PRIu64 " last_txid=%" PRIu64 ": %s",
+		          s->name, s->url, s->next_txid, j->told_txid, why->msg);
+	int rc = ship_claim(s, base->lineage, err);
+	if (rc == 0)
+		rc = ship_check_writer(s, err);
+	if (rc == 0 && idle)
+		rc = ship_object(s, base, err);
+	if (rc == 0 && idle)
+		last = (struct commit){.txid = base->last_txid, .time_us = base->last_us};
+	if (rc == 0)
+		rc = put_gap_fence(s, base->lineage, last.txid + 1, err);
+	if (rc == 0)
+		advance(s, &last);
+	return rc;
+}
+
+/* Whether damage in `o` is to be got over by going on behind a jump: nothing lies in between. */
+static bool may_leap(struct shipper *s, const struct history_object *o, const struct err *why,
+                     struct jump *ret)
+{
+	if (why->kind != ERR_DAMAGED || !jump_ahead(s, ret))
+		return false;
+	for (size_t i = 0; i < s->n_objects; i++) {
+		const struct history_object *k = &s->objects[i];
+		if (k->type != HISTORY_COALESCED && k->first_txid > o->last_txid &&
+		    k->last_txid > o->last_txid && k->last_txid <= ret->told_txid)
+			return false;
+	}
+	return true;
+}
+
+static int send_or_leap(struct shipper *s, const struct history_object *o, struct err *err)
+{
+	struct err why = ERR_INIT;
+	struct jump j;
+
+	int rc = o->type == HISTORY_SNAPSHOT ? ship_idle_state(s, o, &why)
+	                                     : ship_commits(s, o, &why);
+	if (rc == 0)
+		return 0;
+	return may_leap(s, o, &why, &j) ? leap(s, &j, &why, err) : err_copy(err, &why);
 }
 
 /* One more piece of what is new; *ret_did: there was one. */
@@ -280,7 +381,11 @@ static int ship_new(struct shipper *s, bool *ret_did, struct err *err)
 {
 	struct ship_status st;
 
+	struct err gone = ERR_INIT;
+	struct jump j;
+
 	*ret_did = false;
+	(void)!err_set(&gone, ERR_DAMAGED, 0, "nothing holds it");
 	ship_status_get(s, &st);
 	uint64_t until = s->options.until_txid;
 	if (s->next_txid > st.tip_txid || (until && s->next_txid > until))
@@ -288,11 +393,11 @@ static int ship_new(struct shipper *s, bool *ret_did, struct err *err)
 	for (int tries = 0;; tries++) {
 		const struct history_object *o = holder_of(s, s->next_txid);
 		*ret_did = true;
+		o = o ? o : snapshot_of(s, s->next_txid);
 		if (o)
-			return ship_commits(s, o, err);
-		o = snapshot_of(s, s->next_txid);
-		if (o)
-			return ship_idle_state(s, o, err);
+			return send_or_leap(s, o, err);
+		if (jump_ahead(s, &j) && (s->next_txid > j.from_txid || tries == RELISTS_MAX))
+			return leap(s, &j, &gone, err);
 		if (tries == RELISTS_MAX && history_thinned(s->history) >= s->next_txid)
 			return jump(s, err);
 		if (tries == RELISTS_MAX) /* it is just being sealed or joined */

@@ -146,7 +146,7 @@ static int walk(struct search *s, uint64_t first, uint64_t end, struct err *err)
 		int rc = run_tick(s->run, 0, err);
 		if (rc < 0)
 			return rc;
-		rc = history_next(s->run->h, txid, &m, &why);
+		rc = history_next_strict(s->run->h, txid, &m, &why);
 		if (err_kind_of(rc) == ERR_NOT_FOUND)
 			return lost_end(s, txid, end, err);
 		if (err_kind_of(rc) == ERR_DAMAGED) {

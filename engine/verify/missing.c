@@ -22,6 +22,7 @@ static int collect(const struct run *r, struct spans *s, struct err *err)
 {
 	uint64_t thinned = history_thinned(r->h);
 	struct gap g;
+	struct jump j;
 	int rc = thinned ? spans_add(s, 0, thinned, err) : 0;
 
 	for (size_t i = 0; i < r->n_objects && rc == 0; i++) {
@@ -37,6 +38,9 @@ static int collect(const struct run *r, struct spans *s, struct err *err)
 	for (size_t i = 0; rc == 0 && history_gap(r->h, i, &g, NULL) == 0; i++)
 		if (g.after_txid > g.before_txid + 1)
 			rc = spans_add(s, g.before_txid + 1, g.after_txid - 1, err);
+	for (size_t i = 0; rc == 0 && history_jump(r->h, i, &j, NULL) == 0; i++)
+		if (j.first_txid > j.from_txid + 1)
+			rc = spans_add(s, j.from_txid + 1, j.first_txid - 1, err);
 	spans_sort(s);
 	return rc;
 }
@@ -44,6 +48,11 @@ static int collect(const struct run *r, struct spans *s, struct err *err)
 static uint64_t begin_of(const struct run *r)
 {
 	uint64_t first = UINT64_MAX;
+	struct jump j;
+
+	for (size_t i = 0; history_jump(r->h, i, &j, NULL) == 0; i++)
+		if (j.told_us && j.told_txid < first)
+			first = j.told_txid;
 
 	for (size_t i = 0; i < r->n_objects; i++)
 		if (r->objects[i].type != HISTORY_COALESCED && r->objects[i].first_txid < first)
@@ -69,12 +78,21 @@ static bool is_told(const struct run *r, uint64_t first, uint64_t last)
 static int report_hole(struct run *r, uint64_t first, uint64_t last, struct err *err)
 {
 	struct object_check check = {.whole = false};
+	char lost[240] = "";
+	struct jump j;
 
-	(void)!err_set(&check.first, ERR_DAMAGED, 0,
-	               first == last ? "transaction %" PRIu64 " is missing: no segment holds it"
-	                             : "transactions %" PRIu64 " to %" PRIu64
-	                               " are missing: no segment holds them",
-	               first, last);
+	for (size_t i = 0; history_jump(r->h, i, &j, NULL) == 0; i++)
+		if (j.told_txid >= first && j.told_txid <= last && j.lost[0])
+			snprintf(lost, sizeof(lost), ": '%s' is gone", j.lost);
+	if (first == last)
+		(void)!err_set(&check.first, ERR_DAMAGED, 0,
+		               "transaction %" PRIu64 " is missing: no segment holds it%s", first,
+		               lost);
+	else
+		(void)!err_set(&check.first, ERR_DAMAGED, 0,
+		               "transactions %" PRIu64 " to %" PRIu64
+		               " are missing: no segment holds them%s",
+		               first, last, lost);
 	int rc = report_damage(r, NULL, &check, err);
 	return rc ? rc : find_affected_by_hole(r, first, last, err);
 }

@@ -207,9 +207,15 @@ static int is_fence(struct history *h, const struct entry *e, bool *ret, struct 
 		rc = grow_fence_get(b.data, b.len, e->file, e->name.lineage, e->name.first_txid,
 		                    &goes_on, &why);
 	*ret = rc == 0 || why.kind == ERR_NOT_FOUND;
-	if (*ret || why.kind == ERR_DAMAGED)
-		return rc == 0 ? entries_add(&h->fences, e, err) : 0;
-	return err_copy(err, &why);
+	if (rc < 0)
+		return *ret || why.kind == ERR_DAMAGED ? 0 : err_copy(err, &why);
+	const struct jump j = {.lineage = e->name.lineage,
+	                       .from_txid = e->name.first_txid - 1,
+	                       .first_txid = goes_on,
+	                       .told_txid = e->name.first_txid - 1};
+	if (goes_on > e->name.first_txid && (rc = jumps_add(h, &j, err)) < 0)
+		return rc;
+	return entries_add(&h->fences, e, err);
 }
 
 /* Of the segments from number `from` on; see (4).  A segment that was cut short stays, and shows as
@@ -300,10 +306,13 @@ static bool is_snapshot(const struct history *h, uint64_t txid)
 	return false;
 }
 
-/* The txid before the segment that follows; 0: none follows. */
+/* The txid before the segment that follows, or before a gap that a fence tells of; 0: none follows. */
 static uint64_t bound_of(const struct history *h, size_t i)
 {
-	return i + 1 < h->segments.n ? h->segments.e[i + 1].name.first_txid - 1 : 0;
+	uint64_t next = i + 1 < h->segments.n ? h->segments.e[i + 1].name.first_txid : UINT64_MAX;
+	uint64_t end = jumps_bound(h, h->segments.e[i].name.first_txid, next);
+
+	return end == UINT64_MAX ? 0 : end - 1;
 }
 
 int bucket_take_extent(struct history *h, struct entry *e, struct object *o, struct err *err)

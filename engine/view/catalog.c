@@ -18,6 +18,7 @@
 #define OPEN_MAX_IDLE 128u
 #define OPEN_MIN_IDLE 8u /* however many databases there are */
 #define REFRESH_US 100000
+#define BROKEN_LOOK_US (5 * INT64_C(1000000))
 
 static int entry_compare(const void *a, const void *b)
 {
@@ -78,7 +79,7 @@ void catalog_keep_open(struct entries *old, struct entry *e)
 			continue;
 		e->place = o->place;
 		e->distrusted = o->distrusted;
-		if (o->open) {
+		if (o->open && !o->broken) {
 			e->open = take_ptr(o->open);
 			e->name = o->name;
 			e->used = o->used;
@@ -179,9 +180,11 @@ static int list_notes(struct history *h, struct err *err)
 	while ((d = readdir(dir))) {
 		struct object_name n;
 		uint64_t txid;
-		if (object_name_parse(d->d_name, &n) && n.type == OBJECT_LINEAGE &&
-		    n.lineage > h->lineage)
-			h->lineage = n.lineage;
+		if (object_name_parse(d->d_name, &n) && n.type == OBJECT_LINEAGE) {
+			h->lineage = n.lineage > h->lineage ? n.lineage : h->lineage;
+			if ((rc = jumps_read_note(h, d->d_name, n.lineage, err)) < 0)
+				return rc;
+		}
 		if (strlen(d->d_name) != 20 || !gap_name_parse(d->d_name, &txid))
 			continue;
 		if (h->n_gaps == cap) {
@@ -271,6 +274,13 @@ static uint64_t held_by_others(const struct history *h, size_t i, uint64_t t)
 	return t;
 }
 
+/* What a child lineage goes on behind was told of when that began, and is told by status and health for
+ * as long as it is so: not by everybody who lists. */
+static enum log_level damage_level(const struct history *h, const struct entry *e)
+{
+	return jumps_bound(h, e->name.first_txid, UINT64_MAX) == UINT64_MAX ? LOG_ERROR : LOG_DEBUG;
+}
+
 /* A growing segment that its writer left looks torn where it is damaged.  What follows it, and the
  * head, tell how far it must reach (a snapshot may hold a state that was found idle). */
 static void find_cut_short(struct history *h)
@@ -285,6 +295,8 @@ static void find_cut_short(struct history *h)
 		uint64_t end = !told && !newest ? h->segments.e[i + 1].name.first_txid
 		               : h->have_head   ? h->head.last_txid + 1
 		                                : 0;
+		if (!told)
+			end = jumps_bound(h, e->name.first_txid, end);
 		if (e->name.type != OBJECT_GROWING || e->broken)
 			continue;
 		if (t <= h->thinned.until_txid) /* what comes next may have been deleted */
@@ -294,7 +306,7 @@ static void find_cut_short(struct history *h)
 		while (t < end && is_snapshot(h, t))
 			t++;
 		if (t < end) {
-			log_error("view",
+			log_write(damage_level(h, e), "view",
 			          "segment ends early db=%s: '%s' lacks transaction %" PRIu64,
 			          h->name, e->file, t);
 			e->broken = true;
@@ -304,19 +316,43 @@ static void find_cut_short(struct history *h)
 
 /* What cannot be read still has its place, and its time, between its neighbours; so has what
  * holds nothing yet. */
-static void place_untold(struct entries *es)
+static void place_untold(const struct history *h, struct entries *es)
 {
 	for (size_t i = 0; i < es->n; i++) {
 		struct object_name *n = &es->e[i].name;
 		if (!es->e[i].broken && n->last_txid != 0)
 			continue;
-		if (i + 1 < es->n && es->e[i].broken)
-			n->last_txid = es->e[i + 1].name.first_txid - 1;
+		uint64_t next = i + 1 < es->n ? es->e[i + 1].name.first_txid : UINT64_MAX;
+		uint64_t end = es->e[i].broken ? jumps_bound(h, n->first_txid, next) : UINT64_MAX;
+		if (end != UINT64_MAX && (end == next || end > n->last_txid))
+			n->last_txid = end - 1;
 		if (n->first_us == 0 && i > 0)
 			n->first_us = n->last_us = es->e[i - 1].name.last_us;
 		if (i + 1 < es->n && es->e[i + 1].name.type != OBJECT_GROWING)
 			n->last_us = es->e[i + 1].name.first_us;
 	}
+}
+
+/* In a directory that is a destination: what is no longer than a header can be a fence before a gap. */
+static bool take_fence(struct history *h, const struct entry *e)
+{
+	uint8_t header[GROW_HEADER_SIZE];
+	cleanup_fd int fd = -1;
+	uint64_t goes_on = 0;
+	size_t n = 0;
+
+	if (e->bytes != GROW_HEADER_SIZE || e->lent ||
+	    file_open(h->segment_fd, e->file, O_RDONLY, 0, &fd, NULL) < 0 ||
+	    file_pread_some(fd, header, sizeof(header), 0, &n, e->file, NULL) < 0 ||
+	    grow_fence_get(header, n, e->file, e->name.lineage, e->name.first_txid, &goes_on,
+	                   NULL) < 0 ||
+	    goes_on <= e->name.first_txid)
+		return false;
+	const struct jump j = {.lineage = e->name.lineage,
+	                       .from_txid = e->name.first_txid - 1,
+	                       .first_txid = goes_on,
+	                       .told_txid = e->name.first_txid - 1};
+	return jumps_add(h, &j, NULL) == 0;
 }
 
 /* Opens every growing segment; drops those that have a sealed one.  *ret_current is false when
@@ -331,7 +367,9 @@ static int settle_growing(struct history *h, bool *ret_current, struct err *err)
 	for (size_t i = 0; i < h->segments.n; i++) {
 		struct entry *e = &h->segments.e[i];
 		bool drop = false;
-		if (e->name.type == OBJECT_GROWING) {
+		if (e->name.type == OBJECT_GROWING && take_fence(h, e)) {
+			drop = true;
+		} else if (e->name.type == OBJECT_GROWING) {
 			struct err why = ERR_INIT;
 			for (size_t j = 0; j < h->segments.n; j++) {
 				const struct object_name *s = &h->segments.e[j].name;
@@ -342,13 +380,14 @@ static int settle_growing(struct history *h, bool *ret_current, struct err *err)
 			}
 			if (!drop && follow_growing(h, e, &why) < 0) {
 				e->broken = !holds_nothing(h, e);
+				e->unread = why.kind;
 				if (resolve_vanished(&why))
 					*ret_current = false;
 				else if (why.kind == ERR_VERSION)
 					rc = err_copy(err, &why);
 				else if (e->broken && !h->quiet)
-					log_error("view", "segment unreadable db=%s: %s", h->name,
-					          why.msg);
+					log_write(damage_level(h, e), "view",
+					          "segment unreadable db=%s: %s", h->name, why.msg);
 			}
 		}
 		if (drop) {
@@ -361,7 +400,11 @@ static int settle_growing(struct history *h, bool *ret_current, struct err *err)
 	}
 	h->segments.n = kept;
 	find_cut_short(h);
-	place_untold(&h->segments);
+	place_untold(h, &h->segments);
+	jumps_settle(h);
+	h->has_broken = false;
+	for (size_t i = 0; i < h->segments.n; i++)
+		h->has_broken = h->has_broken || h->segments.e[i].broken;
 	return rc;
 }
 
@@ -430,7 +473,9 @@ int catalog_refresh(struct history *h, bool now, struct err *err)
 		return rc;
 	h->refreshed_us = mono;
 	if (!h->listed || !h->have_head || h->head.generation != h->listed_generation ||
-	    h->head.growing_txid != txid) {
+	    h->head.growing_txid != txid ||
+	    (h->has_broken && mono - h->relisted_us > BROKEN_LOOK_US)) {
+		h->relisted_us = mono;
 		rc = catalog_list(h, err);
 		if (rc < 0)
 			return rc;
@@ -445,6 +490,7 @@ int catalog_refresh(struct history *h, bool now, struct err *err)
 		if (e->name.type == OBJECT_GROWING && e->name.first_txid == txid) {
 			struct err why = ERR_INIT;
 			e->broken = follow_growing(h, e, &why) < 0;
+			e->unread = why.kind;
 			if (e->broken && !h->quiet) /* what lies before it can still be had */
 				log_error("view", "segment unreadable db=%s: %s", h->name, why.msg);
 			return 0;
@@ -464,6 +510,7 @@ void catalog_release(struct history *h)
 	entries_release(h, &h->shunned);
 	thinned_note_release(&h->thinned);
 	free(h->gaps);
+	free(h->lineages);
 }
 
 static size_t max_idle(const struct history *h)

@@ -113,6 +113,10 @@ int history_first(struct history *h, struct moment *ret, struct err *err) MUST_U
  * is repeated calls with the last txid + 1; neighbouring calls are cheap.
  */
 int history_next(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
+/* The same, but damage is an error where a child goes on behind it, too (see struct jump): history_next()
+ * passes over that. */
+int history_next_strict(struct history *h, uint64_t txid, struct moment *ret,
+                        struct err *err) MUST_USE;
 /* The first viewable commit with time >= `time_us`. */
 int history_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err) MUST_USE;
 
@@ -132,6 +136,34 @@ struct gap {
 };
 /* Gap number `i` from 0, oldest first; NOT_FOUND past the last. */
 int history_gap(struct history *h, size_t i, struct gap *ret, struct err *err) MUST_USE;
+
+/*
+ * The end of a lineage that was damaged, or missing, when its writer began: a child goes on above
+ * all that may have been acknowledged, with a base of its own (FORMAT.md, the note of a lineage).
+ */
+struct jump {
+	uint32_t lineage; /* the child */
+	/* Nothing is known between the two; what was put back since moves the first. */
+	uint64_t from_txid, first_txid;
+	int64_t from_us;    /* 0: not known here */
+	uint64_t told_txid; /* the last that was known to be acknowledged, and until when all was */
+	int64_t told_us;
+	char lost[208]; /* FOLDER/FILE of what was damaged or missing; "": not known */
+};
+/* Jump number `i` from 0; NOT_FOUND past the last. */
+int history_jump(struct history *h, size_t i, struct jump *ret, struct err *err) MUST_USE;
+
+/* Transactions in a row, and the times between which they lie. */
+struct damage {
+	uint64_t first_txid, last_txid;
+	int64_t after_us, until_us;
+	char object[208]; /* FOLDER/FILE, or "" */
+};
+/* Of the ends that jumps left behind, number `i` of those that cannot be read (to this day); NOT_FOUND
+ * past the last. */
+int history_lost(struct history *h, size_t i, struct damage *ret, struct err *err) MUST_USE;
+/* The same as a line for people, with the way out. */
+void history_lost_text(const struct damage *d, char *out, size_t size);
 
 /* The state that snapshot number `i` holds, from 0, oldest first; NOT_FOUND past the last. */
 int history_snapshot(struct history *h, size_t i, struct moment *ret, struct err *err) MUST_USE;

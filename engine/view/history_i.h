@@ -33,14 +33,15 @@ struct entry {
 	struct object_name name;
 	char file[OBJECT_NAME_MAX];
 	uint64_t bytes;
-	int64_t modified_us; /* in a bucket */
-	size_t place;        /* the first of the archive's stores to be asked for it */
-	struct object *open; /* NULL: not open */
-	uint64_t used;       /* when it was last asked for: a counter */
-	bool broken;         /* a growing segment that could not be read */
-	bool lent;           /* the archive has not got it; `place` has (borrow.c) */
-	bool told;           /* of a lent one: that it is read there */
-	uint16_t distrusted; /* a bit for each place where it was found damaged */
+	int64_t modified_us;  /* in a bucket */
+	size_t place;         /* the first of the archive's stores to be asked for it */
+	struct object *open;  /* NULL: not open */
+	uint64_t used;        /* when it was last asked for: a counter */
+	bool broken;          /* a growing segment that could not be read */
+	enum err_kind unread; /* why not: of what may pass; else DAMAGED, or 0 */
+	bool lent;            /* the archive has not got it; `place` has (borrow.c) */
+	bool told;            /* of a lent one: that it is read there */
+	uint16_t distrusted;  /* a bit for each place where it was found damaged */
 };
 
 /* The objects of one folder, sorted by name.first_txid, then last_txid. */
@@ -69,6 +70,7 @@ struct history {
 	uint64_t listed_generation;
 	bool listed;
 	int64_t refreshed_us;          /* monotonic, as those below */
+	bool has_broken;               /* a segment of the listing; somebody may put it right */
 	int64_t relisted_us, retry_us; /* in a bucket */
 	unsigned n_followed;           /* segments that came since all was listed */
 	struct entries snapshots, segments, coalesced;
@@ -85,6 +87,14 @@ struct history {
 	int64_t compared_us[HISTORY_PLACES_MAX];
 	struct gap_note *gaps;
 	size_t n_gaps;
+	/* All whose notes were read, in the order of their first txids; most are no jumps (jumps.c). */
+	struct jump *lineages;
+	size_t n_lineages;
+	struct {
+		uint32_t lineage; /* of the child; 0: none was */
+		int64_t changed_us;
+		bool damaged;
+	} lost_checked;              /* the object that was left behind, as that file was */
 	struct thinned_note thinned; /* until_txid 0: nothing was thinned */
 	uint32_t lineage;            /* newest */
 	uint64_t use_counter;
@@ -154,6 +164,24 @@ void borrow_tell(struct history *h, const struct entry *e, size_t place);
 /* To a fresh listing, out of which goes what is shunned. */
 int borrow_add(struct history *h, struct err *err) MUST_USE;
 
+/* ---- jumps.c: under h->lock ---- */
+/* Takes the note of a lineage into account, once. */
+int jumps_read_note(struct history *h, const char *file, uint32_t lineage,
+                    struct err *err) MUST_USE;
+/* In a bucket fences tell: from behind `from_txid` a writer went on with `first_txid`. */
+int jumps_add(struct history *h, const struct jump *one, struct err *err) MUST_USE;
+/* To a listing: how far what was put back reaches. */
+void jumps_settle(struct history *h);
+/* What begins at `first_txid` ends before `end`, and where a lineage was left for another. */
+uint64_t jumps_bound(const struct history *h, uint64_t first_txid, uint64_t end);
+/* The jump that `txid` lies in; NULL: none. */
+const struct jump *jumps_over(const struct history *h, uint64_t txid);
+/* The jump that begins with what this transaction belongs to: one object, or nothing at all, from there
+ * up to the last that was acknowledged.  NULL: none does. */
+const struct jump *jumps_lost_with(struct history *h, uint64_t txid);
+/* What was lost with this transaction, as far as a jump tells; "": it does not. */
+const char *jumps_lost(const struct history *h, uint64_t txid);
+
 /* ---- resolve.c: under h->lock ---- */
 int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct entry **ret_entry,
                    struct err *err) MUST_USE;
@@ -177,6 +205,12 @@ int resolve_snapshot(struct history *h, struct entry *e, struct moment *ret,
 int resolve_broken(const struct entry *e, struct err *err);
 /* Whether an object was not there that should be: list anew, and ask again. */
 bool resolve_vanished(const struct err *why);
+/* As history_next() and history_latest(). */
+int resolve_next(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
+int resolve_last(struct history *h, struct moment *ret, struct err *err) MUST_USE;
+/* The last settled moment at or before `txid`, whatever is known of what followed it. */
+int resolve_settled_before(struct history *h, uint64_t txid, struct moment *ret,
+                           struct err *err) MUST_USE;
 /* Whether the image of this commit can be put together. */
 bool resolve_viewable(struct history *h, const struct commit *c);
 /* `in`: the list that `e` is in. */

@@ -42,6 +42,8 @@ static int next_stretch(struct history *h, uint64_t pos, uint64_t until, struct 
 	uint64_t last = e->name.last_txid < until ? e->name.last_txid : until;
 	if (rc == 0)
 		rc = object_commit(s->object, last - s->first_txid, &c, err);
+	if (rc < 0 && e->broken)
+		rc = resolve_broken(e, err);
 	s->end_frame = c.last_frame;
 	*ret_pos = last;
 	return rc;
@@ -151,6 +153,7 @@ static void add_objects(struct history *h, const struct entries *es, struct hist
 		        .min_pages = e->name.min_pages,
 		        .bytes = e->bytes,
 		        .current = e->name.type == OBJECT_GROWING && may_be_written(h, &e->name),
+		        .broken = e->broken,
 		};
 		memcpy(o->file, e->file, sizeof(o->file));
 	}
@@ -173,6 +176,16 @@ int history_objects(struct history *h, struct history_object **ret, size_t *ret_
 	add_objects(h, &h->snapshots, out, &n);
 	*ret = out;
 	*ret_n = n;
+	return 0;
+}
+
+int history_object_broken(struct history *h, const struct history_object *o, struct err *err)
+{
+	LOCK_SCOPE(&h->lock);
+
+	for (size_t i = 0; i < h->segments.n; i++)
+		if (h->segments.e[i].broken && strcmp(h->segments.e[i].file, o->file) == 0)
+			return resolve_broken(&h->segments.e[i], err);
 	return 0;
 }
 

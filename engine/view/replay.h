@@ -32,12 +32,16 @@ struct history_object {
 	uint32_t min_pages;
 	uint64_t bytes;
 	bool current; /* the segment that is being written to */
+	bool broken; /* a growing one that cannot be read to its end; upkeep adds what it met damaged */
 	/* Set by who asks for it: the database is not whole at last_txid. */
 	bool unsettled_end;
 };
 /* All objects, sorted by type, then first txid; malloc'ed. */
 int history_objects(struct history *h, struct history_object **ret, size_t *ret_n,
                     struct err *err) MUST_USE;
+/* Why an object is `broken`: DAMAGED, or what may pass. */
+int history_object_broken(struct history *h, const struct history_object *o,
+                          struct err *err) MUST_USE;
 /* DAMAGED: a segment that was being written, or of level 0, cannot be read, and how far it reaches is
  * not known. */
 int history_broken(struct history *h, struct err *err) MUST_USE;

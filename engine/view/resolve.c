@@ -23,10 +23,22 @@
 
 int resolve_broken(const struct entry *e, struct err *err)
 {
+	if (e->unread == ERR_IO || e->unread == ERR_NOMEM || e->unread == ERR_DENIED)
+		return err_set(err, e->unread, 0, "'%s' cannot be read just now", e->file);
 	return err_set(
 	        err, ERR_DAMAGED, 0,
 	        "'%s' is damaged: what it holds cannot be told (asof validate names what is left)",
 	        e->file);
+}
+
+/* A state found idle, with which a later lineage goes on. */
+static bool has_child(const struct history *h, const struct entry *e)
+{
+	for (size_t i = 0; i < h->snapshots.n; i++)
+		if (h->snapshots.e[i].name.lineage > e->name.lineage &&
+		    h->snapshots.e[i].name.first_txid > e->name.first_txid)
+			return true;
+	return false;
 }
 
 /* The newest segment, when it cannot be read to its end. */
@@ -35,7 +47,7 @@ static const struct entry *broken_end(const struct history *h)
 	for (size_t i = h->segments.n; i-- > 0;) {
 		const struct entry *e = &h->segments.e[i];
 		if (e->broken || e->name.last_txid != 0)
-			return e->broken ? e : NULL;
+			return e->broken && !has_child(h, e) ? e : NULL;
 	}
 	return NULL;
 }
@@ -47,10 +59,14 @@ bool resolve_vanished(const struct err *why)
 
 static int missing(struct history *h, uint64_t txid, struct err *err)
 {
+	const char *lost = jumps_lost(h, txid);
+
 	return err_set(err, ERR_NOT_FOUND, ENOENT,
-	               "the history of '%s' has no segment for transaction %" PRIu64, h->name,
-	               txid);
+	               "the history of '%s' has no segment for transaction %" PRIu64 "%s%s%s",
+	               h->name, txid, *lost ? ": '" : "", lost, *lost ? "' is missing" : "");
 }
+
+static int not_viewable(struct history *h, uint64_t txid, struct err *err);
 
 /* First and last txid that the archive holds anything of; false: nothing. */
 static bool txid_range(struct history *h, uint64_t *ret_first, uint64_t *ret_last)
@@ -82,10 +98,13 @@ int resolve_commit(struct history *h, uint64_t txid, struct commit *ret, struct 
 	uint64_t first, last;
 
 	if (!e) {
+		if (jumps_over(h, txid))
+			return not_viewable(h, txid, err);
 		if (broken_end(h))
 			return resolve_broken(broken_end(h), err);
-		if (txid_range(h, &first, &last) && txid > first &&
-		    txid <= (last > h->head.last_txid ? last : h->head.last_txid))
+		if (jumps_lost_with(h, txid) ||
+		    (txid_range(h, &first, &last) && txid > first &&
+		     txid <= (last > h->head.last_txid ? last : h->head.last_txid)))
 			return missing(h, txid, err);
 		return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no transaction %" PRIu64,
 		               h->name, txid);
@@ -255,7 +274,24 @@ static bool passed_over(const struct err *why)
 	return why->kind == ERR_GAP || (why->kind == ERR_NOT_FOUND && !resolve_vanished(why));
 }
 
-static int next_viewable(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
+/*
+ * Who walks a history comes to the end of a lineage that was damaged, or is missing, and goes on with the
+ * child: gives the jump, where all from `t` up to it is in that.  (Not before other places were asked.)
+ */
+static const struct jump *lost_end(struct history *h, uint64_t t, const struct err *why)
+{
+	if (why->kind != ERR_DAMAGED && why->kind != ERR_NOT_FOUND)
+		return NULL;
+	if (h->in_bucket || (h->archive->n_stores > 1 && !h->borrowed_us))
+		return NULL;
+	if (resolve_vanished(why) && catalog_segment_of(h, t))
+		return NULL; /* it is just being sealed */
+	return jumps_lost_with(h, t);
+}
+
+/* `strict`: damage is an error wherever it is. */
+static int next_of(struct history *h, uint64_t txid, bool strict, struct moment *ret,
+                   struct err *err)
 {
 	uint64_t lo, hi, first = first_viewable(h);
 
@@ -269,16 +305,29 @@ static int next_viewable(struct history *h, uint64_t txid, struct moment *ret, s
 		int rc = resolve_moment(h, t, ret, &why);
 		if (rc == 0)
 			return 0;
+		const struct jump *lost = strict ? NULL : lost_end(h, t, &why);
+		if (lost) {
+			t = lost->first_txid - 1;
+			continue;
+		}
 		if (!passed_over(&why))
 			return err_copy(err, &why);
 		for (size_t i = 0; i < h->n_gaps; i++) /* leap over what is known to be a gap */
 			if (t > h->gaps[i].before_txid && t + 1 < h->gaps[i].after_txid)
 				t = h->gaps[i].after_txid - 1;
+		const struct jump *j = jumps_over(h, t);
+		if (j)
+			t = j->first_txid - 1;
 	}
 	return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no later transaction", h->name);
 }
 
-static int last_viewable(struct history *h, struct moment *ret, struct err *err)
+int resolve_next(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
+{
+	return next_of(h, txid, false, ret, err);
+}
+
+int resolve_last(struct history *h, struct moment *ret, struct err *err)
 {
 	uint64_t lo, hi, first = first_viewable(h);
 
@@ -296,6 +345,9 @@ static int last_viewable(struct history *h, struct moment *ret, struct err *err)
 			return 0;
 		if (!passed_over(&why))
 			return err_copy(err, &why);
+		const struct jump *j = jumps_over(h, t);
+		if (j)
+			t = j->from_txid + 1;
 	}
 	return err_set(err, ERR_NOT_FOUND, 0, "database '%s' has no restorable moment yet",
 	               h->name);
@@ -350,11 +402,15 @@ static int stored_at(struct history *h, int64_t time_us, uint64_t *ret, struct e
 			*ret = e->name.last_txid;
 			continue;
 		}
-		int rc = catalog_open(h, &h->segments, e, &o, err);
+		struct err why = ERR_INIT;
+		int rc = catalog_open(h, &h->segments, e, &o, &why);
 		if (rc == 0)
-			rc = object_commits_until(o, time_us, &n, err);
+			rc = object_commits_until(o, time_us, &n, &why);
+		/* Whoever asks what follows what is found before it meets it again. */
+		if (rc < 0 && why.kind == ERR_DAMAGED && !h->in_bucket)
+			continue;
 		if (rc < 0)
-			return rc;
+			return err_copy(err, &why);
 		if (n > 0 && e->name.first_txid + n - 1 > *ret)
 			*ret = e->name.first_txid + n - 1;
 	}
@@ -379,7 +435,7 @@ static int before_first(struct history *h, struct err *err)
 	struct moment first;
 	char when[TIME_STR_MAX];
 
-	int rc = next_viewable(h, 0, &first, err);
+	int rc = resolve_next(h, 0, &first, err);
 	if (rc < 0)
 		return rc;
 	time_format(first.time_us, when);
@@ -394,7 +450,7 @@ static int gap_error(struct history *h, int64_t from_us, uint64_t from_txid, str
 	struct moment after;
 
 	time_format(from_us, a);
-	if (next_viewable(h, from_txid + 1, &after, NULL) < 0)
+	if (resolve_next(h, from_txid + 1, &after, NULL) < 0)
 		return err_set(err, ERR_GAP, 0,
 		               "'%s' has a declared gap from %s (txid %" PRIu64
 		               ") on, which is not healed yet "
@@ -464,8 +520,7 @@ static bool stops_search(const struct history *h, const struct err *why)
 	return h->in_bucket && !passed_over(why);
 }
 
-static int last_settled_before(struct history *h, uint64_t txid, struct moment *ret,
-                               struct err *err)
+int resolve_settled_before(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
 {
 	uint64_t first = first_viewable(h);
 	const struct thinned_point *p;
@@ -484,6 +539,9 @@ static int last_settled_before(struct history *h, uint64_t txid, struct moment *
 			return 0;
 		if (stops_search(h, &why))
 			return err_copy(err, &why);
+		const struct jump *j = jumps_over(h, t);
+		if (j)
+			t = j->from_txid + 1;
 	}
 	return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no moment that old", h->name);
 }
@@ -511,6 +569,21 @@ static int resolve_at_point(struct history *h, uint64_t txid, int64_t time_us, s
 	return thinned_error(h, p, when, err);
 }
 
+/* Where one lineage ended in damage and its child began: what was known ends with the one's word, and
+ * begins with the other's base, whatever can still be read of the first. */
+static const struct jump *jump_at(struct history *h, int64_t time_us)
+{
+	for (size_t i = 0; i < h->n_lineages; i++) {
+		const struct jump *j = &h->lineages[i];
+		struct moment after = {.time_us = INT64_MAX};
+		if (j->first_txid <= j->from_txid + 1 || !j->from_us || time_us <= j->from_us)
+			continue;
+		if (resolve_next(h, j->first_txid, &after, NULL) < 0 || time_us < after.time_us)
+			return j;
+	}
+	return NULL;
+}
+
 /* Names are believed as to where to look, not as to what is there. */
 static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct moment *ret,
                       struct err *err)
@@ -521,6 +594,9 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 	if (time_us > now_us)
 		return err_set(err, ERR_NOT_FOUND, 0,
 		               "the time lies in the future (choose now or earlier)");
+	const struct jump *j = jump_at(h, time_us);
+	if (j)
+		return gap_error(h, j->from_us, j->from_txid, err);
 	int rc = txid_at(h, time_us, &txid, err);
 	if (rc < 0)
 		return rc;
@@ -530,7 +606,7 @@ static int resolve_at(struct history *h, int64_t time_us, int64_t now_us, struct
 		return resolve_at_point(h, txid, time_us, ret, err);
 	rc = resolve_moment(h, txid, ret, &why);
 	if (err_kind_of(rc) == ERR_GAP) {
-		if (last_settled_before(h, txid, ret, NULL) == 0)
+		if (resolve_settled_before(h, txid, ret, NULL) == 0)
 			return gap_error(h, ret->time_us, ret->txid, err);
 		return before_first(h, err);
 	}
@@ -617,24 +693,29 @@ int history_tx(struct history *h, uint64_t txid, struct moment *ret, struct err 
 
 int history_latest(struct history *h, struct moment *ret, struct err *err)
 {
-	ASK(h, true, last_viewable(h, ret, &a.why));
+	ASK(h, true, resolve_last(h, ret, &a.why));
 }
 
 int history_first(struct history *h, struct moment *ret, struct err *err)
 {
-	ASK(h, false, next_viewable(h, 0, ret, &a.why));
+	ASK(h, false, resolve_next(h, 0, ret, &a.why));
 }
 
 int history_next(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
 {
-	ASK(h, txid > h->head.last_txid, next_viewable(h, txid, ret, &a.why));
+	ASK(h, txid > h->head.last_txid, resolve_next(h, txid, ret, &a.why));
+}
+
+int history_next_strict(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
+{
+	ASK(h, txid > h->head.last_txid, next_of(h, txid, true, ret, &a.why));
 }
 
 static int viewable_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
 {
 	uint64_t txid;
 	int rc = txid_at(h, time_us - 1, &txid, err);
-	return rc < 0 ? rc : next_viewable(h, txid + 1, ret, err);
+	return rc < 0 ? rc : resolve_next(h, txid + 1, ret, err);
 }
 
 int history_after(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
@@ -651,7 +732,7 @@ static int viewable_before(struct history *h, int64_t time_us, struct moment *re
 		return rc;
 	if (txid == 0)
 		return err_set(err, ERR_NOT_FOUND, 0, "'%s' has no moment that old", h->name);
-	return last_settled_before(h, txid, ret, err);
+	return resolve_settled_before(h, txid, ret, err);
 }
 
 int history_before(struct history *h, int64_t time_us, struct moment *ret, struct err *err)
@@ -698,12 +779,13 @@ static int sample_one(struct history *h, uint64_t t, uint64_t after, uint64_t li
 
 	if (resolve_moment(h, t, ret, &why) == 0)
 		return 0;
-	if (!passed_over(&why))
+	if (!passed_over(&why) && !lost_end(h, t, &why))
 		return err_copy(err, &why);
-	if (last ? last_settled_before(h, t, ret, NULL) == 0 && ret->txid > after
-	         : next_viewable(h, t + 1, ret, &why) == 0 && ret->txid < limit)
+	why = (struct err)ERR_INIT;
+	if (last ? resolve_settled_before(h, t, ret, NULL) == 0 && ret->txid > after
+	         : resolve_next(h, t + 1, ret, &why) == 0 && ret->txid < limit)
 		return 0;
-	if (!passed_over(&why))
+	if (why.kind != ERR_NONE && !passed_over(&why))
 		return err_copy(err, &why);
 	return err_set(err, ERR_NOT_FOUND, 0, "nothing to show");
 }
@@ -750,74 +832,4 @@ int history_sample(struct history *h, int64_t from_us, int64_t to_us, size_t max
                    struct moment *out, size_t *ret_n, uint64_t *ret_total, struct err *err)
 {
 	ASK(h, false, sample(h, from_us, to_us, max, out, ret_n, ret_total, &a.why));
-}
-
-static uint64_t sum_bytes(const struct entries *es)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < es->n; i++)
-		sum += es->e[i].bytes;
-	return sum;
-}
-
-/* The second line of `lock`, where there is one. */
-static void read_hindrance(int fd, struct history_status *ret)
-{
-	char text[300];
-	size_t n = 0;
-
-	if (file_pread_some(fd, text, sizeof(text) - 1, 0, &n, "lock", NULL) < 0)
-		return;
-	text[n] = '\0';
-	char *line = strchr(text, '\n');
-	if (line)
-		snprintf(ret->writer_hindrance, sizeof(ret->writer_hindrance), "%.*s",
-		         (int)strcspn(line + 1, "\n"), line + 1);
-}
-
-static int get_status(struct history *h, struct history_status *ret)
-{
-	struct moment m;
-	struct err why = ERR_INIT;
-
-	*ret = (struct history_status){
-	        .known_until_us = h->head.known_until_us,
-	        .lineage = h->lineage,
-	        .gaps = h->n_gaps,
-	        .archive_bytes = sum_bytes(&h->snapshots) + sum_bytes(&h->segments) +
-	                         sum_bytes(&h->coalesced),
-	        .told_txid = h->have_head ? h->head.last_txid : 0,
-	        .told_us = h->have_head ? h->head.last_us : 0,
-	        .n_snapshots = h->snapshots.n,
-	        .n_segments = h->segments.n,
-	        .n_coalesced = h->coalesced.n,
-	};
-	snprintf(ret->source_path, sizeof(ret->source_path), "%s", h->source.path);
-	for (size_t i = 0; i < h->segments.n; i++)
-		if (h->segments.e[i].name.type == OBJECT_GROWING)
-			ret->unsealed_bytes += h->segments.e[i].bytes;
-	if (next_viewable(h, 0, &m, &why) == 0) {
-		ret->first_txid = m.txid;
-		ret->first_us = m.time_us;
-	}
-	if (ret->first_txid && last_viewable(h, &m, &why) == 0) {
-		ret->last_txid = m.txid;
-		ret->last_us = m.time_us;
-	}
-	if (ret->known_until_us < ret->last_us)
-		ret->known_until_us = ret->last_us;
-	int fd = h->in_bucket ? -1 : openat(h->dir_fd, "lock", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		ret->writer_alive = file_is_locked(fd);
-		if (ret->writer_alive)
-			read_hindrance(fd, ret);
-		close(fd);
-	}
-	return 0;
-}
-
-int history_get_status(struct history *h, struct history_status *ret, struct err *err)
-{
-	ASK(h, true, get_status(h, ret));
 }

@@ -53,11 +53,43 @@ const struct thinned_point *thinned_by_time(const struct history *h, int64_t tim
 	return lo ? &h->thinned.points[lo - 1] : NULL;
 }
 
+/* Transactions in a jump with after < txid <= until. */
+static uint64_t jumped_by(const struct jump *j, uint64_t after, uint64_t until)
+{
+	uint64_t from = j->from_txid > after ? j->from_txid : after;
+	uint64_t to = j->first_txid - 1 < until ? j->first_txid - 1 : until;
+
+	return to > from ? to - from : 0;
+}
+
+static uint64_t jumped(const struct history *h, uint64_t after, uint64_t until)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < h->n_lineages; i++)
+		n += jumped_by(&h->lineages[i], after, until);
+	return n;
+}
+
 uint64_t thinned_rank(const struct history *h, uint64_t txid)
 {
 	uint64_t until = h->thinned.until_txid;
 
-	return txid <= until ? count_until(h, txid) : h->thinned.n_points + (txid - until);
+	return txid <= until ? count_until(h, txid)
+	                     : h->thinned.n_points + (txid - until) - jumped(h, until, txid);
+}
+
+/* The `n`th transaction behind what was thinned. */
+static uint64_t behind_points(const struct history *h, uint64_t n)
+{
+	uint64_t until = h->thinned.until_txid, txid = until + n;
+
+	for (size_t i = 0; i < h->n_lineages; i++) { /* in their order */
+		const struct jump *j = &h->lineages[i];
+		if (txid > j->from_txid)
+			txid += jumped_by(j, until, UINT64_MAX);
+	}
+	return txid;
 }
 
 uint64_t thinned_nth(const struct history *h, uint64_t rank)
@@ -65,7 +97,7 @@ uint64_t thinned_nth(const struct history *h, uint64_t rank)
 	size_t n = h->thinned.n_points;
 
 	if (rank > n || n == 0)
-		return h->thinned.until_txid + (rank - n);
+		return behind_points(h, rank - n);
 	return h->thinned.points[rank ? rank - 1 : 0].txid;
 }
 

@@ -430,35 +430,6 @@ class StartStop(harness.Case):
                                    stdout=subprocess.PIPE).stdout)
                 + float("0." + (fraction or "0")))
 
-    def test_a_segment_without_its_head(self):
-        """Nothing can be written behind it: said, with a way out that is one."""
-        db = self.open_db()
-        make_counter(db)
-        r = self.replicate()
-        r.wait_ready()
-        commit(db)
-        r.wait_known()
-        self.assertEqual(r.stop(), 0)
-        history = os.path.join(self.archive, "local", os.path.basename(self.db_path))
-        name, = os.listdir(os.path.join(history, "segment"))
-        segment = os.path.join(history, "segment", name)
-        for size in (10, 0, None):
-            if size is None:
-                os.unlink(segment)
-            else:
-                os.truncate(segment, size)
-            run = asof("replicate", self.db_path, self.archive)
-            self.assertEqual(run.returncode, 4, run.stderr)
-            said = run.stderr.splitlines()[-1]
-            self.assertIn(f"'{history}' cannot be continued", said)
-            self.assertIn("move that folder out of it", said)
-        os.rename(history, self.path("damaged"))
-        r = self.replicate()
-        r.wait_ready()
-        commit(db)
-        r.wait_known()
-        self.assertEqual(counter_of(self.restore("--latest")), 2)
-
     def test_standard_error_closed(self):
         """The log has nowhere to go; that is no reason to stop, nor to write it elsewhere."""
         db = self.open_db()

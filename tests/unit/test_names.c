@@ -279,7 +279,14 @@ static void test_notes(void **state)
 	struct source_note s = {.id = UINT32_MAX,
 	                        .path = "/srv/with blanks and \xc3\xa4/sum 1 x.db"},
 	                   s2;
-	struct lineage_note l = {3, 2, 17, 18, -5, 65536, "a reason: of its own"}, l2;
+	struct lineage_note l = {.lineage = 3,
+	                         .parent = 2,
+	                         .from_txid = 17,
+	                         .first_txid = 18,
+	                         .live_us = -5,
+	                         .page_size = 65536,
+	                         .reason = "a reason: of its own"},
+	                    l2;
 	struct gap_note g = {5, 9, INT64_C(1705314600000000), INT64_C(1705314600000001), ""}, g2;
 	uint64_t txid;
 
@@ -296,6 +303,15 @@ static void test_notes(void **state)
 	assert_int_equal(l2.first_txid, 18);
 	assert_int_equal(l2.live_us, -5);
 	assert_int_equal(l2.page_size, 65536);
+	assert_string_equal(l2.reason, l.reason);
+	assert_int_equal(l2.from_us, 0);
+	assert_string_equal(l2.lost, "");
+	l.from_us = 7;
+	snprintf(l.lost, sizeof(l.lost), "segment/00000002-0000000000000003.wal.gz");
+	synth_must(lineage_note_put(dir, &l, &err), &err, "put");
+	synth_must(lineage_note_get(dir, "00000003.lineage", &l2, &err), &err, "get");
+	assert_int_equal(l2.from_us, 7);
+	assert_string_equal(l2.lost, l.lost);
 	assert_string_equal(l2.reason, l.reason);
 	synth_must(gap_note_put(dir, &g, &err), &err, "put");
 	synth_must(gap_note_get(dir, "0000000000000009.gap", &g2, &err), &err, "get");

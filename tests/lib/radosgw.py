@@ -54,13 +54,17 @@ def authorization(method, path, headers, key_id=ACCESS_KEY, secret=SECRET_KEY):
 
 
 class RadosGateway:
-    """start() makes and starts all of it, stop() ends what it started; a few seconds each."""
+    """start() makes and starts all of it, stop() ends what it started; a few seconds each.
 
-    def __init__(self, folder, certificate=None):
+    `inside`: words before each command that starts or asks it (of a network namespace, where it listens at
+    `host`).
+    """
+
+    def __init__(self, folder, certificate=None, host="127.0.0.1", inside=()):
         for program in ("ceph-mon", "ceph-osd", "radosgw", "ceph-authtool", "monmaptool"):
             if not shutil.which(program):
                 raise FileNotFoundError(f"no {program} here (ceph-mon, ceph-osd, radosgw)")
-        self.folder = os.path.abspath(folder)
+        self.folder, self.host, self.inside = os.path.abspath(folder), host, inside
         self.port, self.mon_port, self.secure_port = free_ports(3)
         self.certificate = certificate  # the files of it and of its key
         self.env = {**os.environ, "CEPH_CONF": self.path("ceph.conf")}
@@ -70,12 +74,12 @@ class RadosGateway:
 
     def run(self, *words):
         """From the root: Debian 13's OSD looks for its classes below lib/, wherever it is."""
-        return subprocess.run(words, env=self.env, check=True, timeout=60, text=True, cwd="/",
+        return subprocess.run([*self.inside, *words], env=self.env, check=True, timeout=60, text=True, cwd="/",
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL).stdout
 
     def frontend(self):
-        words = f"beast endpoint=127.0.0.1:{self.port} tcp_nodelay=1"
+        words = f"beast endpoint={self.host}:{self.port} tcp_nodelay=1"
         if self.certificate:
             words += (f" ssl_endpoint=127.0.0.1:{self.secure_port} ssl_certificate={self.certificate[0]}"
                       f" ssl_private_key={self.certificate[1]}")
@@ -164,7 +168,7 @@ rgw thread pool size = 64
         self.wait("the gateway", self.answers)
 
     def answers(self):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
             return True
         return False
 
@@ -221,9 +225,9 @@ rgw thread pool size = 64
     def ask(self, method, path, content=b""):
         """(status, body).  Signed here: the test does not lean on what it tests."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now,
+        headers = {"host": f"{self.host}:{self.port}", "x-amz-date": now,
                    "x-amz-content-sha256": hashlib.sha256(content).hexdigest()}
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        c = http.client.HTTPConnection(self.host, self.port, timeout=30)
         with contextlib.closing(c):
             c.request(method, path, content, headers={
                 **headers, "Authorization": authorization(method, path, headers)})
@@ -246,7 +250,7 @@ rgw thread pool size = 64
                 f.write(self.request("GET", f"/{bucket}/" + urllib.parse.quote(key, safe="/-_.~")))
 
     def url(self, bucket, prefix=""):
-        return f"s3://{bucket}{prefix}?endpoint=http://127.0.0.1:{self.port}&region=us-east-1"
+        return f"s3://{bucket}{prefix}?endpoint=http://{self.host}:{self.port}&region=us-east-1"
 
     def secure_url(self, bucket, prefix="", **more):
         """Over TLS; `more`: of the URL, _ for -."""

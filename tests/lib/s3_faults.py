@@ -30,8 +30,8 @@ OF_BODY = ("cut", "short", "flip", "empty")
 
 
 class Proxy:
-    def __init__(self, port, plan, conditions="keep"):
-        self.upstream, self.plan, self.conditions = port, plan, conditions
+    def __init__(self, port, plan, conditions="keep", host="127.0.0.1"):
+        self.upstream, self.plan, self.conditions = (host, port), plan, conditions
         self.counts = collections.Counter()
         self.bytes_sent = 0  # of bodies
         self.done = collections.Counter()  # faults that came about
@@ -62,7 +62,7 @@ class Proxy:
                     del self.headers["Authorization"]
                     self.headers["Authorization"] = radosgw.authorization(self.command, self.path,
                                                                           signed)
-                c = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)
+                c = http.client.HTTPConnection(*proxy.upstream, timeout=60)
                 with contextlib.closing(c):
                     c.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                     for key, value in self.headers.items():

@@ -2,18 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an archive in a bucket costs: requests, bytes and time, against a real S3 server on loopback.
 
-    tools/bench/far.py [--build DIR] [--scale 0.3] [--outage 20] [--idle 60] [--json]
-                       [--latency-ms 30] [--mbit 400] [--only restore,p9,outage]
+    tools/bench/far.py [--build DIR] [--scale 0.3] [--outage 20] [--idle 60] [--json] [--relay]
+                       [--latency-ms 30] [--mbit 400] [--only restore,p9,outage] [--out DIR]
 
 All of it directly; restore also from a distance: --latency-ms for each request, answers at --mbit together
-(0 and 0: as it is).
+(0 and 0: as it is).  As root the server has a network of its own, and the kernel bounds the rate of the link
+to it; else, or with --relay, a relay does (tests/lib/distance.py).  What is restored goes below --out
+(/dev/shm: without a disk).
 
 P9: one point query through a mount of the bucket, everything cold, at most two objects over the base: GETs
 and bytes, the listing counted apart (targets of the design: 8 GETs, 1 MB).  Restore: the whole database
 from the bucket, beside parallel GETs of the same objects by the same number of connections (target: at
-least 0.8 of their rate; on loopback that is bounded by what inflating, verifying and writing take, which the
-same restore from the local archive shows, all three sharing the machine's cores).  Catch-up: the bucket goes away for --outage seconds of writing at a fixed rate and
-comes back; how many times that rate it is caught up at (target: 5).  Idle: requests of a running replicator
+least 0.8 of their rate; the seconds of processor that asof and the server take are told beside it, since both
+share the machine: without a distance they alone are the bound, as the same restore from the local archive
+shows).  Catch-up: the bucket goes away for --outage seconds of writing at a fixed rate and comes back; how many times that rate it is caught up at (target: 5).  Idle: requests of a running replicator
 in --idle seconds without a commit (target: none).  --scale: times 1 GB.
 """
 
@@ -27,6 +29,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -42,8 +45,9 @@ import radosgw  # noqa: E402
 import s3_faults  # noqa: E402
 
 NAME = "far.db"
-CONNECTIONS = 8
+CONNECTIONS = 16
 RANGE_BYTES = 8 << 20
+BUFFER_BYTES = 1 << 20
 SEALED = r"[0-9a-f]+-([0-9]+)-([0-9]+)-.*\.wal\.gz"
 
 
@@ -55,9 +59,21 @@ def wait_for(what, condition, patience_s=300):
         time.sleep(0.05)
 
 
+def processor_s(server):
+    """Of asof (children that have ended), of the server, of this process and its relay."""
+    children, own = (resource.getrusage(w) for w in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
+    ticks = 0
+    for name in radosgw.NAMES:
+        with open(f"/proc/{server.read_pid(name)}/stat", encoding="ascii") as f:
+            ticks += sum(int(n) for n in f.read().rsplit(")", 1)[1].split()[11:13])
+    return {"asof": children.ru_utime + children.ru_stime, "server": ticks / os.sysconf("SC_CLK_TCK"),
+            "here": own.ru_utime + own.ru_stime}
+
+
 class Bench:
-    def __init__(self, folder, server, options):
-        self.folder, self.server, self.options = folder, server, options
+    def __init__(self, folder, server, options, namespace=None):
+        self.folder, self.server, self.options, self.namespace = folder, server, options, namespace
+        self.host = server.host
         self.asof = os.path.join(options.build, "tools", "asof")
         self.load = os.path.join(options.build, "tools", "bench", "load")
         self.db = os.path.join(folder, NAME)
@@ -127,7 +143,7 @@ class Bench:
     def point_query(self):
         """GETs, bytes, seconds; without the requests that list."""
         self.forget()
-        proxy = s3_faults.Proxy(self.server.port, lambda method, path, n: None)
+        proxy = s3_faults.Proxy(self.server.port, lambda method, path, n: None, host=self.server.host)
         mount = os.path.join(self.folder, "m")
         os.makedirs(mount, exist_ok=True)
         with sqlite3.connect(f"file:{self.db}?mode=ro", uri=True) as db:
@@ -156,14 +172,16 @@ class Bench:
     def get(self, key, first, last):
         path = f"/bench/{key}"
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        headers = {"host": f"127.0.0.1:{self.port}", "x-amz-date": now, "range": f"bytes={first}-{last}",
+        headers = {"host": f"{self.host}:{self.port}", "x-amz-date": now, "range": f"bytes={first}-{last}",
                    "x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        c = http.client.HTTPConnection(self.host, self.port, timeout=60)
         with contextlib.closing(c):
             c.request("GET", path, headers={**headers,
                                             "Authorization": radosgw.authorization("GET", path, headers)})
             answer = c.getresponse()
-            size = len(answer.read())
+            buf, size = bytearray(BUFFER_BYTES), 0
+            while n := answer.readinto(buf):
+                size += n
             if answer.status != 206 or size != last - first + 1:
                 raise SystemExit(f"GET {path}: {answer.status}, {size} bytes")
             return size
@@ -177,37 +195,52 @@ class Bench:
     def parallel_gets(self):
         pieces = [(key, at, min(size, at + RANGE_BYTES) - 1) for key, size in self.objects()
                   for at in range(0, size, RANGE_BYTES)]
-        begin = time.perf_counter()
-        with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
-            got = sum(pool.map(lambda p: self.get(*p), pieces))
-        return {"bytes": got, "seconds": time.perf_counter() - begin}
+        with self.timed() as took, concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
+            took["bytes"] = sum(pool.map(lambda p: self.get(*p), pieces))
+        return took
+
+    @contextlib.contextmanager
+    def timed(self):
+        took = {}
+        before, begin = processor_s(self.server), time.perf_counter()
+        yield took
+        took["seconds"] = time.perf_counter() - begin
+        took["processor_s"] = {k: v - before[k] for k, v in processor_s(self.server).items()}
 
     @contextlib.contextmanager
     def at_a_distance(self):
-        o, port, url = self.options, self.server.port, self.url
-        way = distance.Distance(port, o.latency_ms / 1e3, o.mbit * 1e6 / 8)
-        self.port, self.url = way.port, url.replace(str(port), str(way.port))
+        o, host, port, url = self.options, self.host, self.port, self.url
+        if self.namespace:
+            self.namespace.limit(o.mbit)
+        way = None
+        if o.latency_ms or not self.namespace:
+            way = distance.Distance(port, o.latency_ms / 1e3, 0 if self.namespace else o.mbit * 1e6 / 8, host)
+            self.host, self.port = "127.0.0.1", way.port
+            self.url = url.replace(f"{host}:{port}", f"{self.host}:{self.port}")
         try:
             yield way
         finally:
-            self.port, self.url = port, url
-            way.stop()
+            self.host, self.port, self.url = host, port, url
+            if way:
+                way.stop()
+            if self.namespace:
+                self.namespace.limit(0)
 
     def restore(self, archive=None):
         self.forget()
-        out = os.path.join(self.folder, "restored.db")
-        begin = time.perf_counter()
-        self.run("restore", "--latest", "--force", "--archive", archive or self.url, "--db", NAME, "-o", out)
-        took = time.perf_counter() - begin
-        os.unlink(out)
-        return {"seconds": took}
+        with tempfile.TemporaryDirectory(prefix="asof-far-", dir=self.options.out or self.folder) as folder:
+            with self.timed() as took:
+                self.run("restore", "--latest", "--archive", archive or self.url, "--db", NAME, "-o",
+                         os.path.join(folder, "restored.db"))
+        return took
 
     # ---- a destination that is away, and one that has nothing to do ----
 
     def outage(self):
         """`away` is asked for each request: the server answers 503 to all of them meanwhile."""
         state = {"away": False}
-        proxy = s3_faults.Proxy(self.server.port, lambda *_: "503" if state["away"] else None)
+        proxy = s3_faults.Proxy(self.server.port, lambda *_: "503" if state["away"] else None,
+                                host=self.server.host)
         url, rate = proxy.url("bench", "/outage"), 200
         try:
             with self.replicating(url):
@@ -270,6 +303,10 @@ def print_table(out, options):
             print(f"restore, {what:<22} {bucket:.2f} s; the same bytes by {CONNECTIONS} parallel GETs "
                   f"{gets:.2f} s: {gets / bucket:.2f} of their rate; from the local archive {local:.2f} s: "
                   f"{max(gets, local) / bucket:.2f} of what the slower of the two allows")
+            asof, server, here = (median([x["processor_s"][k] for x in r["bucket"]])
+                                  for k in ("asof", "server", "here"))
+            print(f"    of the processors             asof {asof:.1f} s, the server {server:.1f} s, "
+                  f"the relay {here:.1f} s")
     if o := out.get("outage"):
         print(f"after an outage of {o['away_s']:.0f} s          caught up in {o['caught_up_s']:.1f} s: "
               f"{o['times_the_rate']:.1f} times the write rate")
@@ -285,18 +322,28 @@ def main():
     p.add_argument("--latency-ms", type=float, default=30)
     p.add_argument("--mbit", type=float, default=400)
     p.add_argument("--only", default="p9,restore,outage")
+    p.add_argument("--out")
+    p.add_argument("--relay", action="store_true")
     p.add_argument("--json", action="store_true")
     options = p.parse_args()
     subprocess.run(["ninja", "-C", options.build, "tools/asof", "tools/bench/load"], check=True,
                    stdout=subprocess.DEVNULL)
     folder = tempfile.mkdtemp(prefix="asof-far-")
-    server = radosgw.RadosGateway(os.path.join(folder, "s3"))
+    namespace = None
+    if not options.relay:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            namespace = distance.Namespace()
+    server = radosgw.RadosGateway(os.path.join(folder, "s3"), host=namespace.host if namespace else "127.0.0.1",
+                                  inside=namespace.inside if namespace else ())
     try:
         server.start()
         server.make_bucket("bench")
-        out = Bench(folder, server, options).all()
+        out = Bench(folder, server, options, namespace).all()
+        out["network"] = "namespace" if namespace else "relay"
     finally:
         server.stop()
+        if namespace:
+            namespace.stop()
         shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         print(json.dumps(out, indent=1))

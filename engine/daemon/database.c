@@ -24,6 +24,7 @@
 #define RETRY_MAX_US (60 * US_PER_SECOND)
 #define CLOSING_POLL_US 5000
 #define WARN_EVERY_US (60 * US_PER_SECOND)
+#define PLACE_EVERY_US (10 * US_PER_SECOND)
 
 enum wish { WISH_RUN, WISH_PAUSE, WISH_STOP };
 
@@ -54,7 +55,8 @@ struct database {
 	int64_t look_us, retry_us;
 	int64_t opened_us; /* monotonic */
 	int64_t warned_us;
-	struct err space_err; /* no more may be written: why */
+	struct err stop_err; /* capture stops, and begins again by itself: why */
+	bool archive_gone;   /* it was there: another is not begun in its place */
 	_Atomic bool check_space;
 };
 
@@ -273,7 +275,7 @@ static int64_t end(struct database *d, const struct err *why)
 
 static int64_t fail(struct database *d, const struct err *why)
 {
-	if (d->options.at_once)
+	if (d->options.at_once && !d->archive_gone)
 		return end(d, why);
 	log_error("database", "failed, trying again db=%s in_s=%lld: %s", d->options.name,
 	          (long long)(d->retry_us / US_PER_SECOND), why->msg);
@@ -283,13 +285,16 @@ static int64_t fail(struct database *d, const struct err *why)
 	return us;
 }
 
-static int64_t wait_for_database(struct database *d, const struct err *why)
+static int64_t wait_for(struct database *d, const char *what, const struct err *why)
 {
 	int64_t now_us = clock_mono_us();
 
 	if (d->warned_us == 0 || now_us - d->warned_us > WARN_EVERY_US) {
-		log_write(why->kind == ERR_NOT_FOUND ? LOG_INFO : LOG_WARN, "database",
-		          "waiting for the database db=%s: %s", d->options.name, why->msg);
+		enum log_level level = d->archive_gone              ? LOG_ERROR
+		                       : why->kind == ERR_NOT_FOUND ? LOG_INFO
+		                                                    : LOG_WARN;
+		log_write(level, "database", "waiting for the %s db=%s: %s", what, d->options.name,
+		          why->msg);
 		d->warned_us = now_us;
 	}
 	set_state(d, DATABASE_WAITING, why->msg);
@@ -307,10 +312,12 @@ static int64_t try_to_open(struct database *d)
 {
 	struct err why = ERR_INIT;
 
+	if (d->archive_gone && !recorder_has_place(d->options.archive, d->options.name))
+		return wait_for(d, "archive", &d->err);
 	int rc = look(d, &why);
 	if (rc < 0)
 		return d->options.at_once || !may_come(&why) ? fail(d, &why)
-		                                             : wait_for_database(d, &why);
+		                                             : wait_for(d, "database", &why);
 	set_state(d, DATABASE_OPENING, "");
 	rc = may_write(d, &why);
 	rc = rc < 0 ? rc : open_parts(d, &why);
@@ -318,6 +325,8 @@ static int64_t try_to_open(struct database *d)
 		return fail(d, &why);
 	d->look_us = LOOK_MIN_US;
 	d->warned_us = 0;
+	d->archive_gone = false;
+	d->err = (struct err)ERR_INIT;
 	d->opened_us = clock_mono_us();
 	log_info("database", "start db=%s archive=%s name=%s", d->options.path, d->options.archive,
 	         d->options.name);
@@ -341,12 +350,18 @@ static int64_t closed(struct database *d)
 
 	if (recorder_result(d->recorder, &left) < 0 && why.kind == ERR_NONE)
 		why = left;
-	if (d->space_err.kind != ERR_NONE)
-		why = d->space_err;
-	d->space_err = (struct err)ERR_INIT;
+	if (d->stop_err.kind != ERR_NONE)
+		why = d->stop_err;
+	d->stop_err = (struct err)ERR_INIT;
 	free_parts(d);
-	if (wish_of(d) == WISH_STOP || (d->options.at_once && why.kind != ERR_NONE))
+	bool ends = d->options.at_once && why.kind != ERR_NONE && !d->archive_gone;
+	if (wish_of(d) == WISH_STOP || ends)
 		return end(d, &why);
+	if (d->archive_gone && wish_of(d) == WISH_RUN) {
+		d->err = why;
+		d->warned_us = 0;
+		return wait_for(d, "archive", &why);
+	}
 	if (why.kind != ERR_NONE)
 		return fail(d, &why);
 	set_state(d, wish_of(d) == WISH_PAUSE ? DATABASE_PAUSED : DATABASE_WAITING, "");
@@ -364,6 +379,15 @@ static int64_t closing(struct database *d)
 	return recorder_ended(d->recorder) ? closed(d) : CLOSING_POLL_US;
 }
 
+/* Whether what is captured may be written, and is written where it will be found. */
+static bool may_go_on(struct database *d)
+{
+	if (atomic_exchange(&d->check_space, false) && may_write(d, &d->stop_err) < 0)
+		return false;
+	d->archive_gone = recorder_check_place(d->recorder, &d->stop_err) < 0;
+	return !d->archive_gone;
+}
+
 static int64_t database_step(void *ctx)
 {
 	struct database *d = ctx;
@@ -377,9 +401,7 @@ static int64_t database_step(void *ctx)
 	case DATABASE_REPLICATING:
 		if (wish != WISH_RUN || d->capture_ended)
 			return begin_to_close(d);
-		if (!atomic_exchange(&d->check_space, false) || may_write(d, &d->space_err) == 0)
-			return POOL_WHEN_WOKEN;
-		return begin_to_close(d);
+		return may_go_on(d) ? PLACE_EVERY_US : begin_to_close(d);
 	case DATABASE_CLOSING:
 		return closing(d);
 	case DATABASE_ENDED:
@@ -391,7 +413,7 @@ static int64_t database_step(void *ctx)
 		break;
 	}
 	if (wish == WISH_STOP)
-		return end(d, &none);
+		return end(d, d->archive_gone ? &d->err : &none);
 	if (wish == WISH_RUN)
 		return try_to_open(d);
 	set_state(d, DATABASE_PAUSED, "");

@@ -14,6 +14,9 @@
  *      ^                                                CLOSING ---> ENDED
  *      +---------------------------------------------------+
  *
+ * An archive that is deleted, or replaced by another, while it is written: CLOSING, then WAITING for
+ * it; none is begun in its place (the disk that it is on may only have been unmounted).
+ *
  * What befalls one database reaches no other: waits and retries are the task's own, and a step
  * that blocks on a slow disk holds one thread of several.
  *

@@ -9,6 +9,8 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <sys/stat.h>
 
 #define CACHE_BYTES ((size_t)4 << 20)
 
@@ -443,6 +445,41 @@ int recorder_open(const struct recorder_options *o, struct recorder **ret, struc
 	r->status.last_txid = r->last.txid;
 	*ret = r;
 	return 0;
+}
+
+/* By the note of its source; false: its path is too long, or it cannot be asked. */
+static bool stat_source(const char *archive, const char *name, struct stat *ret)
+{
+	char path[PATH_MAX];
+	int n = snprintf(path, sizeof(path), "%s/local/%s/source", archive, name);
+
+	if (n >= (int)sizeof(path))
+		errno = ENAMETOOLONG;
+	return n < (int)sizeof(path) && stat(path, ret) == 0;
+}
+
+int recorder_check_place(const struct recorder *r, struct err *err)
+{
+	struct stat ours, there;
+
+	/* Not every filesystem counts the links of a folder: our own lock tells of its deletion. */
+	bool deleted = faccessat(r->dir_fd, "lock", F_OK, 0) < 0 && errno == ENOENT;
+	bool replaced = stat_source(r->root, r->name, &there) &&
+	                fstatat(r->dir_fd, "source", &ours, 0) == 0 &&
+	                (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino);
+	if (!deleted && !replaced)
+		return 0;
+	return err_set(err, ERR_IO, 0,
+	               "archive '%s': the history of '%s' was %s while it was written (it goes on "
+	               "when it is put back; for a new one start asof again)",
+	               r->root, r->name, deleted ? "deleted" : "replaced by another");
+}
+
+bool recorder_has_place(const char *archive, const char *name)
+{
+	struct stat st;
+
+	return stat_source(archive, name, &st) || (errno != ENOENT && errno != ENOTDIR);
 }
 
 bool recorder_resume(const struct recorder *r, struct capture_position *ret_pos,

@@ -113,17 +113,31 @@ static bool is_root(const struct pass *p, const struct history_object *o)
 	return false;
 }
 
-/* What a child lineage goes on behind since it was damaged: it stays until somebody has put it right. */
-static bool is_lost(const struct pass *p, const struct history_object *o)
+/* What a child lineage goes on behind since it was damaged: it stays until somebody has put it right, and
+ * no moment in it is chosen. */
+static void find_lost(struct pass *p)
 {
+	struct retainer *r = p->r;
 	char file[OBJECT_NAME_MAX + 16];
-	struct damage d;
 
-	snprintf(file, sizeof(file), "%s/%s", retain_folder_of(o), o->file);
-	for (size_t i = 0; history_lost(p->r->history, i, &d, NULL) == 0; i++)
-		if (strcmp(d.object, file) == 0)
-			return true;
-	return false;
+	r->n_lost = 0;
+	while (r->n_lost < RETAIN_LOST_MAX &&
+	       history_left_behind(r->history, r->n_lost, &r->lost[r->n_lost], NULL) == 0)
+		r->n_lost++;
+	for (size_t i = 0; i < p->n && r->n_lost; i++) {
+		snprintf(file, sizeof(file), "%s/%s", retain_folder_of(&p->objects[i]),
+		         p->objects[i].file);
+		for (size_t k = 0; k < r->n_lost; k++)
+			p->objects[i].broken |= strcmp(r->lost[k].object, file) == 0;
+	}
+}
+
+static const struct damage *lost_with(const struct retainer *r, uint64_t txid)
+{
+	for (size_t i = 0; i < r->n_lost; i++)
+		if (txid >= r->lost[i].first_txid && txid <= r->lost[i].last_txid)
+			return &r->lost[i];
+	return NULL;
 }
 
 static int look(struct pass *p, struct err *err)
@@ -156,8 +170,7 @@ static int look(struct pass *p, struct err *err)
 	p->roots = calloc(p->n + 1, sizeof(*p->roots));
 	if (!p->roots)
 		return err_set(err, ERR_NOMEM, 0, "no memory to plan retention");
-	for (size_t i = 0; i < p->n; i++)
-		p->objects[i].broken = p->objects[i].broken || is_lost(p, &p->objects[i]);
+	find_lost(p);
 	for (size_t i = 0; i < p->n; i++)
 		p->roots[i] = p->objects[i].type == HISTORY_SNAPSHOT && is_root(p, &p->objects[i]);
 	return 0;
@@ -166,9 +179,16 @@ static int look(struct pass *p, struct err *err)
 static int find_before(void *ctx, int64_t time_us, struct retain_point *ret, struct err *err)
 {
 	struct retainer *r = ctx;
+	const struct damage *lost;
 	struct moment m;
 
 	int rc = history_before(r->history, time_us, &m, err);
+	while (rc == 0 && (lost = lost_with(r, m.txid))) {
+		if (lost->after_us)
+			rc = history_before(r->history, lost->after_us, &m, err);
+		if (!lost->after_us || (rc == 0 && m.txid >= lost->first_txid))
+			rc = err_set(err, ERR_NOT_FOUND, 0, "what came before is damaged");
+	}
 	*ret = (struct retain_point){m.txid, m.time_us, NULL};
 	return rc;
 }
@@ -178,6 +198,8 @@ static int find_at(void *ctx, uint64_t txid, struct retain_point *ret, struct er
 	struct retainer *r = ctx;
 	struct moment m;
 
+	if (txid > history_thinned(r->history) && lost_with(r, txid))
+		return err_set(err, ERR_NOT_FOUND, 0, "it is damaged");
 	int rc = history_tx(r->history, txid, &m, err);
 	*ret = (struct retain_point){m.txid, m.time_us, NULL};
 	return rc;

@@ -16,6 +16,11 @@ struct retainer {
 	/* At a destination the folders are scratch: what is to go there is made in them. */
 	int dir_fd, segment_fd, coalesced_fd, snapshot_fd;
 
+	/* What capture went on behind, of this pass. */
+#define RETAIN_LOST_MAX 16u
+	struct damage lost[RETAIN_LOST_MAX];
+	size_t n_lost;
+
 	/* ---- at a destination ---- */
 	bool is_far;
 	struct retain_far far;

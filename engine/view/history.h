@@ -162,7 +162,9 @@ struct damage {
 /* Of the ends that jumps left behind, number `i` of those that cannot be read (to this day); NOT_FOUND
  * past the last. */
 int history_lost(struct history *h, size_t i, struct damage *ret, struct err *err) MUST_USE;
-/* The same as a line for people, with the way out. */
+/* The same, and those of which retention has let go meanwhile, but for the damaged object. */
+int history_left_behind(struct history *h, size_t i, struct damage *ret, struct err *err) MUST_USE;
+/* What is lost as a line for people, with the way out. */
 void history_lost_text(const struct damage *d, char *out, size_t size);
 
 /* The state that snapshot number `i` holds, from 0, oldest first; NOT_FOUND past the last. */

@@ -227,8 +227,7 @@ static bool find_object(struct history *h, const char *path, struct history_obje
 	if (!slash || history_objects(h, &objects, &n, NULL) < 0)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(objects[i].file, slash + 1) == 0 &&
-		    objects[i].type != HISTORY_SNAPSHOT) {
+		if (strcmp(objects[i].file, slash + 1) == 0) {
 			*ret = objects[i];
 			return true;
 		}
@@ -243,7 +242,12 @@ static bool is_damaged(struct history *h, const struct jump *j)
 	struct history_object o;
 	struct stat st;
 
-	if (!find_object(h, j->lost, &o) || fstatat(h->segment_fd, o.file, &st, 0) < 0)
+	bool found = find_object(h, j->lost, &o);
+	/* Cut short, where what follows was thinned: its end looks torn. */
+	if (found && o.type == HISTORY_GROWING && o.last_txid < j->told_txid)
+		return true;
+	int fd = !found ? -1 : o.type == HISTORY_SNAPSHOT ? h->snapshot_fd : h->segment_fd;
+	if (fd < 0 || fstatat(fd, o.file, &st, 0) < 0)
 		return false;
 	int64_t changed_us = st.st_ctim.tv_sec * US_PER_SECOND + st.st_ctim.tv_nsec / 1000;
 	pthread_mutex_lock(&h->lock);
@@ -279,21 +283,32 @@ static void describe(struct history *h, const struct jump *j, bool early, struct
 	}
 }
 
-int history_lost(struct history *h, size_t i, struct damage *ret, struct err *err)
+static int get_lost(struct history *h, size_t i, bool all, struct damage *ret, struct err *err)
 {
 	uint64_t thinned = history_thinned(h);
 	struct jump j;
 
 	for (size_t k = 0; history_jump(h, k, &j, NULL) == 0; k++) {
-		if (!j.told_us || j.told_txid <= thinned)
+		bool is_thinned = j.told_txid <= thinned; /* its moments are not missed any more */
+		if (!j.told_us || (is_thinned && !all))
 			continue;
-		bool early = ends_early(h, &j);
+		bool early = !is_thinned && ends_early(h, &j);
 		if ((!early && !is_damaged(h, &j)) || i-- > 0)
 			continue;
 		describe(h, &j, early, ret);
 		return 0;
 	}
 	return err_set(err, ERR_NOT_FOUND, 0, "no more damage");
+}
+
+int history_lost(struct history *h, size_t i, struct damage *ret, struct err *err)
+{
+	return get_lost(h, i, false, ret, err);
+}
+
+int history_left_behind(struct history *h, size_t i, struct damage *ret, struct err *err)
+{
+	return get_lost(h, i, true, ret, err);
 }
 
 void history_lost_text(const struct damage *d, char *out, size_t size)

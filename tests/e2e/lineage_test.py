@@ -26,6 +26,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
+import sshd  # noqa: E402
 from harness import ASOF, asof, asof_json, commit, make_counter, wait_for  # noqa: E402
 
 NAME = "trades.db"
@@ -438,13 +439,19 @@ class Dying(Case):
 
 
 class Elsewhere(Case):
+    """A second place, a directory."""
+
+    def setUp(self):
+        super().setUp()
+        self.second = self.path("second")
+
     def replicate_to(self, *options):
-        r = harness.Replicator(self.db_path, self.archive, self.path("second"), *options)
+        r = harness.Replicator(self.db_path, self.archive, self.second, *options)
         self.addCleanup(r.close)
         return r
 
     def wait_sent(self):
-        run = asof("wait", NAME, "--archive", self.archive, "--dest", self.path("second"),
+        run = asof("wait", NAME, "--archive", self.archive, "--dest", self.second,
                    "--timeout", "60")
         self.assertEqual(run.returncode, 0, run.stderr)
 
@@ -470,9 +477,9 @@ class Elsewhere(Case):
         self.commit()
         r.wait_known()
         self.wait_sent()
-        there = self.log(self.path("second"))
-        self.assertEqual(self.check(there, archive=self.path("second"))[-1], self.newest())
-        run = asof("validate", "--history", "--archive", self.path("second"))
+        there = self.log(self.second)
+        self.assertEqual(self.check(there, archive=self.second)[-1], self.newest())
+        run = asof("validate", "--history", "--archive", self.second)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         return r
 
@@ -482,8 +489,8 @@ class Elsewhere(Case):
         self.damage_newest()
         self.assertEqual(self.go_on_there().stop(), 0)
         self.check_gone_on()
-        self.assertEqual(self.check(self.before, archive=self.path("second"))[-1], 4)
-        run = asof("validate", "--history", "--repair", "--also", self.path("second"), "--archive",
+        self.assertEqual(self.check(self.before, archive=self.second)[-1], 4)
+        run = asof("validate", "--history", "--repair", "--also", self.second, "--archive",
                    self.archive)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertEqual(len(self.check(self.before)), len(self.before))
@@ -505,6 +512,68 @@ class Elsewhere(Case):
         self.assertEqual(self.go_on_there().stop(), 0)
         self.check_gone_on()
         self.assertEqual(self.go_on_there().stop(), 0)
+
+
+class FarElsewhere(Elsewhere):
+    """A server, which has neither head nor notes of its own to tell."""
+
+    def setUp(self):
+        super().setUp()
+        server = sshd.Sshd(self.path("ssh")).start()
+        self.addCleanup(server.stop)
+        self.second = server.url(self.path("place"))
+        os.environ["ASOF_CACHE_DIR"] = self.path("cache")
+        self.addCleanup(os.environ.pop, "ASOF_CACHE_DIR")
+
+
+class Upkeep(Case):
+    def many(self, r, n):
+        for _ in range(n):
+            self.commit(900)
+            r.wait_known()
+        self.commit()
+        r.wait_known()
+
+    def check_worked_on(self, file):
+        """All is sealed and coalesced but what is damaged, which lies there as it did."""
+        wait_for("sealed segments", lambda: len(set(self.unsealed()) -
+                                                {os.path.basename(file)}) <= 1)
+        child = [f for f in os.listdir(os.path.join(self.folder, "coalesced"))
+                 if f.startswith("00000002-")]
+        self.assertTrue(child)
+        self.assertEqual(read(os.path.join(self.folder, file)), self.damaged)
+
+    def worked_around(self, file, change):
+        self.keep()
+        self.damage(file, change)
+        r = self.go_on("--segment-size", "64K")
+        self.many(r, 10)
+        self.check_worked_on(file)
+        self.assertNotIn("upkeep of the archive failed", r.log())
+        self.check_gone_on()
+        time.sleep(2.1)
+        self.commit(900)
+        r.wait_known()
+        for _ in range(2):
+            run = asof("cleanup", "--tiers", "all:1s,1s:1h", "--grace", "0s", "--min-free", "0", "--archive",
+                       self.archive)
+            self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertEqual(read(os.path.join(self.folder, file)), self.damaged)
+        self.assertTrue(os.path.exists(os.path.join(self.folder, "thinned")))
+        self.assertEqual(self.check(self.log())[-1], self.newest())
+        self.assertEqual(r.stop(), 0)
+
+    def test_beside_a_growing_one(self):
+        self.worked_around(self.growing(), lambda data: data[:300])
+
+    def test_beside_data_that_is_damaged(self):
+        """All that its records tell is right: only who reads it meets the damage."""
+        def flip(data):
+            return data[:120] + bytes([data[120] ^ 1]) + data[121:]
+        self.worked_around(self.growing(), flip)
+
+    def test_beside_a_sealed_one(self):
+        self.worked_around(self.sealed(), lambda data: data[:-50] + bytes(50))
 
 
 class Live(Case):

@@ -19,8 +19,11 @@ def sources():
 
 def main():
     if sys.argv[1:2] == ["--fix"]:
-        return subprocess.run(["clang-format", "-i", *(sys.argv[2:] or sources())], cwd=ROOT,
-                              check=False).returncode
+        # It would take a script for C.
+        given = [name for name in sys.argv[2:] if name.endswith((".c", ".h"))]
+        files = given if sys.argv[2:] else list(sources())
+        return files and subprocess.run(["clang-format", "-i", *files], cwd=ROOT,
+                                        check=False).returncode
     run = subprocess.run(["clang-format", "--dry-run", "-Werror", *sources()], cwd=ROOT,
                          check=False)
     if run.returncode:

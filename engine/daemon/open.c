@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 
+#define QUIET_S 8 /* a folder that is being copied is not taken for whole before */
 #define CACHE_BYTES ((size_t)4 << 20)
 
 /* ---- the archive, to be read ---- */
@@ -475,11 +476,36 @@ int recorder_check_place(const struct recorder *r, struct err *err)
 	               r->root, r->name, deleted ? "deleted" : "replaced by another");
 }
 
+/* Whether something in a folder has changed since then: by ctime, which a copy cannot keep. */
+static bool has_changed(int dir_fd, const char *name, time_t since, time_t now)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *d;
+	struct stat st;
+	bool changed = false;
+
+	while (dir && !changed && (d = readdir(dir)))
+		changed = fstatat(fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		          st.st_ctime > since && st.st_ctime <= now;
+	return changed;
+}
+
 bool recorder_has_place(const char *archive, const char *name)
 {
+	static const char *const folders[] = {".", "segment", "snapshot", "coalesced"};
+	char path[PATH_MAX];
 	struct stat st;
+	time_t now = (time_t)(clock_now_us() / US_PER_SECOND);
+	bool changed = false;
 
-	return stat_source(archive, name, &st) || (errno != ENOENT && errno != ENOTDIR);
+	if (!stat_source(archive, name, &st))
+		return errno != ENOENT && errno != ENOTDIR;
+	snprintf(path, sizeof(path), "%s/local/%s", archive, name);
+	cleanup_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; fd >= 0 && !changed && i < 4; i++)
+		changed = has_changed(fd, folders[i], now - QUIET_S, now);
+	return !changed;
 }
 
 bool recorder_resume(const struct recorder *r, struct capture_position *ret_pos,

@@ -50,7 +50,8 @@ const struct capture_sink *recorder_sink(struct recorder *r);
 /* ERR_IO: what is written goes where nobody will find it, since the folder was deleted or
  * another lies in its place.  (One that was moved away may come back, and is written on.) */
 int recorder_check_place(const struct recorder *r, struct err *err) MUST_USE;
-/* Whether an archive has a history of that name, or may have: it cannot be asked. */
+/* Whether an archive has a history of that name, and nobody is just putting it there; true, too, when
+ * that cannot be told. */
 bool recorder_has_place(const char *archive, const char *name);
 /* `c` is what the sink will be called by. */
 int recorder_start(struct recorder *r, struct capture *c, struct err *err) MUST_USE;

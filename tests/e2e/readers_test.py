@@ -264,8 +264,8 @@ while True:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     want = min(5000, size - at)
     try:
-#Where a page is still known and the next cannot be had, the kernel gives what it has, and
-#the error to who goes on.
+        # Where a page is still known and the next cannot be had, the kernel gives what it has, and
+        # the error to who goes on.
         while want:
             got = os.pread(fd, want, at)
             if not got:
@@ -328,7 +328,7 @@ class Killed(Mounted):
         hint = f"fusermount3 -uz '{m}'"
         for words in (("mount", self.archive, m), (self.archive, m, "-o", "ro")):  # mount -a
             self.assert_fails(asof(*words), 1, "stale mount", hint)
-#As long as somebody has a file of it open, it goes when asked to go anyhow.
+        # As long as somebody has a file of it open, it goes when asked to go anyhow.
         self.assert_fails(asof("umount", m), 1, "in use", "-z")
         self.assertEqual(asof("umount", m, "--lazy").returncode, 0)
         self.assertEqual(os.listdir(m), [])
@@ -368,7 +368,7 @@ class Killed(Mounted):
         os.kill(child(), signal.SIGKILL)
         self.assertNotEqual(int(reader.stdout.readline()), 0)
         wait_for("the mount after a kill", served, 30)
-#And when the daemon itself is killed and comes again.
+        # And when the daemon itself is killed and comes again.
         os.kill(d.process.pid, signal.SIGKILL)
         d.process.wait()
         again = daemon.Daemon(self)

@@ -6,13 +6,20 @@
  * in a segment or is a snapshot's, lies in a gap, or was thinned.  What retention kept has to be seen:
  * each point is opened, which reads indexes alone.   What a damaged object took with it is told with
  * that object.
+ *
+ * A first snapshot is named after the time at which it was taken, which nothing else tells.  But commits
+ * carry checksums of the whole database only behind it; and what was verified here was seen.  At a
+ * destination the first of the two proves nothing: its base can be on its way, behind the segments.
  */
 #include "engine/verify/verify_i.h"
 
+#include "engine/archive/head.h"
 #include "engine/base/clock.h"
 #include "engine/base/spans.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
+#include <unistd.h>
 
 /* Beside upkeep and retention a listing can miss what was just joined. */
 #define LOOKS 3u
@@ -138,6 +145,70 @@ static int list_again(struct run *r, struct err *err)
 	return 0;
 }
 
+/* ---- the first snapshot ---- */
+
+#define COMMITS_LOOKED_AT 64u
+
+uint64_t find_based(const struct run *r)
+{
+	uint64_t based = UINT64_MAX;
+
+	for (size_t i = 0; i < r->n_objects; i++)
+		if (r->objects[i].type == HISTORY_SNAPSHOT && r->objects[i].last_txid < based)
+			based = r->objects[i].last_txid;
+	return based;
+}
+
+/* One up to `last` that carries the checksum of a whole database; 0: none was seen. */
+static uint64_t find_summed(struct run *r, uint64_t first, uint64_t last)
+{
+	struct commit c;
+
+	for (uint64_t t = last, n = 0; t >= first && t > 0 && n < COMMITS_LOOKED_AT; t--, n++)
+		if (history_commit(r->h, t, &c, NULL) == 0 &&
+		    !(c.flags & (COMMIT_NO_STATE | COMMIT_UNSETTLED)) && !hash128_zero(c.state))
+			return t;
+	return 0;
+}
+
+/* Where a recorder writes, and not a shipper, which sends parts. */
+static bool is_recorded_here(const struct run *r)
+{
+	return r->dir_fd >= 0 && faccessat(r->dir_fd, HEAD_NAME, F_OK, 0) == 0;
+}
+
+static int report_base(struct run *r, uint64_t first, uint64_t last, uint64_t proof,
+                       const char *what, struct err *err)
+{
+	struct object_check check = {.whole = false};
+
+	(void)!err_set(&check.first, ERR_DAMAGED, 0,
+	               "a snapshot is missing: none lies at or before transaction %" PRIu64
+	               ", which %s (asof validate --repair brings it from another place)",
+	               proof, what);
+	int rc = report_damage(r, NULL, &check, err);
+	return rc ? rc : find_affected_by_hole(r, first, last, err);
+}
+
+static int find_missing_base(struct run *r, struct err *err)
+{
+	uint64_t first = begin_of(r), based = find_based(r), proof;
+	uint64_t last = based == UINT64_MAX ? end_of(r, 0) : based ? based - 1 : 0;
+
+	if (history_thinned(r->h) || first > last)
+		return 0;
+	/* What it takes along may be told with an object that is damaged. */
+	if (is_told(r, first, last))
+		return 0;
+	if (r->note.through_txid && r->note.through_txid <= last)
+		return report_base(r, first, last, r->note.through_txid, "was verified here", err);
+	if (!is_recorded_here(r) || (proof = find_summed(r, first, last)) == 0)
+		return 0;
+	return report_base(r, first, last, proof,
+	                   "carries a checksum of the whole database, as commits do behind one",
+	                   err);
+}
+
 /* ---- what retention kept ---- */
 
 static int see_point(struct run *r, uint64_t txid, bool *ret, struct err *err)
@@ -207,6 +278,7 @@ int find_missing(struct run *r, struct err *err)
 	}
 	if (rc == 0 && found)
 		rc = look(r, true, &found, err);
+	rc = rc ? rc : find_missing_base(r, err);
 	history_log_damage(r->h, false); /* the report has it */
 	if (rc == 0 && r->options->scope == VERIFY_FULL)
 		rc = check_points(r, err);

@@ -371,6 +371,23 @@ static int find_damage(struct run *r, struct err *err)
 	return rc;
 }
 
+/* Nothing can be restored, and nothing proves that it could. */
+static int without_base(const struct run *r, const struct err *why, struct err *err)
+{
+	uint64_t last = 0;
+
+	for (size_t i = 0; i < r->n_objects; i++)
+		if (r->objects[i].last_txid > last)
+			last = r->objects[i].last_txid;
+	if (find_based(r) != UINT64_MAX || !last)
+		return err_copy(err, why);
+	return err_set(err, ERR_NOT_FOUND, 0,
+	               "no snapshot of '%s' lies at or before transaction %" PRIu64
+	               ", which its history needs (wait for the first to complete, if it is under "
+	               "way; else asof validate --repair brings it from another place)",
+	               history_name(r->h), last);
+}
+
 static int run(struct run *r, struct err *err)
 {
 	struct moment newest;
@@ -380,8 +397,8 @@ static int run(struct run *r, struct err *err)
 	rc = rc ? rc : find_damage(r, err);
 	if (rc == 0 && r->report->n_damages == 0 &&
 	    err_kind_of(history_latest(r->h, &newest, &why)) == ERR_NOT_FOUND)
-		return r->n_objects ? err_copy(err, &why) /* a first copy is under way */
-		                    : 0;                  /* nothing was captured yet */
+		return r->n_objects ? without_base(r, &why, err) /* or a first copy is under way */
+		                    : 0;                         /* nothing was captured yet */
 	forget_lost(r);
 	take_down_damage(r);
 	struct err kept = ERR_INIT;

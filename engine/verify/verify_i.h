@@ -56,9 +56,11 @@ int find_affected_by_hole(struct run *r, uint64_t first, uint64_t last, struct e
 /* After all of them: `good_before` and `good_after` of every damage. */
 void find_good(struct run *r);
 
-/* missing.c: transactions that nothing holds, and points that cannot be seen, as damages; after
- * find_affected(). */
+/* missing.c: transactions that nothing holds, a first snapshot, and points that cannot be seen, as
+ * damages; after find_affected(). */
 int find_missing(struct run *r, struct err *err) MUST_USE;
+/* The first transaction that a snapshot is of; UINT64_MAX: there is none. */
+uint64_t find_based(const struct run *r);
 /* The range of any damage that `txid` is in; NULL: none. */
 const struct verify_range *verify_range_with(const struct verify_report *rep, uint64_t txid);
 

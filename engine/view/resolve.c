@@ -125,10 +125,11 @@ static struct entry *snapshot_before(struct history *h, uint64_t txid)
 {
 	struct entry *best = NULL;
 
+	/* They are sorted: of several, the last has the greatest redo. */
 	for (size_t i = 0; i < h->snapshots.n; i++) {
 		struct entry *e = &h->snapshots.e[i];
 		if (e->name.last_txid <= txid &&
-		    (!best || e->name.last_txid > best->name.last_txid))
+		    (!best || e->name.last_txid >= best->name.last_txid))
 			best = e;
 	}
 	return best;
@@ -188,6 +189,9 @@ int resolve_snapshot(struct history *h, struct entry *e, struct moment *ret, str
 	        .n_pages = i->n_pages,
 	        .state = i->state,
 	};
+	for (size_t k = 0; k < h->n_gaps; k++) /* which its own commit would tell, were it there */
+		if (h->gaps[k].after_txid == i->txid)
+			ret->flags |= MOMENT_HEALED;
 	return 0;
 }
 

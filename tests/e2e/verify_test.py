@@ -203,6 +203,32 @@ class Verify(harness.Case):
         self.assertIn(name, text.stdout)
         self.assertGreater(self.status()["damaged"], 0)
 
+    def test_first_snapshot(self):
+        """That it is missing shows by the commits behind it, is told, and mended from a copy; where nothing
+        proves it, as at a destination, the line says what lacks."""
+        self.capture()
+        copy = self.path("copy")
+        self.assertEqual(asof("copy", self.archive, copy).returncode, 0)
+
+        def lose(root):
+            folder = os.path.join(root, "local", "trades.db", "snapshot")
+            for name in os.listdir(folder):
+                os.rename(os.path.join(folder, name), self.path(name))
+            return os.path.join(folder, name), self.path(name)
+        was, kept = lose(self.archive)
+        status, history, run = self.validate()
+        self.assertEqual(status, 4, run.stderr)
+        self.assertIn("a snapshot is missing: none lies at or before transaction", run.stdout)
+        run = asof("validate", "--archive", self.archive, "--repair", "--also", copy)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertIn("repaired", run.stdout)
+        with open(was, "rb") as a, open(kept, "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        lose(copy)
+        os.unlink(os.path.join(copy, "local", "trades.db", "head"))  # as a destination has none
+        self.assert_fails(asof("validate", "--archive", copy), 3, "no snapshot of 'trades.db' lies at or before")
+        self.assertEqual(asof("validate", "--archive", copy, "--repair", "--also", self.archive).returncode, 0)
+
     def test_sample(self):
         """The same seed takes the same sample; with all of it any damage is found."""
         self.capture()

@@ -279,6 +279,15 @@ static void append_frames(struct synth *s, uint32_t n_pages, struct synth_page *
 	}
 }
 
+/* Before a first snapshot is complete a recorder does not know the sum of all pages. */
+static bool is_based(const struct synth *s)
+{
+	for (size_t i = 0; i < s->n_objects; i++)
+		if (s->objects[i].name.type == OBJECT_SNAPSHOT)
+			return true;
+	return false;
+}
+
 uint64_t synth_commit(struct synth *s, uint32_t n_pages, struct synth_page *const *frames,
                       size_t n_frames, uint32_t flags)
 {
@@ -302,7 +311,7 @@ uint64_t synth_commit(struct synth *s, uint32_t n_pages, struct synth_page *cons
 	s->first_after_gap = false;
 	c.flags = flags;
 	c.n_frames = grow_frames(s->w) - before;
-	if (flags & COMMIT_UNSETTLED)
+	if ((flags & COMMIT_UNSETTLED) || !is_based(s))
 		c.flags |= COMMIT_NO_STATE;
 	else
 		c.state = state_sum(s->now, n_pages);

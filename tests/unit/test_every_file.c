@@ -84,6 +84,24 @@ static bool sees_all(struct pair *p, struct store *place)
 	return all;
 }
 
+/* Whether a moment that cannot be seen any more was recorded behind a complete snapshot. */
+static bool lost_summed(struct pair *p, struct store *place)
+{
+	struct history *h;
+	struct archive *a = pair_alone(p, place, &h);
+	bool lost = false;
+
+	for (uint64_t t = 1; t <= p->s->n_states; t++) {
+		struct err why = ERR_INIT;
+		const struct commit *c = &p->s->states[t - 1].commit;
+		lost = lost || (p->seen[t] && p->s->states[t - 1].in_segment &&
+		                !(c->flags & COMMIT_NO_STATE) && !synth_compare(p->s, h, t, &why));
+	}
+	history_put(h);
+	archive_free(a);
+	return lost;
+}
+
 /* What cannot be seen any more is told to be lost. */
 static void must_tell_lost(struct pair *p, struct store *place, const struct verify_report *r,
                            const char *what)
@@ -120,16 +138,17 @@ static void each_harm(struct pair *p, struct store *place, const char *name,
 	const char *base = strrchr(f->key, '/') + 1;
 	const struct excuse *e = excuse_of(base);
 	bool excused = e && (how == REMOVED || e->changed);
-	/* Of the newest of a store nobody can tell how far it reached; of a first snapshot, that there was
-	 * an older one. */
-	bool untold = (place != p->local && file_is_newest(was, f)) ||
-	              (how == REMOVED && ends_with(base, ".db.gz"));
+	/* Of the newest of a store nobody can tell how far it reached; of the first snapshot there, which
+	 * can be on its way, that it came. */
+	bool snapshot = ends_with(base, ".db.gz") && how == REMOVED;
+	bool untold = place != p->local && (file_is_newest(was, f) || snapshot);
 	char what[300];
 
 	if (how != REMOVED && f->len == 0)
 		return;
 	snprintf(what, sizeof(what), "%s %.200s of %s", harms[how], f->key, name);
 	file_harm(p, place, f, how);
+	untold = untold || (snapshot && !lost_summed(p, place));
 	if (strcmp(base, "source") == 0 && how != REMOVED) {
 		assert_true(verify(p, place, &r));
 		assert_true(is_named(&r, base) && !verify_report_ok(&r));
@@ -137,7 +156,7 @@ static void each_harm(struct pair *p, struct store *place, const char *name,
 		return; /* nothing can be seen without it */
 	}
 	if (!verify(p, place, &r)) {
-		if (how != REMOVED || !untold)
+		if (how != REMOVED || !(untold || snapshot))
 			synth_die("%s: nothing is said of it", what);
 		files_restore(was);
 		return;
@@ -153,7 +172,7 @@ static void each_harm(struct pair *p, struct store *place, const char *name,
 	bool countless = strcmp(base, "source") == 0 || strcmp(base, "thinned") == 0;
 	/* Of a store small objects are read whole, so that more is lost than what is told of here: who asks
 	 * for one page of them later reads their header, too. */
-	if (!verify_report_ok(&r) && !countless && !untold && place == p->local)
+	if (!verify_report_ok(&r) && !countless && !untold && !snapshot && place == p->local)
 		must_tell_lost(p, place, &r, what);
 	files_restore(was);
 }

@@ -297,12 +297,23 @@ static void find_end_of_damaged(struct repair *r)
 	}
 }
 
+/* Without a head the newest segment itself tells, once it was read. */
+static void know_end(struct repair *r)
+{
+	for (size_t k = 0; k < r->target.items.n; k++) {
+		const struct item *i = &r->target.items.v[k];
+		if (!i->bad && i->kind == ITEM_GROWING && i->name.last_txid > r->end_txid)
+			r->end_txid = i->name.last_txid;
+	}
+}
+
 int fill_segments(struct repair *r, struct err *err)
 {
 	struct filling f = {.r = r};
 
 	find_end_of_damaged(r);
 	int rc = collect(r, &f.have, err);
+	know_end(r);
 	uint64_t at = r->begin_txid, first;
 	while (rc == 0 && (first = spans_reach(&f.have, at)) <= r->end_txid) {
 		uint64_t next = spans_next(&f.have, first);

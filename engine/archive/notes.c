@@ -551,16 +551,30 @@ int thinned_note_get(int dir_fd, struct thinned_note *ret, struct err *err)
 	return rc < 0 ? rc : thinned_note_parse(text, len, ret, err);
 }
 
+static int thinned_text(const struct thinned_note *n, struct buf *ret, struct err *err)
+{
+	int rc = buf_printf(ret, err, "asof-thinned 1\nuntil_txid %" PRIu64 "\n", n->until_txid);
+
+	for (size_t i = 0; i < n->n_points && rc == 0; i++)
+		rc = buf_printf(ret, err, "point %" PRIu64 " %" PRId64 " %" PRId64 "\n",
+		                n->points[i].txid, n->points[i].time_us, n->points[i].until_us);
+	for (size_t i = 0; i < n->n_roots && rc == 0; i++)
+		rc = buf_printf(ret, err, "root %" PRIu64 "\n", n->roots[i]);
+	return rc;
+}
+
+int thinned_note_format(const struct thinned_note *n, struct buf *ret, struct err *err)
+{
+	int rc = thinned_text(n, ret, err);
+
+	return rc < 0 ? rc : end_note(ret, err);
+}
+
 int thinned_note_put(int dir_fd, const struct thinned_note *n, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT(LIST_MAX);
 
-	int rc = buf_printf(&b, err, "asof-thinned 1\nuntil_txid %" PRIu64 "\n", n->until_txid);
-	for (size_t i = 0; i < n->n_points && rc == 0; i++)
-		rc = buf_printf(&b, err, "point %" PRIu64 " %" PRId64 " %" PRId64 "\n",
-		                n->points[i].txid, n->points[i].time_us, n->points[i].until_us);
-	for (size_t i = 0; i < n->n_roots && rc == 0; i++)
-		rc = buf_printf(&b, err, "root %" PRIu64 "\n", n->roots[i]);
+	int rc = thinned_text(n, &b, err);
 	return rc < 0 ? rc : put_note(dir_fd, "thinned", &b, err);
 }
 

@@ -160,6 +160,8 @@ int mark_note_delete(int dir_fd, const char *mark, struct err *err) MUST_USE;
 /* NOT_FOUND: there is none. */
 int thinned_note_get(int dir_fd, struct thinned_note *ret, struct err *err) MUST_USE;
 int thinned_note_put(int dir_fd, const struct thinned_note *n, struct err *err) MUST_USE;
+/* The same, appended to `ret`. */
+int thinned_note_format(const struct thinned_note *n, struct buf *ret, struct err *err) MUST_USE;
 void thinned_note_release(struct thinned_note *n);
 int expiring_note_get(int dir_fd, struct expiring_note *ret, struct err *err) MUST_USE;
 int expiring_note_put(int dir_fd, const struct expiring_note *n, struct err *err) MUST_USE;

@@ -8,11 +8,13 @@
  *
  *   keys/, without which nothing sealed is read
  *   lineages, gaps
- *   where the first thinned what the second lacks: coalesced objects and snapshots, then `thinned`
+ *   where the first thinned what the second lacks: coalesced objects and snapshots, then `thinned`, of
+ *     both (thinned.c)
  *   segments in the order of their txids, each with its table before it; level 0 is created at the
  *     end of the chain and nowhere else; snapshots and coalesced objects behind what they need
+ *   `thinned` of a second that had thinned what the first still shows
  *   level 0 that sealed segments there cover, and that the first let go, goes
- *   marks; `source`, without which the folder is no database yet
+ *   marks that were removed in the first go; marks; `source`, without which the folder is no database yet
  *
  * Nobody's note says that a copy writes there: so whoever is to send there next claims it, as a new place.
  * While one stands there the copy is REFUSED, and it looks for one anew as long as a claim waits (ship.h
@@ -89,18 +91,17 @@ static int bring(struct between *b, const char *key, uint64_t bytes, const struc
 	return rc < 0 ? rc : store_put(b->to, key, src, bytes, flags, err);
 }
 
-static void key_of(const struct between *b, const char *file, char out[STORE_KEY_MAX + 1])
+void between_key(const struct between *b, const char *file, char out[STORE_KEY_MAX + 1])
 {
 	snprintf(out, STORE_KEY_MAX + 1, "local/%s/%s", b->name, file);
 }
 
-/* One of this database; then it is there. */
-static int bring_thing(struct between *b, const struct thing *t, unsigned flags, bool *ret_damaged,
-                       struct err *err)
+int between_bring(struct between *b, const struct thing *t, unsigned flags, bool *ret_damaged,
+                  struct err *err)
 {
 	char key[STORE_KEY_MAX + 1];
 
-	key_of(b, t->file, key);
+	between_key(b, t->file, key);
 	int rc = bring(b, key, t->bytes, t, flags, ret_damaged, err);
 	if (rc == 0 && !*ret_damaged)
 		rc = things_add(&b->there, t, err);
@@ -109,12 +110,12 @@ static int bring_thing(struct between *b, const struct thing *t, unsigned flags,
 	return rc < 0 ? rc : copy_stopped(b->c, err);
 }
 
-static int get(struct store *s, const struct between *b, const char *file, struct buf *ret,
-               struct err *err)
+int between_get(struct store *s, const struct between *b, const char *file, struct buf *ret,
+                struct err *err)
 {
 	char key[STORE_KEY_MAX + 1];
 
-	key_of(b, file, key);
+	between_key(b, file, key);
 	return store_get(s, key, COPY_NOTE_MAX, ret, err);
 }
 
@@ -137,7 +138,7 @@ static int check_writer(struct between *b, struct err *err)
 
 	if (now_us - b->looked_us < LOOK_US)
 		return 0;
-	key_of(b, "", prefix);
+	between_key(b, "", prefix);
 	int rc = store_list(b->to, prefix, NULL, false, see_writer, b, err);
 	b->looked_us = now_us;
 	return rc;
@@ -151,8 +152,8 @@ static int check_source(struct between *b, struct err *err)
 	b->is_new = !things_find(&b->there, "source");
 	if (b->is_new)
 		return 0;
-	int rc = get(b->from, b, "source", &from, err);
-	rc = rc ? rc : get(b->to, b, "source", &to, err);
+	int rc = between_get(b->from, b, "source", &from, err);
+	rc = rc ? rc : between_get(b->to, b, "source", &to, err);
 	bool same = rc == 0 && from.len == to.len && memcmp(from.data, to.data, to.len) == 0;
 	if (rc < 0 || same)
 		return rc;
@@ -201,7 +202,7 @@ static int bring_notes(struct between *b, enum thing_kind kind, struct err *err)
 	for (size_t i = 0; i < b->here.n && rc == 0; i++) {
 		const struct thing *t = &b->here.v[i];
 		if (t->kind == kind && !things_find(&b->there, t->file))
-			rc = bring_thing(b, t, 0, &damaged, err);
+			rc = between_bring(b, t, 0, &damaged, err);
 	}
 	return rc;
 }
@@ -216,21 +217,29 @@ static int bring_table(struct between *b, const struct thing *t, struct err *err
 	object_name_format(&n, name);
 	snprintf(file, sizeof(file), "segment/%s", name);
 	const struct thing *table = things_find(&b->here, file);
-	return table && !things_find(&b->there, file) ? bring_thing(b, table, 0, &damaged, err) : 0;
+	return table && !things_find(&b->there, file) ? between_bring(b, table, 0, &damaged, err)
+	                                              : 0;
+}
+
+bool between_can_bring(const struct between *b, const struct thing *t)
+{
+	const struct thing *last = things_last_level0(&b->there);
+
+	return t->kind != THING_LEVEL0 || !last || last->name.lineage < t->name.lineage ||
+	       (last->name.lineage == t->name.lineage &&
+	        last->name.first_txid <= t->name.first_txid) ||
+	       things_find(&b->there, t->file) || things_cover(&b->there, t, &b->here);
 }
 
 /* Created, or not at all: of two that put the next transactions one wins. */
 static int bring_level0(struct between *b, const struct thing *t, bool *ret_damaged,
                         struct err *err)
 {
-	const struct thing *last = things_last_level0(&b->there);
 	char trial[64];
 	struct err why = ERR_INIT;
 	bool creates, fresh;
 
-	if (last &&
-	    (last->name.lineage > t->name.lineage ||
-	     (last->name.lineage == t->name.lineage && last->name.first_txid > t->name.first_txid)))
+	if (!between_can_bring(b, t))
 		return err_set(
 		        err, ERR_REFUSED, 0,
 		        "'%.200s' has the transactions of '%s' cut otherwise than '%s' (copy "
@@ -241,7 +250,7 @@ static int bring_level0(struct between *b, const struct thing *t, bool *ret_dama
 	int rc = store_creates(b->to, trial, &creates, &fresh, err);
 	if (rc == 0)
 		rc = check_writer(b, err);
-	if (rc < 0 || bring_thing(b, t, STORE_CREATE, ret_damaged, &why) == 0)
+	if (rc < 0 || between_bring(b, t, STORE_CREATE, ret_damaged, &why) == 0)
 		return rc;
 	return why.kind == ERR_EXISTS ? copy_refuse_writer(b->c, b->name, t->file, err)
 	                              : err_copy(err, &why);
@@ -260,6 +269,10 @@ static int bring_object(struct between *b, const struct thing *t, bool *ret_end,
 	}
 	if (t->kind == THING_SEALED && things_wider(&b->here, t))
 		return 0; /* it goes any moment */
+	struct span h;
+	if (t->kind == THING_LEVEL0 && !between_can_bring(b, t) && thing_holds(&b->here, t, &h) &&
+	    h.last <= b->until_txid)
+		return 0; /* that was thinned */
 	if (t->kind == THING_LEVEL0) {
 		/* Without it the one before would be taken to reach over the hole. */
 		rc = bring_level0(b, t, &damaged, err);
@@ -270,10 +283,10 @@ static int bring_object(struct between *b, const struct thing *t, bool *ret_end,
 		rc = bring_table(b, t, err);
 	if (rc == 0)
 		rc = check_writer(b, err);
-	return rc < 0 ? rc : bring_thing(b, t, 0, &damaged, err);
+	return rc < 0 ? rc : between_bring(b, t, 0, &damaged, err);
 }
 
-static int bring_objects(struct between *b, bool segments, struct err *err)
+int between_bring_objects(struct between *b, bool segments, struct err *err)
 {
 	bool end = false;
 	int rc = 0;
@@ -298,7 +311,7 @@ static int remove_covered(struct between *b, struct err *err)
 		if (t->kind != THING_LEVEL0 || things_find(&b->here, t->file) ||
 		    !things_cover(&b->there, t, &b->there))
 			continue;
-		key_of(b, t->file, key);
+		between_key(b, t->file, key);
 		int rc = store_remove(b->to, key, &why);
 		if (rc < 0 && why.kind != ERR_DENIED)
 			return err_copy(err, &why);
@@ -310,33 +323,11 @@ static int remove_covered(struct between *b, struct err *err)
 	return 0;
 }
 
-/* Its points become the second's, unless that has all that was thinned. */
-static int bring_thinned(struct between *b, struct err *err)
-{
-	cleanup_buf struct buf from = BUF_INIT(COPY_NOTE_MAX), to = BUF_INIT(COPY_NOTE_MAX);
-	const struct thing *t = things_find(&b->here, "thinned"),
-	                   *there = things_find(&b->there, "thinned");
-	bool damaged;
-	int rc = 0;
-
-	if (!t || (!there && things_are_whole(&b->there, &b->here)))
-		return 0;
-	if (there) {
-		rc = get(b->from, b, t->file, &from, err);
-		rc = rc ? rc : get(b->to, b, t->file, &to, err);
-		if (rc < 0 || (from.len == to.len && memcmp(from.data, to.data, to.len) == 0) ||
-		    things_are_whole(&b->there, &b->here))
-			return rc;
-	}
-	rc = bring_objects(b, false, err);
-	return rc < 0 ? rc : bring_thing(b, t, 0, &damaged, err);
-}
-
 static int list(struct between *b, struct err *err)
 {
 	char prefix[STORE_KEY_MAX + 1];
 
-	key_of(b, "", prefix);
+	between_key(b, "", prefix);
 	int rc = things_list(&b->here, b->from, prefix, err);
 	b->looked_us = clock_mono_us();
 	return rc < 0 ? rc : things_list(&b->there, b->to, prefix, err);
@@ -351,13 +342,15 @@ static int copy_listed(struct between *b, struct err *err)
 	if (rc == 0)
 		rc = bring_notes(b, THING_GAP, err);
 	if (rc == 0)
-		rc = bring_thinned(b, err);
+		rc = between_thinned_before(b, err);
 	if (rc == 0)
-		rc = bring_objects(b, true, err);
+		rc = between_bring_objects(b, true, err);
+	if (rc == 0)
+		rc = between_thinned_after(b, err);
 	if (rc == 0)
 		rc = remove_covered(b, err);
 	if (rc == 0)
-		rc = bring_notes(b, THING_MARK, err);
+		rc = between_marks(b, err);
 	return rc < 0 ? rc : bring_notes(b, THING_SOURCE, err);
 }
 
@@ -527,6 +520,8 @@ static int choose(struct between *b, struct store *from, struct store *to, struc
 	rc = rc ? rc : things_list(&there, b->to, KEYS_FOLDER, err);
 	if (rc < 0)
 		return rc;
+	b->open_from = here.n && !from->sealed ? NULL : from;
+	b->open_to = there.n && !to->sealed ? NULL : to;
 	if (here.n == 0) {
 		b->to = to;
 		if (there.n && !to->sealed)
@@ -550,10 +545,15 @@ static int choose(struct between *b, struct store *from, struct store *to, struc
 	return rc;
 }
 
+static void release(struct between *b)
+{
+	buf_release(&b->thinned);
+}
+
 int copy_between(struct copying *c, struct store *from, struct store *to, struct err *err)
 {
 	const struct copy_options *o = c->options;
-	struct between b = {.c = c};
+	CLEANUP(release) struct between b = {.c = c, .thinned = BUF_INIT(COPY_NOTE_MAX)};
 
 	int rc = choose(&b, from, to, err);
 	if (rc == 0)

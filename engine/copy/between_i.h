@@ -6,6 +6,7 @@
 #include "engine/archive/names.h"
 #include "engine/archive/notes.h"
 #include "engine/base/hash.h"
+#include "engine/base/spans.h"
 #include "engine/copy/copy_i.h"
 
 /* ---- things.c: what a store has below one prefix, by its names ---- */
@@ -59,8 +60,16 @@ bool things_cover(const struct things *ts, const struct thing *t, const struct t
 bool things_wider(const struct things *ts, const struct thing *t);
 /* The newest, of which no name tells where it ends; NULL: there is none. */
 const struct thing *things_last_level0(const struct things *ts);
+/* Which transactions one of `in` holds, as far as names tell: a segment, or the snapshot of a state that was
+ * found idle.  False: it is none. */
+bool thing_holds(const struct things *in, const struct thing *t, struct span *ret);
+/* Those behind `after_txid` that `ts` holds, but by snapshots that `other` (may be NULL) has, too; added to
+ * `ret`. */
+int things_held(const struct things *ts, uint64_t after_txid, const struct things *other,
+                struct spans *ret, struct err *err) MUST_USE;
 /* Whether with what `more` brings every transaction is there from where `ts` begins. */
-bool things_are_whole(const struct things *ts, const struct things *more);
+int things_are_whole(const struct things *ts, const struct things *more, bool *ret,
+                     struct err *err) MUST_USE;
 /* The first of `ts` that `other` lacks and that cannot be of one history with what it has, by number,
  * size and time; NULL: all can. */
 const struct thing *things_misfit(const struct things *ts, const struct things *other);
@@ -70,13 +79,37 @@ const struct thing *things_misfit(const struct things *ts, const struct things *
 struct between {
 	struct copying *c;
 	struct store *from, *to; /* at the layer where their bytes are the same; borrowed */
-	bool sealed;             /* what they hold is, and nobody looks into it */
-	const char *name;        /* of the database at hand */
-	bool is_new;             /* the second does not have it yet */
-	int64_t looked_us;       /* monotonic: for a writer's note there */
+	bool sealed;             /* what they hold is, and nobody looks into it but for notes: */
+	struct store *open_from, *open_to; /* where notes can be read and put; NULL: nowhere */
+	const char *name;                  /* of the database at hand */
+	bool is_new;                       /* the second does not have it yet */
+	int64_t looked_us;                 /* monotonic: for a writer's note there */
 	struct things here, there;
+	bool thinned_later; /* the second's note is to be this, or to go, once all segments are there */
+	struct buf thinned;
+	uint64_t until_txid; /* of that note */
 	uint64_t n_backups;
 };
+
+/* local/NAME/FILE */
+void between_key(const struct between *b, const char *file, char out[STORE_KEY_MAX + 1]);
+int between_get(struct store *s, const struct between *b, const char *file, struct buf *ret,
+                struct err *err) MUST_USE;
+/* One of this database; then it is there.  *ret_damaged: it was told of, and not put. */
+int between_bring(struct between *b, const struct thing *t, unsigned flags, bool *ret_damaged,
+                  struct err *err) MUST_USE;
+/* False: it is of level 0, and the second has what comes behind it, but not what it holds. */
+bool between_can_bring(const struct between *b, const struct thing *t);
+/* Of its objects all that the second lacks; not `segments`: but for these. */
+int between_bring_objects(struct between *b, bool segments, struct err *err) MUST_USE;
+
+/* ---- thinned.c ---- */
+/* What the second is to say of what was thinned, before segments are put, and after. */
+int between_thinned_before(struct between *b, struct err *err) MUST_USE;
+int between_thinned_after(struct between *b, struct err *err) MUST_USE;
+
+/* ---- between_marks.c ---- */
+int between_marks(struct between *b, struct err *err) MUST_USE;
 
 /* ---- way.c: REFUSED, the second went another way ---- */
 int between_check_names(struct between *b, struct err *err) MUST_USE;

@@ -14,7 +14,7 @@
  *      in a sealed or joined one, or in the first's where those were cut otherwise.  So it may keep
  *      more than the first, by a retention of its own, or less: what ends in what it thinned is not
  *      copied again.  Where the first has thinned what the second never got, the second gets the
- *      points that are left.  And marks that the first gave it, and took away or gave anew since.
+ *      points that are left, beside its own.  And marks that the first gave it, and took away or gave anew since.
  *  (5) A run that was ended anywhere left a history that is right, as of some moment; the next
  *      goes on where it was.
  *  (6) A store gets what a replicator would send there, by the same rules (ship/ship.h,

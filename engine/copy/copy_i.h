@@ -2,6 +2,7 @@
 #ifndef ASOF_COPY_COPY_I_H
 #define ASOF_COPY_COPY_I_H
 
+#include "engine/archive/notes.h"
 #include "engine/copy/copy.h"
 #include "engine/store/store.h"
 #include "engine/view/replay.h"
@@ -84,6 +85,11 @@ int copy_nothing(const struct copying *c, struct err *err);
 /* ---- between.c ---- */
 /* Of one store what the other lacks. */
 int copy_between(struct copying *c, struct store *from, struct store *to, struct err *err) MUST_USE;
+
+/* ---- thinned.c ---- */
+/* The points and roots of both, up to ret->until_txid, which is set; release it in any case. */
+int copy_unite_points(const struct thinned_note *a, const struct thinned_note *b,
+                      struct thinned_note *ret, struct err *err) MUST_USE;
 
 /* ---- marks.c ---- */
 /* Of two folders of one database: what the first gave and took away since, or gave anew, the second no

@@ -16,6 +16,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/log.h"
+#include "engine/base/spans.h"
 #include "engine/copy/copy_i.h"
 
 #include <fcntl.h>
@@ -384,39 +385,16 @@ static int remove_covered(struct sides *s, struct err *err)
 
 /* ---- what was thinned ---- */
 
-/* A stretch of txids that segments of either side hold, or an idle state's snapshot. */
-struct held {
-	uint64_t first, last;
-};
-
-static int held_compare(const void *a, const void *b)
-{
-	const struct held *x = a, *y = b;
-
-	return x->first < y->first ? -1 : x->first > y->first;
-}
-
-static int add_held(struct held **v, size_t *n, uint64_t first, uint64_t last, struct err *err)
-{
-	struct held *p = realloc(*v, (*n + 1) * sizeof(*p));
-
-	if (!p)
-		return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
-	*v = p;
-	p[(*n)++] = (struct held){first, last};
-	return 0;
-}
-
-static int add_all_held(const struct history_object *o, size_t n, struct held **v, size_t *ret_n,
-                        struct err *err)
+/* What segments hold, and snapshots of states that were found idle. */
+static int add_held(struct spans *to, const struct history_object *o, size_t n, struct err *err)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		if (is_fine(&o[i]) && o[i].last_txid >= o[i].first_txid)
-			rc = add_held(v, ret_n, o[i].first_txid, o[i].last_txid, err);
+			rc = spans_add(to, o[i].first_txid, o[i].last_txid, err);
 		else if (o[i].type == HISTORY_SNAPSHOT && o[i].first_txid == o[i].last_txid + 1)
-			rc = add_held(v, ret_n, o[i].last_txid, o[i].last_txid, err);
+			rc = spans_add(to, o[i].last_txid, o[i].last_txid, err);
 	}
 	return rc;
 }
@@ -438,77 +416,22 @@ static int list_second(struct sides *s, struct history_object **ret, size_t *ret
 static int is_whole(struct sides *s, bool *ret, struct err *err)
 {
 	cleanup_free struct history_object *second = NULL;
-	cleanup_free struct held *v = NULL;
-	size_t n_second = 0, n = 0;
+	cleanup_spans struct spans held = {0};
+	size_t n_second = 0;
 
 	*ret = false;
 	if (s->is_new)
 		return 0;
 	int rc = list_second(s, &second, &n_second, err);
 	if (rc == 0)
-		rc = add_all_held(second, n_second, &v, &n, err);
-	if (rc < 0 || n == 0)
+		rc = add_held(&held, second, n_second, err);
+	if (rc < 0 || held.n == 0)
 		return rc;
-	qsort(v, n, sizeof(*v), held_compare);
-	uint64_t pos = s->thinned_to.until_txid ? s->thinned_to.until_txid : v[0].first - 1;
-	rc = add_all_held(s->objects, s->n, &v, &n, err);
-	if (rc < 0)
-		return rc;
-	qsort(v, n, sizeof(*v), held_compare);
-	for (size_t i = 0; i < n && v[i].first <= pos + 1; i++)
-		pos = v[i].last > pos ? v[i].last : pos;
-	*ret = pos >= s->thinned_from.until_txid;
-	return 0;
-}
-
-static int point_compare(const void *a, const void *b)
-{
-	const struct thinned_point *x = a, *y = b;
-
-	return x->txid < y->txid ? -1 : x->txid > y->txid;
-}
-
-static int root_compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* The points of both. */
-static int unite(struct sides *s, struct err *err)
-{
-	const struct thinned_note *a = &s->thinned_from, *b = &s->thinned_to;
-	struct thinned_note n = {.until_txid = a->until_txid};
-	size_t kept = 0;
-
-	n.points = calloc(a->n_points + b->n_points + 1, sizeof(*n.points));
-	n.roots = calloc(a->n_roots + b->n_roots + 1, sizeof(*n.roots));
-	if (!n.points || !n.roots) {
-		thinned_note_release(&n);
-		return err_set(err, ERR_NOMEM, 0, "no memory for a note");
-	}
-	if (a->n_points)
-		memcpy(n.points, a->points, a->n_points * sizeof(*n.points));
-	if (b->n_points)
-		memcpy(n.points + a->n_points, b->points, b->n_points * sizeof(*n.points));
-	qsort(n.points, a->n_points + b->n_points, sizeof(*n.points), point_compare);
-	for (size_t i = 0; i < a->n_points + b->n_points; i++)
-		if (kept == 0 || n.points[kept - 1].txid != n.points[i].txid)
-			n.points[kept++] = n.points[i];
-	n.n_points = kept;
-	for (size_t i = 0; i < a->n_roots; i++)
-		n.roots[i] = a->roots[i];
-	for (size_t i = 0; i < b->n_roots; i++)
-		n.roots[a->n_roots + i] = b->roots[i];
-	qsort(n.roots, a->n_roots + b->n_roots, sizeof(*n.roots), root_compare);
-	kept = 0;
-	for (size_t i = 0; i < a->n_roots + b->n_roots; i++)
-		if (kept == 0 || n.roots[kept - 1] != n.roots[i])
-			n.roots[kept++] = n.roots[i];
-	n.n_roots = kept;
-	int rc = thinned_note_put(s->to, &n, err);
-	thinned_note_release(&n);
+	spans_sort(&held);
+	uint64_t from = s->thinned_to.until_txid ? s->thinned_to.until_txid + 1 : held.v[0].first;
+	rc = add_held(&held, s->objects, s->n, err);
+	spans_sort(&held);
+	*ret = rc == 0 && spans_reach(&held, from) > s->thinned_from.until_txid;
 	return rc;
 }
 
@@ -542,7 +465,13 @@ static int copy_thinned(struct sides *s, struct err *err)
 	log_info("copy", "what was thinned is copied as that db=%s until_txid=%" PRIu64, s->name,
 	         s->thinned_from.until_txid);
 	rc = copy_type(s, false, 0, s->thinned_from.until_txid, err);
-	return rc < 0 ? rc : unite(s, err);
+	struct thinned_note both = {.until_txid = s->thinned_from.until_txid};
+	if (rc == 0)
+		rc = copy_unite_points(&s->thinned_from, &s->thinned_to, &both, err);
+	if (rc == 0)
+		rc = thinned_note_put(s->to, &both, err);
+	thinned_note_release(&both);
+	return rc;
 }
 
 /* ---- notes, head ---- */

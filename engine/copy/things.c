@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a store has of one database, as names tell it: nothing is read. */
 #include "engine/archive/grow.h"
+#include "engine/base/array.h"
 #include "engine/copy/between_i.h"
 #include "engine/store/crypt.h"
 
@@ -59,16 +60,11 @@ static void classify(struct thing *t)
 
 int things_add(struct things *ts, const struct thing *t, struct err *err)
 {
-	if (ts->n == ts->cap) {
-		size_t cap = ts->cap ? 2 * ts->cap : 64;
-		struct thing *p = realloc(ts->v, cap * sizeof(*p));
-		if (!p)
-			return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
-		ts->v = p;
-		ts->cap = cap;
-	}
-	ts->v[ts->n++] = *t;
-	return 0;
+	int rc = array_room(ts->v, ts->n, ts->cap, "the list of an archive", err);
+
+	if (rc == 0)
+		ts->v[ts->n++] = *t;
+	return rc;
 }
 
 struct listing {
@@ -270,36 +266,51 @@ bool things_wider(const struct things *ts, const struct thing *t)
 	return false;
 }
 
-bool things_are_whole(const struct things *ts, const struct things *more)
+bool thing_holds(const struct things *in, const struct thing *t, struct span *ret)
 {
-	const struct things *const both[] = {ts, more};
-	uint64_t at = things_first(ts), end = 0;
-	bool on = true;
-
-	if (at == UINT64_MAX)
+	*ret = (struct span){t->name.first_txid, t->name.last_txid};
+	if (t->kind == THING_LEVEL0)
+		ret->last = last_of(in, t) ? last_of(in, t) : ret->first;
+	else if (t->kind == THING_SNAPSHOT && ret->first == ret->last + 1)
+		ret->first = ret->last; /* a state that was found idle */
+	else if (t->kind != THING_SEALED)
 		return false;
+	return true;
+}
+
+int things_held(const struct things *ts, uint64_t after_txid, const struct things *other,
+                struct spans *ret, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < ts->n && rc == 0; i++) {
+		const struct thing *t = &ts->v[i];
+		struct span h;
+		if (!thing_holds(ts, t, &h) || h.last <= after_txid ||
+		    (other && t->kind == THING_SNAPSHOT && things_find(other, t->file)))
+			continue;
+		rc = spans_add(ret, h.first > after_txid ? h.first : after_txid + 1, h.last, err);
+	}
+	return rc;
+}
+
+int things_are_whole(const struct things *ts, const struct things *more, bool *ret, struct err *err)
+{
+	cleanup_spans struct spans held = {0};
+	uint64_t from = things_first(ts), end = 0;
+
+	*ret = false;
+	if (from == UINT64_MAX)
+		return 0;
 	for (size_t i = 0; i < more->n; i++)
 		if (is_segment(&more->v[i]) && more->v[i].name.first_txid > end)
 			end = more->v[i].name.first_txid;
-	while (on && at < end) {
-		on = false;
-		for (size_t k = 0; k < 2; k++)
-			for (size_t i = 0; i < both[k]->n; i++) {
-				const struct thing *t = &both[k]->v[i];
-				uint64_t first = t->name.first_txid, last = t->name.last_txid;
-				if (t->kind == THING_LEVEL0)
-					last = last_of(both[k], t) ? last_of(both[k], t) : first;
-				else if (t->kind == THING_SNAPSHOT && first == last + 1)
-					first = last; /* a state that was found idle */
-				else if (t->kind != THING_SEALED)
-					continue;
-				if (first <= at && last >= at) {
-					at = last + 1;
-					on = true;
-				}
-			}
-	}
-	return at >= end;
+	int rc = things_held(ts, 0, NULL, &held, err);
+	if (rc == 0)
+		rc = things_held(more, 0, NULL, &held, err);
+	spans_sort(&held);
+	*ret = rc == 0 && spans_reach(&held, from) >= end;
+	return rc;
 }
 
 /* ---- of one history? ---- */

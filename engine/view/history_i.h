@@ -193,6 +193,11 @@ const struct thinned_point *thinned_by_time(const struct history *h, int64_t tim
  * before it. */
 uint64_t thinned_rank(const struct history *h, uint64_t txid);
 uint64_t thinned_nth(const struct history *h, uint64_t rank);
+/*
+ * Where a segment of level 0 ends is told by the next one (bucket.c (2)); but of what was thinned that one
+ * can be gone, or, in a copy, never have come.  No point needs such a segment: what else there is tells.
+ */
+bool thinned_is_vague(const struct history *h, const struct entry *segment);
 /* A moment up to until_txid. */
 int thinned_moment(struct history *h, uint64_t txid, struct moment *ret, struct err *err) MUST_USE;
 /* "thinned out: the nearest that are kept are …" for what lies between two points. */

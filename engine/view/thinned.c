@@ -101,6 +101,12 @@ uint64_t thinned_nth(const struct history *h, uint64_t rank)
 	return h->thinned.points[rank ? rank - 1 : 0].txid;
 }
 
+bool thinned_is_vague(const struct history *h, const struct entry *e)
+{
+	return h->in_bucket && e->name.type == OBJECT_GROWING && !e->open &&
+	       e->name.last_txid <= h->thinned.until_txid;
+}
+
 int thinned_error(const struct history *h, const struct thinned_point *before, const char *what,
                   struct err *err)
 {
@@ -179,6 +185,14 @@ static int segment_moment(struct history *h, uint64_t txid, struct moment *ret, 
 	return rc;
 }
 
+static bool has_snapshot(const struct history *h, uint64_t txid)
+{
+	for (size_t i = 0; i < h->snapshots.n; i++)
+		if (h->snapshots.e[i].name.last_txid == txid)
+			return true;
+	return false;
+}
+
 int thinned_moment(struct history *h, uint64_t txid, struct moment *ret, struct err *err)
 {
 	const struct thinned_point *p = thinned_at_or_before(h, txid);
@@ -191,10 +205,19 @@ int thinned_moment(struct history *h, uint64_t txid, struct moment *ret, struct 
 		snprintf(what, sizeof(what), "transaction %" PRIu64, txid);
 		return thinned_error(h, p, what, err);
 	}
-	if (catalog_segment_of(h, txid))
-		rc = segment_moment(h, txid, ret, &whole, err);
-	else if ((e = coalesced_until(h, txid)))
+	struct entry *fine = catalog_segment_of(h, txid);
+	bool vague = fine && thinned_is_vague(h, fine);
+	struct err why = ERR_INIT;
+	if (fine)
+		rc = segment_moment(h, txid, ret, &whole, &why);
+	if (rc < 0 && !(vague && why.kind == ERR_NOT_FOUND))
+		return err_copy(err, &why);
+	if ((!fine || rc < 0) && (e = coalesced_until(h, txid)))
 		rc = coalesced_moment(h, e, ret, &whole, err);
+	else if (rc < 0 && !has_snapshot(h, txid))
+		return err_copy(err, &why);
+	else
+		rc = 0;
 	if (rc < 0 || whole)
 		return rc;
 	for (size_t i = 0; i < h->snapshots.n; i++) {

@@ -198,6 +198,8 @@ static int plan_layers(struct view *v, struct entry *base, uint64_t pos, bool ex
 		                           : farthest(&h->coalesced, pos, txid, false);
 		if (!fine && !wide) /* rather a little more than nothing */
 			wide = farthest(&h->coalesced, pos, txid, false);
+		if (wide && fine && thinned_is_vague(h, fine))
+			fine = NULL;
 		uint64_t fine_last = !fine                         ? 0
 		                     : fine->name.last_txid < txid ? fine->name.last_txid
 		                                                   : txid;

@@ -9,7 +9,7 @@
 #include "engine/retain/retain.h"
 #include "engine/store/borrowed.h"
 #include "engine/store/crypt.h"
-#include "tests/lib/shipped.h"
+#include "tests/lib/world.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -230,6 +230,385 @@ static void test_failing(void **state)
 	}
 }
 
+/* ---- what was thinned ---- */
+
+static int is_in(void *ctx, const struct store_entry *e, struct err *err)
+{
+	cleanup_buf struct buf x = BUF_INIT(1u << 30), y = BUF_INIT(1u << 30);
+	struct store *const *both = ctx;
+
+	if (strstr(e->key, ".writer") || e->key[0] == '.')
+		return 0;
+	synth_must(store_get(both[0], e->key, x.max_bytes, &x, err), err, e->key);
+	synth_must(store_get(both[1], e->key, y.max_bytes, &y, err), err, e->key);
+	assert_int_equal(x.len, y.len);
+	assert_memory_equal(x.data, y.data, x.len);
+	return 0;
+}
+
+/* A destination that was thinned, and a place that has an older copy of it, or of one that was thinned
+ * otherwise. */
+struct pair {
+	struct world w;
+	struct store *to;
+	int64_t now;
+};
+
+static void thin_other(struct pair *p, struct store *store)
+{
+	struct retain_policy policy;
+	struct retain_result res;
+	struct err err = ERR_INIT;
+
+	thinned_random_policy(&p->w.s->rng, &policy);
+	world_forget(p->w.s->root);
+	synth_must(world_retain_at(p->w.s->root, store, &policy, p->now, false, &res, &err), &err,
+	           "retain");
+	world_forget(p->w.s->root);
+}
+
+static void thin(struct pair *p)
+{
+	struct retain_policy policy;
+	const struct kept *k = &p->w.k;
+
+	thinned_random_policy(&p->w.s->rng, &policy);
+	int64_t span = k->times[k->n - 1] - k->times[0];
+	p->now += (int64_t)rng_below(&p->w.s->rng, (uint64_t)(span + policy.grace_us + HOUR));
+	world_pass(&p->w, &policy, p->now);
+}
+
+static void grow_pair(struct pair *p)
+{
+	world_go_on(&p->w, 12);
+	int64_t last = p->w.k.times[p->w.k.n - 1];
+	p->now = p->now > last ? p->now : last;
+}
+
+static void make_pair(struct pair *p, const char *root, uint64_t seed)
+{
+	struct copy_result res;
+
+	world_make(&p->w, root, seed);
+	p->now = 0;
+	p->to = new_memory();
+	grow_pair(p);
+	grow_pair(p);
+	struct rng *r = &p->w.s->rng;
+	if (rng_chance(r, 30))
+		thin(p);
+	unsigned kind = (unsigned)rng_below(r, 4); /* 0: the place is new */
+	if (kind == 1 || kind == 2)
+		must_copy(p->w.store, p->to, &res);
+	if (kind == 3) {
+		struct store *other = world_clone(p->w.store);
+		thin_other(p, other);
+		must_copy(other, p->to, &res);
+		store_free(other);
+	}
+	for (unsigned n = 1 + (unsigned)rng_below(r, 3); n > 0; n--) {
+		grow_pair(p);
+		if (rng_chance(r, 80))
+			thin(p);
+		if (rng_chance(r, 20))
+			must_copy(p->w.store, p->to, &res);
+	}
+	if (rng_chance(r, 30))
+		grow_pair(p);
+}
+
+static void free_pair(struct pair *p)
+{
+	store_free(p->to);
+	world_free(&p->w);
+}
+
+/* The note of a place; zero: it has none. */
+static struct thinned_note note_of(struct store *store)
+{
+	cleanup_buf struct buf b = BUF_INIT(1u << 20);
+	struct thinned_note n = {0};
+	struct err err = ERR_INIT;
+
+	if (store_get(store, "local/x.db/thinned", (1u << 20) - 1, &b, &err) < 0) {
+		assert_int_equal(err.kind, ERR_NOT_FOUND);
+		return n;
+	}
+	err = (struct err)ERR_INIT;
+	synth_must(buf_append(&b, "", 1, &err), &err, "note");
+	synth_must(thinned_note_parse((char *)b.data, b.len - 1, &n, &err), &err, "note");
+	return n;
+}
+
+/* Of what is not shown a line tells, and which are the nearest: it is the same of both. */
+static void check_told(const struct pair *p, struct store *from, struct store *to)
+{
+	struct world_reader r[2];
+
+	world_open_reader(&r[0], from);
+	world_open_reader(&r[1], to);
+	for (uint64_t t = 1; t <= p->w.k.n; t++) {
+		struct err err[2] = {ERR_INIT, ERR_INIT};
+		struct moment m[2];
+		int rc[2];
+		for (int i = 0; i < 2; i++)
+			rc[i] = history_tx(r[i].h, t, &m[i], &err[i]);
+		assert_int_equal(rc[0], rc[1]);
+		assert_string_equal(err[0].msg, err[1].msg);
+		for (int i = 0; i < 2; i++)
+			rc[i] = history_at(r[i].h, p->w.k.times[t - 1] + 1, p->now, &m[i], &err[i]);
+		assert_int_equal(rc[0], rc[1]);
+		assert_string_equal(err[0].msg, err[1].msg);
+		if (rc[0] == 0)
+			assert_int_equal(m[0].txid, m[1].txid);
+	}
+	world_close_reader(&r[0]);
+	world_close_reader(&r[1]);
+}
+
+/* After a copy: all that the first shows, each point that the second had, and nothing that both thinned.
+ * (Where the second goes on from what it held it can show some that the first alone has thinned.) */
+static void check_copied(struct pair *p, const bool *had, const struct thinned_note *points)
+{
+	cleanup_free bool *from = shown_by(p->w.s, p->w.store), *to = shown_by(p->w.s, p->to);
+
+	uint64_t last = 0;
+
+	for (uint64_t t = 1; t <= p->w.s->n_states; t++)
+		last = had[t] ? t : last;
+	for (uint64_t t = 1; t <= p->w.s->n_states; t++) {
+		if (from[t] && !to[t])
+			synth_die("transaction %" PRIu64 " is not shown by the copy", t);
+		if (to[t] && !from[t] && !had[t] && (t <= points->until_txid || !last))
+			synth_die("transaction %" PRIu64 " was thinned, and comes back", t);
+	}
+	for (size_t i = 0; i < points->n_points; i++)
+		if (had[points->points[i].txid] && !to[points->points[i].txid])
+			synth_die("point %" PRIu64 " of the copy is lost", points->points[i].txid);
+}
+
+static void assert_same_stores(struct store *a, struct store *b)
+{
+	struct err err = ERR_INIT;
+
+	synth_must(store_list(a, "", NULL, true, is_in, (struct store *[]){a, b}, &err), &err, "");
+	synth_must(store_list(b, "", NULL, true, is_in, (struct store *[]){b, a}, &err), &err, "");
+}
+
+static void test_thinned(void **state)
+{
+	uint64_t seed = test_seed() + 900, thinned = 0, united = 0, fresh = 0;
+
+	for (unsigned i = 0; i < test_rounds(60) || ((!united || !fresh) && i < 200); i++) {
+		cleanup_free char *root = test_folder();
+		struct copy_result res;
+		struct pair p;
+
+		fprintf(stderr, "pair %llu\n", (unsigned long long)(seed + i));
+		make_pair(&p, root, seed + i);
+		cleanup_free bool *had = shown_by(p.w.s, p.to);
+		struct thinned_note from = note_of(p.w.store), was = note_of(p.to);
+		bool is_new = true;
+		for (uint64_t t = 1; t <= p.w.s->n_states; t++)
+			is_new = is_new && !had[t];
+		must_copy(p.w.store, p.to, &res);
+		check_copied(&p, had, &was);
+		struct thinned_note is = note_of(p.to);
+		if (is_new)
+			check_told(&p, p.w.store, p.to);
+		thinned += is.until_txid;
+		fresh += is_new && from.until_txid;
+		united += is.n_points > from.n_points && is.n_points > was.n_points;
+		struct store *once = world_clone(p.to);
+		must_copy(p.w.store, p.to, &res);
+		assert_int_equal(res.objects, 0);
+		assert_int_equal(res.bytes, 0);
+		assert_same_stores(once, p.to);
+		store_free(once);
+		thinned_note_release(&from);
+		thinned_note_release(&was);
+		thinned_note_release(&is);
+		free_pair(&p);
+		test_remove(root);
+	}
+	printf("%" PRIu64 " transactions thinned, %" PRIu64 " times points of both, %" PRIu64
+	       " new places\n",
+	       thinned, united, fresh);
+	assert_true(thinned > 100 && united > 0 && fresh > 0);
+}
+
+/* Ended at each request, and begun again: it comes to the same. */
+static void test_thinned_failing(void **state)
+{
+	uint64_t seed = test_seed() + 1000;
+	long step = getenv("ASOF_TEST_SHORT") ? 5 : 1;
+
+	for (unsigned i = 0; i < test_rounds(5); i++) {
+		cleanup_free char *root = test_folder();
+		struct store *before;
+		struct copy_result res;
+		struct err err = ERR_INIT;
+		struct pair p;
+		int rc = -1;
+
+		make_pair(&p, root, seed + i);
+		cleanup_free bool *had = shown_by(p.w.s, p.to);
+		struct thinned_note was = note_of(p.to);
+		before = world_clone(p.to);
+		must_copy(p.w.store, p.to, &res);
+		for (long at = 0; rc < 0; at += step) {
+			struct store *to = world_clone(before);
+			struct breaking b = break_after(to, at / 2, at % 2);
+			b.base.ops = &borrowed_ops;
+			rc = copy_over(borrow(p.w.store), &b.base, &res, &err);
+			assert_true(rc == 0 || err.kind == ERR_UNAVAILABLE);
+			struct store *whole = p.to;
+			p.to = to;
+			struct world_reader r;
+			for (size_t k = 0; k < was.n_points; k++) {
+				uint64_t t = was.points[k].txid;
+				if (k == 0)
+					world_open_reader(&r, to);
+				if (had[t] && !synth_compare(p.w.s, r.h, t, NULL))
+					synth_die("point %" PRIu64 " is lost", t);
+				if (k + 1 == was.n_points)
+					world_close_reader(&r);
+			}
+			must_copy(p.w.store, to, &res);
+			check_copied(&p, had, &was);
+			assert_same_stores(to, whole);
+			p.to = whole;
+			store_free(to);
+			assert_true(at < 5000);
+		}
+		thinned_note_release(&was);
+		store_free(before);
+		free_pair(&p);
+		test_remove(root);
+	}
+}
+
+/* ---- marks ---- */
+
+static void mark(const char *root, const char *name, uint64_t txid)
+{
+	struct err err = ERR_INIT;
+
+	synth_must(retain_mark(root, "x.db", name, txid, &err), &err, name);
+}
+
+static void unmark(const char *root, const char *name)
+{
+	struct err err = ERR_INIT;
+
+	synth_must(retain_unmark(root, "x.db", name, &err), &err, name);
+}
+
+/* What is there of a mark; "": it is not. */
+static const char *mark_in(struct store *store, const char *name, char out[4096])
+{
+	cleanup_buf struct buf b = BUF_INIT(4096);
+	char key[100];
+
+	snprintf(key, sizeof(key), "local/x.db/%s.mark", name);
+	out[0] = '\0';
+	if (store_get(store, key, 4000, &b, NULL) == 0)
+		snprintf(out, 4096, "%.*s", (int)b.len, (const char *)b.data);
+	return out;
+}
+
+static bool same_mark(struct store *a, struct store *b, const char *name)
+{
+	char x[4096], y[4096];
+
+	return strcmp(mark_in(a, name, x), mark_in(b, name, y)) == 0;
+}
+
+static bool has_mark(struct store *store, const char *name)
+{
+	char x[4096];
+
+	return *mark_in(store, name, x);
+}
+
+static void put_mark(struct store *store, const char *name, const char *text)
+{
+	struct err err = ERR_INIT;
+	char key[100];
+
+	snprintf(key, sizeof(key), "local/x.db/%s.mark", name);
+	synth_must(store_put_bytes(store, key, text, strlen(text), 0, &err), &err, key);
+}
+
+static void check_marks(struct store *from, struct store *to)
+{
+	assert_false(has_mark(to, "gone"));
+	assert_true(has_mark(from, "kept") && same_mark(from, to, "kept"));
+	assert_true(has_mark(from, "anew") && same_mark(from, to, "anew"));
+	assert_true(has_mark(from, "new") && same_mark(from, to, "new"));
+	assert_true(has_mark(to, "own"));
+	assert_true(has_mark(to, "took")); /* it is another one by now */
+}
+
+/* What was removed in the first goes in the second, what was given anew is; what others marked there stays.
+ * At each request that fails, and again. */
+static void test_marks(void **state)
+{
+	cleanup_free char *root = test_folder();
+	struct copy_result res;
+	struct err err = ERR_INIT;
+	struct world w;
+	char text[4096];
+	int rc = -1;
+
+	world_make(&w, root, 6);
+	world_go_on(&w, 20);
+	const char *const first[] = {"gone", "kept", "anew", "took"};
+	for (size_t i = 0; i < 4; i++)
+		mark(root, first[i], w.k.n);
+	world_ship(&w);
+	struct store *before = new_memory();
+	must_copy(w.store, before, &res);
+	for (size_t i = 0; i < 4; i++)
+		assert_true(same_mark(w.store, before, first[i]));
+	put_mark(before, "own", mark_in(before, "kept", text));
+	text[strlen(text) - 20] ^= 1;
+	put_mark(before, "took", text);
+	unmark(root, "gone");
+	unmark(root, "took");
+	unmark(root, "anew");
+	mark(root, "anew", w.k.n - 1);
+	mark(root, "new", w.k.n);
+	world_ship(&w);
+	for (long at = 0; rc < 0; at++) {
+		struct store *to = world_clone(before);
+		struct breaking b = break_after(to, at / 2, at % 2);
+		b.base.ops = &borrowed_ops;
+		rc = copy_over(borrow(w.store), &b.base, &res, &err);
+		must_copy(w.store, to, &res);
+		check_marks(w.store, to);
+		struct breaking idle = break_after(to, -1, false);
+		idle.base.ops = &borrowed_ops;
+		synth_must(copy_over(borrow(w.store), &idle.base, &res, &err), &err, "again");
+		assert_int_equal(idle.puts + idle.removals, 0);
+		store_free(to);
+		assert_true(at < 500);
+	}
+	/* Where deletion is denied it stays until it is allowed. */
+	for (int k = 0; k < 2; k++) {
+		struct breaking b = break_after(before, -1, false);
+		b.base.ops = &borrowed_ops;
+		b.denies = deny_all;
+		synth_must(copy_over(borrow(w.store), &b.base, &res, &err), &err, "denied");
+		assert_true(has_mark(before, "gone") && has_mark(before, "new"));
+	}
+	must_copy(w.store, before, &res);
+	check_marks(w.store, before);
+	store_free(before);
+	world_free(&w);
+	test_remove(root);
+}
+
 static void assert_refused(struct store *from, struct store *to, const char *why)
 {
 	struct breaking b = break_after(to, -1, false);
@@ -298,20 +677,6 @@ static struct store *keyless(struct store *inner)
 
 	synth_must(store_open_plain(borrow(inner), &s, &err), &err, "plain");
 	return s;
-}
-
-static int is_in(void *ctx, const struct store_entry *e, struct err *err)
-{
-	cleanup_buf struct buf x = BUF_INIT(1u << 30), y = BUF_INIT(1u << 30);
-	struct store *const *both = ctx;
-
-	if (strstr(e->key, ".writer"))
-		return 0;
-	synth_must(store_get(both[0], e->key, x.max_bytes, &x, err), err, e->key);
-	synth_must(store_get(both[1], e->key, y.max_bytes, &y, err), err, e->key);
-	assert_int_equal(x.len, y.len);
-	assert_memory_equal(x.data, y.data, x.len);
-	return 0;
 }
 
 static int is_object(void *ctx, const struct store_entry *e, struct err *err)
@@ -441,8 +806,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_any_history), cmocka_unit_test(test_failing),
-	        cmocka_unit_test(test_refused),     cmocka_unit_test(test_sealed),
-	        cmocka_unit_test(test_damage),
+	        cmocka_unit_test(test_thinned),     cmocka_unit_test(test_thinned_failing),
+	        cmocka_unit_test(test_marks),       cmocka_unit_test(test_refused),
+	        cmocka_unit_test(test_sealed),      cmocka_unit_test(test_damage),
 	};
 	log_set_level(LOG_ERROR);
 	log_set_fd(-1);

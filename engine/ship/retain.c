@@ -178,7 +178,8 @@ static int may_retain(struct shipper *s, int64_t grace_us, int64_t now_us, uint3
 	if (!s->has.writer_lineage || is_filling(s))
 		return err_set(err, ERR_BUSY, 0,
 		               "'%s' is not yet at %s with all of its history: nothing is thinned "
-		               "there before",
+		               "there before who sends there has brought what is older (try again "
+		               "later)",
 		               s->name, s->url);
 	*ret_lineage = s->has.writer_lineage;
 	rc = ship_check_claim(s, *ret_lineage, err);

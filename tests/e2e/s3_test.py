@@ -8,6 +8,7 @@ import glob
 import itertools
 import json
 import os
+import re
 import random
 import secrets
 import shutil
@@ -147,9 +148,10 @@ class Bucket(harness.Case):
 
         def expects(*words):
             run = cleanup("--json", "--dry-run", *words)
-            if run.returncode:  # the replicator is at it
+            if run.returncode:  # the newest is there, and what is older still on its way
                 self.assertEqual(run.returncode, 1, run.stderr)
-                print(run.stderr)
+                self.assertRegex(run.stderr, r"^asof: '" + re.escape(NAME) + "' is not yet at s3://\\S+ with all of "
+                                 r"its history: .* \(try again later\)\n$")
                 return {"fine_txid": 0}
             return json.loads(run.stdout)["history"]["databases"][0]
         wait_for("something to go", lambda: expects()["fine_txid"] > 20, 60)

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/base/spans.h"
 
+#include "engine/base/array.h"
+
 #include <stdlib.h>
 
 int spans_add(struct spans *s, uint64_t first, uint64_t last, struct err *err)
 {
-	if (s->n == s->cap) {
-		size_t cap = s->cap ? 2 * s->cap : 64;
-		struct span *p = realloc(s->v, cap * sizeof(*p));
-		if (!p)
-			return err_set(err, ERR_NOMEM, 0, "no memory for a list of transactions");
-		s->v = p;
-		s->cap = cap;
-	}
-	s->v[s->n++] = (struct span){first, last};
-	return 0;
+	int rc = array_room(s->v, s->n, s->cap, "a list of transactions", err);
+
+	if (rc == 0)
+		s->v[s->n++] = (struct span){first, last};
+	return rc;
 }
 
 static int compare(const void *a, const void *b)

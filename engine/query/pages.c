@@ -15,6 +15,7 @@
  */
 #include "engine/query/diff_i.h"
 
+#include "engine/base/array.h"
 #include "engine/view/span.h"
 
 #include <string.h>
@@ -50,16 +51,10 @@ int ranges_add(struct ranges *r, int64_t first, int64_t last, struct err *err)
 			r->r[r->n - 1].last = last;
 		return 0;
 	}
-	if (r->n == r->cap) {
-		size_t cap = r->cap ? 2 * r->cap : 16;
-		struct range *more = realloc(r->r, cap * sizeof(*more));
-		if (!more)
-			return err_set(err, ERR_NOMEM, 0, "no memory for ranges of rows");
-		r->r = more;
-		r->cap = cap;
-	}
-	r->r[r->n++] = (struct range){first, last};
-	return 0;
+	int rc = array_room(r->r, r->n, r->cap, "ranges of rows", err);
+	if (rc == 0)
+		r->r[r->n++] = (struct range){first, last};
+	return rc;
 }
 
 void ranges_release(struct ranges *r)

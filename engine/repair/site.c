@@ -3,6 +3,7 @@
 #include "engine/repair/repair_i.h"
 
 #include "engine/archive/grow.h"
+#include "engine/base/array.h"
 #include "engine/base/buf.h"
 
 #include <stdlib.h>
@@ -58,15 +59,7 @@ static bool classify(struct item *i)
 
 int items_room(struct items *is, struct err *err)
 {
-	if (is->n < is->cap)
-		return 0;
-	size_t cap = is->cap ? 2 * is->cap : 64;
-	void *p = realloc(is->v, cap * sizeof(*is->v));
-	if (!p)
-		return err_set(err, ERR_NOMEM, 0, "no memory to list an archive");
-	is->v = p;
-	is->cap = cap;
-	return 0;
+	return array_room(is->v, is->n, is->cap, "the list of an archive", err);
 }
 
 struct listing {

@@ -302,17 +302,20 @@ static int find_unsettled_end(struct compactor *c, struct history_object *o, uin
 static int find_unsettled(struct compactor *c, struct history_object *objects, size_t n,
                           uint64_t thinned, struct err *err)
 {
-	uint64_t base = 0;
+	uint64_t base = 0, redo = 0;
 	int rc = 0;
 
 	for (size_t i = 0; i < n; i++)
-		if (objects[i].type == HISTORY_SNAPSHOT && objects[i].last_txid > base)
+		if (objects[i].type == HISTORY_SNAPSHOT && objects[i].last_txid > base) {
 			base = objects[i].last_txid;
+			redo = objects[i].first_txid - 1;
+		}
 	for (size_t i = 0; i < n && rc == 0 && base; i++) {
 		struct history_object *o = &objects[i];
 		struct err why = ERR_INIT;
+		/* What a fuzzy base needs is on the way, too. */
 		if (o->type == HISTORY_SNAPSHOT || o->current || o->broken ||
-		    o->last_txid <= base || o->last_txid < o->first_txid)
+		    o->last_txid <= redo || o->last_txid < o->first_txid)
 			continue;
 		rc = find_unsettled_end(c, o, thinned, &why);
 		if (rc < 0)

@@ -319,8 +319,7 @@ void history_lost_text(const struct damage *d, char *out, size_t size)
 		time_format(d->after_us, from);
 	time_format(d->until_us, to);
 	snprintf(out, size,
-	         "transactions %" PRIu64 " to %" PRIu64
-	         " (%s to %s) cannot be read%s%s%s "
+	         "transactions %" PRIu64 " to %" PRIu64 " (%s to %s) cannot be read%s%s%s "
 	         "(asof validate --repair)",
 	         d->first_txid, d->last_txid, from, to, d->object[0] ? ": '" : "", d->object,
 	         d->object[0] ? "' is damaged or gone" : "");

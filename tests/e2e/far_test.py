@@ -3,6 +3,7 @@
 # runner: timeout=300 asan
 """A machine that has nothing but the URL of an archive: every command that reads, on a real server."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -129,6 +130,54 @@ class Far(harness.Case):
         self.assertEqual(counter_of(os.path.join(mnt, "at", self.at(10), "trades.db")), 10)
         commit(self.db)
         wait_for("news", lambda: counter_of(latest) == 31)
+        self.assertEqual(asof("umount", mnt).returncode, 0)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root for a small filesystem")
+    def test_cache_folder_that_fails(self):
+        """Full, then taken away under the mount, then there again: readers never notice."""
+        harness.need_fuse()
+        small, mnt, log = self.path("small"), self.path("mnt"), self.path("mount.log")
+        os.mkdir(small)
+        os.mkdir(mnt)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=30", "none", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=False, stderr=subprocess.DEVNULL)
+        self.env["ASOF_CACHE_DIR"] = os.path.join(small, "cache")
+        with open(os.path.join(small, "ballast"), "wb"):
+            pass
+        run = self.far("mount", self.url, mnt, "-o", "log=" + log)
+        self.assertEqual(run.returncode, 0, run.stderr)
+
+        def reads(*counts):
+            for i in counts:
+                path = os.path.join(mnt, "at", self.at(i), "trades.db")
+                with open(path, "rb") as f:
+                    os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                self.assertEqual(counter_of(path), i)
+        with open(os.path.join(small, "ballast"), "wb", buffering=0) as f, \
+                contextlib.suppress(OSError):
+            while f.write(b"x" * 4096):
+                pass
+        reads(10, 20)
+        commit(self.db)
+        self.wait_shipped(31)
+        os.unlink(os.path.join(small, "ballast"))
+        reads(30, 10)
+        subprocess.run(["umount", "-l", small], check=True)
+        reads(20)
+        commit(self.db)
+        latest = os.path.join(mnt, "latest", "trades.db")
+        wait_for("news", lambda: counter_of(latest) == 32)
+        shutil.rmtree(small, ignore_errors=True)
+        commit(self.db)
+        wait_for("news", lambda: counter_of(latest) == 33)
+        with open(log, encoding="utf-8") as f:
+            self.assertNotIn(" error ", f.read())
+        # Not even a folder that cannot be made keeps anybody from reading.
+        self.env["ASOF_CACHE_DIR"] = os.path.join(self.path("none"), "none")
+        with open(self.path("none"), "w", encoding="ascii"):
+            pass
+        self.assertIn("33", self.read("query", "--archive", self.url, "trades.db",
+                                      "SELECT n FROM counter").split())
         self.assertEqual(asof("umount", mnt).returncode, 0)
 
     def test_kept(self):

@@ -31,19 +31,21 @@ class Writing(harness.Case):
         self.db = self.open_db(wal_autocheckpoint=100)
         make_counter(self.db)
         self.stop = threading.Event()
+        self.pace = threading.Lock()  # who holds it keeps the application waiting
         self.slowest = 0.0
         self.failures = []
 
     def write(self):
         def loop():
             while not self.stop.is_set():
-                started = time.monotonic()
-                try:
-                    commit(self.db, 3)
-                except Exception as e:  # told by the test itself
-                    self.failures.append(repr(e))
-                    return
-                self.slowest = max(self.slowest, time.monotonic() - started)
+                with self.pace:
+                    started = time.monotonic()
+                    try:
+                        commit(self.db, 3)
+                    except Exception as e:  # told by the test itself
+                        self.failures.append(repr(e))
+                        return
+                    self.slowest = max(self.slowest, time.monotonic() - started)
                 time.sleep(0.004)
         self.writer = threading.Thread(target=loop)
         self.writer.start()
@@ -92,10 +94,10 @@ class Writing(harness.Case):
 class Gone(Writing):
     """The archive is deleted, or a copy of it put in its place, while it is written."""
 
-    def take_away(self, copy):
-        """The archive is deleted; what it was is in `copy`."""
+    def take_away(self, r, copy):
+        """The archive is deleted; what it was is in `copy`, which is made at rest: of one that is
+        written to, the head could tell of more than the copy of its segment has."""
         away, half = self.path("away"), self.path("half")
-        os.rename(self.archive, away)  # by its path the keeper finds it no more
 
         def done(*command):
             return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -103,13 +105,16 @@ class Gone(Writing):
         def copied():  # (what the keeper is at may vanish)
             shutil.rmtree(half, ignore_errors=True)
             return done("cp", "-a", away, half)
-        wait_for("a copy", copied)
-        os.rename(half, copy)
+        with self.pace:
+            r.wait_known()
+            os.rename(self.archive, away)  # by its path the keeper finds it no more
+            wait_for("a copy", copied)
+            os.rename(half, copy)
         wait_for("an end of it", lambda: done("rm", "-rf", away))
 
     def test_replaced_by_a_copy(self):
         r = self.begin()
-        self.take_away(self.archive)
+        self.take_away(r, self.archive)
         wait_for("it to be noticed", lambda: self.lines(r, "replaced by another") or
                  self.lines(r, "was deleted"))
         time.sleep(1)
@@ -122,7 +127,7 @@ class Gone(Writing):
 
     def test_deleted_and_put_back(self):
         r = self.begin()
-        self.take_away(self.path("copy"))
+        self.take_away(r, self.path("copy"))
         wait_for("it to be noticed", lambda: self.lines(r, "was deleted"))
         time.sleep(3)
         self.assertFalse(os.path.exists(self.archive), "another one was begun")
@@ -145,7 +150,7 @@ class Gone(Writing):
 
     def test_deleted_for_good(self):
         r = self.begin()
-        self.take_away(self.path("copy"))
+        self.take_away(r, self.path("copy"))
         wait_for("it to be noticed", lambda: self.lines(r, "was deleted"))
         self.stop_writing()
         started = time.monotonic()

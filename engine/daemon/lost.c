@@ -71,10 +71,9 @@ static int newest_jump(struct recorder *r, struct jump *ret, struct err *err)
 {
 	struct err why = ERR_INIT;
 	struct jump j;
-	int rc = 0;
 
 	*ret = (struct jump){0};
-	for (size_t i = 0; (rc = history_jump(r->history, i, &j, &why)) == 0; i++)
+	for (size_t i = 0; history_jump(r->history, i, &j, &why) == 0; i++)
 		if (j.first_txid > ret->first_txid)
 			*ret = j;
 	return why.kind == ERR_NOT_FOUND ? 0 : err_copy(err, &why);

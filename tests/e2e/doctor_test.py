@@ -297,7 +297,7 @@ class Applications(DoctorCase):
                      for f in self.run_doctor("--config", self.config())["findings"]}
             self.assertIn("several processes", found["sqlite-version"])
 
-    def library(self):
+    def sqlite_object(self):
         with open("/proc/self/maps", encoding="utf-8") as f:
             paths = {line.split()[-1] for line in f if "libsqlite3" in line}
         if not paths:
@@ -307,7 +307,7 @@ class Applications(DoctorCase):
     def test_a_version_without_known_bugs(self):
         """The very library, but that its texts are those of a version that is mended."""
         real = sqlite3.sqlite_version.encode()
-        with open(self.library(), "rb") as f:
+        with open(self.sqlite_object(), "rb") as f:
             content = f.read()
         for version, bugs in ((b"3.51.2", {"sqlite-version"}), (b"3.51.3", set()),
                               (b"3.50.7", set()), (b"3.50.6", {"sqlite-version"}),
@@ -330,7 +330,7 @@ class Applications(DoctorCase):
 
     def test_two_copies_of_sqlite(self):
         copy = self.path("other.so")
-        shutil.copy(self.library(), copy)
+        shutil.copy(self.sqlite_object(), copy)
         self.application("")
         self.assertNotIn("two-sqlites", self.configured())
         self.application(f"ctypes.CDLL({copy!r})")

@@ -92,8 +92,6 @@ class Held(Mounted):
             commit(self.db, n_rows=200)
         self.replicator = self.replicate("--segment-size", "128K")
         self.replicator.wait_ready()
-        self.stop = threading.Event()
-        self.failures = []
         self.read_bytes = self.refused = 0
 
     def write(self):
@@ -130,19 +128,6 @@ class Held(Mounted):
         self.replicator.wait_known()
         self.assertEqual(self.replicator.status()["last_txid"], refs[-1].txid)
         return refs
-
-    def in_background(self, work):
-        def loop():
-            while not self.stop.is_set():
-                try:
-                    work()
-                except Exception as e:  # told by the test itself
-                    self.failures.append(f"{work.__name__}: {e!r}")
-                    return
-        thread = threading.Thread(target=loop)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(self.stop.set)
 
     def read_piece(self, fd, ref, i):
         """Not from the kernel's pages: from the server."""

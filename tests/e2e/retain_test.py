@@ -50,8 +50,6 @@ class Live(harness.Case):
         make_counter(self.db)
         for _ in range(50):
             commit(self.db, n_rows=20)
-        self.stop = threading.Event()
-        self.failures = []
 
     def mount(self):
         harness.need_fuse()
@@ -62,19 +60,6 @@ class Live(harness.Case):
         self.addCleanup(subprocess.run, ["fusermount3", "-uz", point], check=False,
                         stderr=subprocess.DEVNULL)
         return point
-
-    def in_background(self, work):
-        def loop():
-            while not self.stop.is_set():
-                try:
-                    work()
-                except Exception as e:  # told by the test itself
-                    self.failures.append(f"{work.__name__}: {e!r}")
-                    return
-        thread = threading.Thread(target=loop)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(self.stop.set)
 
     def cleanup(self, *words, grace="0", check=True):
         run = asof("cleanup", "--archive", self.archive, "--tiers", TIERS, "--grace", grace,

@@ -21,6 +21,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -165,6 +166,21 @@ class Case(unittest.TestCase):
         self.addCleanup(self.remove_dir)
         self.archive = os.path.join(self.dir, "archive")
         self.db_path = os.path.join(self.dir, "trades.db")
+        self.stop = threading.Event()  # ends what is in the background
+        self.failures = []  # of that
+
+    def in_background(self, work):
+        def loop():
+            while not self.stop.is_set():
+                try:
+                    work()
+                except Exception as e:  # told by the test itself
+                    self.failures.append(f"{work.__name__}: {e!r}")
+                    return
+        thread = threading.Thread(target=loop)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.stop.set)
 
     def remove_dir(self):
         with open("/proc/self/mountinfo", encoding="utf-8") as f:

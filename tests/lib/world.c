@@ -201,8 +201,7 @@ bool *world_expect(struct world *w, const struct retain_policy *policy, int64_t 
 	return after;
 }
 
-bool *world_sweep(struct world *w, const char *root, uint64_t seed,
-                  const struct retain_policy *policy, int64_t *now)
+void world_sent(struct world *w, const char *root, uint64_t seed)
 {
 	world_make(w, root, seed);
 	for (unsigned i = 0; i < 4; i++)
@@ -211,6 +210,12 @@ bool *world_sweep(struct world *w, const char *root, uint64_t seed,
 	thinned_upkeep(w->s, NULL);
 	thinned_forget_objects(w->s);
 	world_ship(w);
+}
+
+bool *world_sweep(struct world *w, const char *root, uint64_t seed,
+                  const struct retain_policy *policy, int64_t *now)
+{
+	world_sent(w, root, seed);
 	world_random_mark(w);
 	if (seed % 2) { /* over what a first one left */
 		world_pass(w, policy, w->k.times[w->k.n - 1]);

@@ -41,6 +41,8 @@ void world_pass(struct world *w, const struct retain_policy *policy, int64_t now
 struct store *world_clone(struct store *from);
 /* What a pass at `now` would keep; free() it. */
 bool *world_expect(struct world *w, const struct retain_policy *policy, int64_t now);
+/* Made, gone on, with all of its fine segments at the store. */
+void world_sent(struct world *w, const char *root, uint64_t seed);
 /* A world with segments to thin, and what a pass at *now would keep of it; free() it. */
 bool *world_sweep(struct world *w, const char *root, uint64_t seed,
                   const struct retain_policy *policy, int64_t *now);

@@ -66,13 +66,7 @@ static void make_marked(struct world *w, const char *root, struct retain_policy 
                         int64_t *now)
 {
 	thinned_policy(policy, "all:20m", 0);
-	world_make(w, root, 14);
-	for (unsigned i = 0; i < 4; i++)
-		world_go_on(w, 12);
-	synth_cut(w->s);
-	thinned_upkeep(w->s, NULL);
-	thinned_forget_objects(w->s);
-	world_ship(w);
+	world_sent(w, root, 14);
 	*now = w->k.times[w->k.n - 1] + 100 * DAY;
 }
 

@@ -97,8 +97,9 @@ bool grow_batch_full(const struct grow_writer *w);
  * the last commit, so that one can go on from here. */
 int grow_end_batch(struct grow_writer *w, const struct source_position *pos, bool closes,
                    struct err *err) MUST_USE;
-/* fdatasync; the durable length is then grow_length(). */
-int grow_sync(struct grow_writer *w, struct err *err) MUST_USE;
+/* fdatasync; the durable length is then grow_length().  Unless `keep_cached` the page cache is given
+ * back what is on the disk, as others have more use for it. */
+int grow_sync(struct grow_writer *w, bool keep_cached, struct err *err) MUST_USE;
 uint64_t grow_length(const struct grow_writer *w); /* up to the last record that closes */
 uint64_t grow_content_len(const struct grow_writer *w);
 uint64_t grow_frames(const struct grow_writer *w); /* appended so far */

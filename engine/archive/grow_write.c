@@ -536,11 +536,11 @@ int grow_end_batch(struct grow_writer *w, const struct source_position *pos, boo
 	return 0;
 }
 
-int grow_sync(struct grow_writer *w, struct err *err)
+int grow_sync(struct grow_writer *w, bool keep_cached, struct err *err)
 {
 	int rc = file_datasync(w->fd, w->name, err);
 
-	if (rc == 0 && w->tail.length - w->dropped >= DROP_BYTES) {
+	if (rc == 0 && !keep_cached && w->tail.length - w->dropped >= DROP_BYTES) {
 		file_drop_cached(w->fd, w->dropped, w->tail.length - w->dropped);
 		w->dropped = w->tail.length & ~(uint64_t)0xffff; /* a page that both share */
 	}

@@ -240,14 +240,19 @@ static int apply_overlay(struct recorder *r, struct err *err)
 	return 0;
 }
 
+static bool fills_fast(uint64_t content_bytes, int64_t age_us)
+{
+	return age_us >= 0 && content_bytes / FAST_BYTES_PER_S > (uint64_t)age_us / US_PER_SECOND;
+}
+
 uint64_t encode_segment_bytes(uint64_t asked_bytes, uint64_t unsealed, uint64_t content_bytes,
                               int64_t age_us)
 {
 	if (asked_bytes < SEGMENT_BYTES_DEFAULT)
 		return unsealed < UNSEALED_SOFT_MAX ? asked_bytes : SEGMENT_BYTES_DEFAULT;
-	bool fast =
-	        age_us >= 0 && content_bytes / FAST_BYTES_PER_S > (uint64_t)age_us / US_PER_SECOND;
-	return asked_bytes == SEGMENT_BYTES_DEFAULT && fast ? SEGMENT_BYTES_FAST : asked_bytes;
+	return asked_bytes == SEGMENT_BYTES_DEFAULT && fills_fast(content_bytes, age_us)
+	               ? SEGMENT_BYTES_FAST
+	               : asked_bytes;
 }
 
 static bool is_long_enough(const struct recorder *r)
@@ -256,6 +261,15 @@ static bool is_long_enough(const struct recorder *r)
 
 	return bytes >= encode_segment_bytes(r->segment_bytes, r->unsealed, bytes,
 	                                     clock_now_us() - r->segment_began_us);
+}
+
+/*
+ * A segment that fills fast is sealed while the application goes on, or soon after: read back from
+ * the disk it would stand in the way of the application's own fsyncs.  Unlinked, it leaves the cache.
+ */
+static bool is_soon_read_back(const struct recorder *r)
+{
+	return r->kept && fills_fast(grow_content_len(r->w), clock_now_us() - r->segment_began_us);
 }
 
 static void count_sync(struct recorder *r, int64_t took_us)
@@ -273,7 +287,7 @@ int encode_flush(struct recorder *r, bool closes, struct err *err)
 		return 0;
 	int rc = grow_end_batch(r->w, &r->pos, closes, err);
 	if (rc == 0)
-		rc = grow_sync(r->w, err);
+		rc = grow_sync(r->w, is_soon_read_back(r), err);
 	if (rc == 0)
 		count_sync(r, clock_mono_us() - began_us);
 	if (rc == 0)

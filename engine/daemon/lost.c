@@ -11,8 +11,8 @@
  *       txid in every object's name, what parses of a damaged segment, what destinations have.  That
  *       bounds it from below only.  The head is not fsynced, so after a power failure it can tell of
  *       less than was durable; and what was durable may not have been published yet.  Both end
- *       within the one growing segment behind all that: it is cut at the first commit past 256 MiB
- *       of content (FORMAT.md), of which a commit takes 536 bytes at least, so it holds some 500,000 of
+ *       within the one growing segment behind all that: it is cut at the first commit past 512 MiB
+ *       of content (FORMAT.md), of which a commit takes 536 bytes at least, so it holds some 1,000,000 of
  *       them at most.  JUMP leaves room for twice that.  An object that is put back later, with
  *       whatever it holds, so never meets a txid of the child.
  *   (2) It begins with the note of the lineage, and that is written when capture hands over the
@@ -30,7 +30,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 
-#define JUMP (UINT64_C(1) << 20)
+#define JUMP (UINT64_C(1) << 21)
 
 /* ---- what was acknowledged ---- */
 

@@ -2,6 +2,7 @@
 #include "engine/daemon/pools.h"
 
 #include <malloc.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -12,15 +13,30 @@
 #define THREADS_DEFAULT 16u
 #define QUEUE_BYTES_DEFAULT ((size_t)128 << 20)
 #define STACK_BYTES ((size_t)256 << 10)
-#define NICE_RECORD (-10) /* as capture: what it does not take in time is a longer WAL */
+#define NICE_RECORD (-10) /* as capture */
 /* A capture that looks again so soon is busy. */
 #define KEEP_US 20000
 /* Idle databases are looked at together: fewer wake-ups. */
 #define SLACK_US 250000
 
+/*
+ * A recorder has milliseconds to do at a time.  Woken up where the application runs it would take its
+ * processor for as long, which is what the slowest of its commits are made of: SCHED_BATCH does not
+ * preempt, and finds the other processor soon.
+ */
 static void record_thread_begin(void)
 {
-	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE_RECORD);
+	const struct sched_param none = {0};
+
+	sched_setscheduler(0, SCHED_BATCH, &none); /* of this thread */
+}
+
+void pools_record_hurry(bool on)
+{
+	const id_t self = (id_t)syscall(SYS_gettid);
+
+	if ((getpriority(PRIO_PROCESS, self) < 0) != on)
+		setpriority(PRIO_PROCESS, self, on ? NICE_RECORD : 0);
 }
 
 int pools_new(const struct pools_options *o, struct pools **ret, struct err *err)

@@ -35,6 +35,12 @@ struct pools_options {
 
 int pools_new(const struct pools_options *options, struct pools **ret, struct err *err) MUST_USE;
 void pools_free(struct pools *p);
+/*
+ * Of the calling thread, one of `record`: whether it is behind, so that it comes before all others.
+ * What a recorder does not take in time is a longer WAL.  Refused to those without the privilege; no
+ * matter.
+ */
+void pools_record_hurry(bool on);
 /* Gives back to the system what bursts left with the allocator; cheap when there is nothing. */
 void pools_give_back(struct pools *p);
 /* The longest time that a task has waited for a thread, or a capture's step has taken: what the

@@ -10,6 +10,8 @@
 #define RETRY_US 500000
 /* After so long without news memory is given back. */
 #define REST_US (2 * US_PER_SECOND)
+/* What has waited longer for its turn comes before all others. */
+#define LATE_US (20 * INT64_C(1000))
 
 /* ---- the head ---- */
 
@@ -442,6 +444,11 @@ static int64_t with_group(struct recorder *r)
 	return 0;
 }
 
+static bool is_late(const struct item *group)
+{
+	return group && group->type == ITEM_BATCH && clock_now_us() - group->observed_us > LATE_US;
+}
+
 static int64_t work(struct recorder *r)
 {
 	struct err why = ERR_INIT;
@@ -452,8 +459,10 @@ static int64_t work(struct recorder *r)
 		if (table_recover(r, &why) < 0)
 			log_error("recorder", "page table db=%s: %s", r->name, why.msg);
 	}
-	if (!r->group)
+	if (!r->group) {
 		r->group = r->group_at = take_group(r);
+		pools_record_hurry(is_late(r->group));
+	}
 	return r->group ? with_group(r) : without_work(r);
 }
 

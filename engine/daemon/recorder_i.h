@@ -60,7 +60,7 @@ void overlay_clear(struct overlay *o);
 void overlay_release(struct overlay *o);
 
 #define SEGMENT_BYTES_DEFAULT (64u << 20)
-#define SEGMENT_BYTES_FAST (4 * SEGMENT_BYTES_DEFAULT)
+#define SEGMENT_BYTES_FAST (8 * SEGMENT_BYTES_DEFAULT)
 #define FAST_BYTES_PER_S ((uint64_t)16 << 20)
 #define UNSEALED_SOFT_MAX 4u
 /* A growing segment that is no longer holds no commit: its header, a page and a record take more. */
@@ -208,8 +208,8 @@ int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
  * A view looks into every segment behind its base that was not coalesced yet.  Where sealing does
  * not keep up, segments that were asked to be short grow on to the usual size instead: what one
  * knows to be behind gets no deeper.  And those of the usual size grow on to SEGMENT_BYTES_FAST
- * while commits fill them faster than FAST_BYTES_PER_S: beside a writer that goes flat out, sealing
- * costs it an eighth of its throughput, so it waits, and few segments may wait (keeper.c).
+ * while commits fill them faster than FAST_BYTES_PER_S: sealing costs a writer that goes flat out
+ * a tenth of its throughput, so it waits, and few segments may wait (keeper.c).
  */
 uint64_t encode_segment_bytes(uint64_t asked_bytes, uint64_t unsealed, uint64_t content_bytes,
                               int64_t age_us);

@@ -31,7 +31,7 @@ from harness import ASOF, asof, asof_json, commit, make_counter, wait_for  # noq
 
 NAME = "trades.db"
 DIE_IO = os.path.join(os.path.dirname(ASOF), "..", "tests", "soak", "die_io.so")
-JUMP = 1 << 20
+JUMP = 1 << 21
 
 
 def read(path):

@@ -44,7 +44,7 @@ static struct object build(void)
 		if (i % 4 == 3)
 			must(!grow_end_batch(w, &pos, true, NULL));
 	}
-	must(!grow_sync(w, NULL));
+	must(!grow_sync(w, false, NULL));
 	grow_writer_free(w);
 	object_name_format(&key, name);
 	struct object o = patch_take_file(dir_fd, name);

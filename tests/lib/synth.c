@@ -223,7 +223,7 @@ void synth_publish(struct synth *s)
 
 	end_batch(s, true);
 	if (s->w) {
-		synth_must(grow_sync(s->w, &err), &err, "grow_sync");
+		synth_must(grow_sync(s->w, false, &err), &err, "grow_sync");
 		s->head.durable_len = grow_length(s->w);
 	}
 	s->head.last_txid = synth_last_txid(s);

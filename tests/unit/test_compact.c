@@ -162,7 +162,7 @@ static void test_begun_behind_the_head(void **state)
 	synth_must(grow_frame(w, 1, 1, page, &err), &err, "frame");
 	synth_must(grow_commit(w, &c, &err), &err, "commit");
 	synth_must(grow_end_batch(w, &pos, true, &err), &err, "batch");
-	synth_must(grow_sync(w, &err), &err, "sync");
+	synth_must(grow_sync(w, false, &err), &err, "sync");
 
 	synth_must(archive_open(root, NULL, &a, &err), &err, "archive_open");
 	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");

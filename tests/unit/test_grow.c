@@ -679,7 +679,7 @@ static void test_not_cached(void **state)
 		if (i % 512 != 511)
 			continue;
 		end_batch(&b, w, true);
-		synth_must(grow_sync(w, &err), &err, "grow_sync");
+		synth_must(grow_sync(w, false, &err), &err, "grow_sync");
 	}
 	size_t cached = pages_cached(dir, &n_pages);
 	grow_writer_free(w);

@@ -149,7 +149,7 @@ static void publish(struct world *w, bool cut)
 	if (!w->w)
 		return;
 	synth_must(grow_end_batch(w->w, &(struct source_position){0}, true, &err), &err, "batch");
-	synth_must(grow_sync(w->w, &err), &err, "sync");
+	synth_must(grow_sync(w->w, false, &err), &err, "sync");
 	h->growing_txid = grow_writer_info(w->w)->first_txid;
 	h->durable_len = grow_length(w->w);
 	h->last_txid = w->n;

@@ -21,8 +21,8 @@ static void test_fast_ones_grow_on(void **state)
 	assert_int_equal(usual(64 * MIB, 3 * US_PER_SECOND), SEGMENT_BYTES_FAST);
 	assert_int_equal(usual(64 * MIB, 4 * US_PER_SECOND), SEGMENT_BYTES_DEFAULT);
 	/* The writer pauses: what is past the usual size is cut when that is known. */
-	assert_int_equal(usual(200 * MIB, 11 * US_PER_SECOND), SEGMENT_BYTES_FAST);
-	assert_int_equal(usual(200 * MIB, 13 * US_PER_SECOND), SEGMENT_BYTES_DEFAULT);
+	assert_int_equal(usual(500 * MIB, 30 * US_PER_SECOND), SEGMENT_BYTES_FAST);
+	assert_int_equal(usual(500 * MIB, 32 * US_PER_SECOND), SEGMENT_BYTES_DEFAULT);
 	/* A clock that was set back tells nothing. */
 	assert_int_equal(usual(64 * MIB, -1), SEGMENT_BYTES_DEFAULT);
 }

@@ -44,13 +44,9 @@ int snapshot_append(struct snapshot_writer *w, const void *pages, size_t len, st
 	return pack_append(w->pack, pages, len, err);
 }
 
-int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
-                    uint64_t *ret_bytes, struct err *err)
+void snapshot_name(const struct snapshot_info *info, char ret[OBJECT_NAME_MAX])
 {
-	uint8_t m[PACK_META_SIZE] = {0};
-	cleanup_buf struct buf spans = BUF_INIT(SIZE_MAX / 2);
-	char name[OBJECT_NAME_MAX];
-	struct object_name n = {
+	const struct object_name n = {
 	        .type = OBJECT_SNAPSHOT,
 	        .lineage = info->lineage,
 	        .first_txid = info->redo_txid + 1,
@@ -58,6 +54,16 @@ int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
 	        .first_us = info->time_us,
 	        .last_us = info->time_us,
 	};
+
+	object_name_format(&n, ret);
+}
+
+int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
+                    uint64_t *ret_bytes, struct err *err)
+{
+	uint8_t m[PACK_META_SIZE] = {0};
+	cleanup_buf struct buf spans = BUF_INIT(SIZE_MAX / 2);
+	char name[OBJECT_NAME_MAX];
 
 	store_le32(m, SNAPSHOT_KIND);
 	store_le32(m + 4, info->page_size);
@@ -75,7 +81,7 @@ int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
 		rc = pack_put_spans(w->pack, &spans, err);
 	if (rc == 0)
 		rc = pack_finish(w->pack, spans.data, spans.len, m, ret_bytes, err);
-	object_name_format(&n, name);
+	snapshot_name(info, name);
 	return rc < 0 ? rc : object_file_finish(&w->file, name, err);
 }
 

@@ -34,9 +34,11 @@ int snapshot_create(int dir_fd, const char *tmp_name, uint32_t page_size, int le
 /* Whole pages, in order. */
 int snapshot_append(struct snapshot_writer *w, const void *pages, size_t len,
                     struct err *err) MUST_USE;
-/* Trailer, fsync, rename, fsync of the folder. */
+/* Trailer, fsync, rename, fsync of the folder; where that last one fails the name may be there. */
 int snapshot_finish(struct snapshot_writer *w, const struct snapshot_info *info,
                     uint64_t *ret_bytes, struct err *err) MUST_USE;
+/* Which name it gets. */
+void snapshot_name(const struct snapshot_info *info, char ret[OBJECT_NAME_MAX]);
 void snapshot_writer_free(struct snapshot_writer *w);
 
 /* ---- reading ---- */

@@ -15,6 +15,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 
 #define SEGMENT_AGE_US (3600 * US_PER_SECOND)
 
@@ -94,10 +95,32 @@ static int set_hash(struct recorder *r, uint32_t pgno, struct hash128 h, struct 
 	return overlay_set(&r->overlay, pgno, h, err);
 }
 
+static int create_segment(struct recorder *r, struct err *err)
+{
+	return grow_create(r->segment_fd, r->lineage, r->last.txid + 1, r->page_size, r->level,
+	                   &r->w, err);
+}
+
+/* What a try before has left that failed, and could not be removed: the disk took nothing then.  The
+ * name is ours alone, as the lock is. */
+static bool remove_begun(struct recorder *r)
+{
+	const struct object_name n = {
+	        .type = OBJECT_GROWING, .lineage = r->lineage, .first_txid = r->last.txid + 1};
+	char name[OBJECT_NAME_MAX];
+	struct stat st;
+
+	object_name_format(&n, name);
+	return fstatat(r->segment_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_size <= (off_t)EMPTY_SEGMENT_BYTES && unlinkat(r->segment_fd, name, 0) == 0;
+}
+
 static int open_segment(struct recorder *r, struct err *err)
 {
-	int rc = grow_create(r->segment_fd, r->lineage, r->last.txid + 1, r->page_size, r->level,
-	                     &r->w, err);
+	int rc = create_segment(r, err);
+
+	if (err_kind_of(rc) == ERR_EXISTS && remove_begun(r))
+		rc = create_segment(r, err);
 	if (rc < 0)
 		return rc;
 	r->last.last_frame = 0;
@@ -301,10 +324,13 @@ int encode_flush(struct recorder *r, bool closes, struct err *err)
 		r->durable_settled = r->settled;
 		r->durable_len = grow_length(r->w);
 	}
-	rc = recorder_publish(r, false, err);
-	if (rc == 0 && closes && is_long_enough(r))
+	return 0;
+}
+
+void encode_cut_long(struct recorder *r)
+{
+	if (r->w && !r->mid_commit_applied && is_long_enough(r))
 		encode_cut(r);
-	return rc;
 }
 
 void encode_cut(struct recorder *r)

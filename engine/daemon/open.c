@@ -315,8 +315,9 @@ static int recover_growing(struct recorder *r, struct err *err)
 	r->durable_len = grow_length(r->w);
 	if (last.txid >= g->first_txid) { /* perhaps more than the head knew of */
 		bool same = last.txid == r->last.txid && !(r->last.flags & COMMIT_UNSETTLED);
-		if (!same) /* (a snapshot can have settled it) */
-			r->settled = !(last.flags & COMMIT_UNSETTLED) && r->settled;
+		if (!same) /* (a snapshot can have settled it; what heals does) */
+			r->settled = !(last.flags & COMMIT_UNSETTLED) &&
+			             (r->settled || last.flags & COMMIT_HEAL);
 		if (!same || hash128_zero(r->last.state))
 			r->last = last;
 		r->last.last_frame = last.last_frame;
@@ -353,6 +354,37 @@ static void recover_gap(struct recorder *r)
 	r->gap.before_txid = c.txid;
 	r->gap.before_us = c.time_us;
 	snprintf(r->gap.reason, sizeof(r->gap.reason), "stopped before it was healed");
+}
+
+static bool gap_ends_at(struct recorder *r, uint64_t txid)
+{
+	struct gap g;
+
+	for (size_t i = 0; history_gap(r->history, i, &g, NULL) == 0; i++)
+		if (g.after_txid == txid)
+			return true;
+	return false;
+}
+
+/* Who was killed between what healed a gap and the note of the gap: that is the last thing written. */
+static int note_healed(struct recorder *r, struct err *err)
+{
+	struct gap_note n = {.after_txid = r->last.txid, .after_us = r->last.time_us};
+	struct moment before, last;
+
+	if (!r->settled || r->last.txid == 0 || gap_ends_at(r, r->last.txid) ||
+	    history_before(r->history, r->last.time_us - 1, &before, NULL) < 0 ||
+	    before.txid <= history_thinned(r->history))
+		return 0; /* nothing was whole before, or who knows */
+	bool healed = r->last.flags & COMMIT_HEAL || r->last.txid != before.txid + 1 ||
+	              (history_tx(r->history, r->last.txid, &last, NULL) == 0 &&
+	               last.lineage != before.lineage);
+	if (!healed)
+		return 0;
+	n.before_txid = before.txid;
+	n.before_us = before.time_us;
+	snprintf(n.reason, sizeof(n.reason), "stopped when it was healed");
+	return gap_note_put(r->dir_fd, &n, err);
 }
 
 /* Where the note of a lineage is missing, its objects tell that there is one. */
@@ -406,7 +438,8 @@ static int recover(struct recorder *r, struct err *err)
 	if (rc < 0)
 		return lost_begin(r, &why, err);
 	recover_gap(r);
-	return recorder_publish(r, true, err);
+	rc = taken_up ? 0 : note_healed(r, err);
+	return rc < 0 ? rc : recorder_publish(r, true, err);
 }
 
 int recorder_open(const struct recorder_options *o, struct recorder **ret, struct err *err)

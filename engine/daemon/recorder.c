@@ -81,12 +81,21 @@ static void append(struct recorder *r, struct item *it)
 	r->was_long = r->was_long || r->queued_bytes > GROUP_BYTES / 2;
 }
 
-void recorder_push(struct recorder *r, struct item *it)
+static void push(struct recorder *r, struct item *it)
 {
 	pthread_mutex_lock(&r->lock);
 	append(r, it);
 	pthread_mutex_unlock(&r->lock);
 	pool_wake(r->task);
+}
+
+/* A scan can outlive the worker: recorder_free(). */
+void recorder_push(struct recorder *r, struct item *it)
+{
+	LOCK_SCOPE(&r->lock);
+	append(r, it);
+	if (r->task)
+		pool_wake(r->task);
 }
 
 static struct item *item_new(enum item_type type, size_t bytes)
@@ -112,7 +121,7 @@ static int on_break(void *ctx, enum capture_break why, const char *reason, uint3
 	it->page_size = page_size;
 	it->epoch = epoch;
 	snprintf(it->reason, sizeof(it->reason), "%s", reason);
-	recorder_push(ctx, it);
+	push(ctx, it);
 	return 0;
 }
 
@@ -140,7 +149,7 @@ static int on_batch(void *ctx, const struct capture_batch *b, struct err *err)
 	it->after = (struct source_position){b->after.salt1, b->after.salt2, b->after.frame,
 	                                     b->after.cksum, b->after.change};
 	memcpy(it->frames, b->frames, bytes);
-	recorder_push(r, it);
+	push(r, it);
 	return 0;
 }
 
@@ -188,7 +197,7 @@ static void on_caught_up(void *ctx, int64_t known_until_us)
 	if (!it)
 		return; /* told again within a second */
 	it->known_until_us = known_until_us;
-	recorder_push(r, it);
+	push(r, it);
 }
 
 const struct capture_sink *recorder_sink(struct recorder *r)
@@ -236,13 +245,36 @@ static void free_items(struct recorder *r, struct item *first)
 
 /* ---- the worker ---- */
 
-/* Before something that stands between batches: what came before it becomes durable. */
-static int flush_before(struct recorder *r, bool *dirty, bool *closes, struct err *err)
+/* All before `next` needs no work any more: from there it goes on after an error, with what was due then.
+ * (What came of a pass over the file must not be made use of before the frames that it waited for.) */
+static void done_until(struct recorder *r, struct item *next, struct item **done)
 {
-	int rc = 0;
+	*done = next;
+	r->settle_due_at_done = r->settle_due;
+}
 
-	if (*dirty)
-		rc = encode_flush(r, *closes, err);
+/* What came before `next` becomes durable.  Then it is not written again, should it only be that
+ * nobody can be told of it yet. */
+static int flush(struct recorder *r, bool closes, struct item *next, struct item **done,
+                 struct err *err)
+{
+	int rc = encode_flush(r, closes, err);
+
+	if (rc < 0)
+		return rc;
+	done_until(r, next, done);
+	rc = recorder_publish(r, false, err);
+	if (rc == 0)
+		encode_cut_long(r);
+	return rc;
+}
+
+/* Before something that stands between batches. */
+static int flush_before(struct recorder *r, bool *dirty, bool *closes, struct item *next,
+                        struct item **done, struct err *err)
+{
+	int rc = *dirty ? flush(r, *closes, next, done, err) : 0;
+
 	*dirty = false;
 	*closes = true;
 	return rc;
@@ -259,9 +291,9 @@ static int settle_if_due(struct recorder *r, struct item *next, bool *dirty, boo
 
 	if (!r->settle_due || !*closes)
 		return 0;
-	int rc = flush_before(r, dirty, closes, err);
+	int rc = flush_before(r, dirty, closes, next, done, err);
 	if (rc == 0) {
-		*done = next;
+		done_until(r, next, done);
 		rc = settle_finish(r, &due, err);
 	}
 	if (rc == 0)
@@ -279,6 +311,7 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 	bool dirty = false, closes = !r->mid_commit_applied;
 	int rc = encode_resume(r, err);
 
+	r->settle_due_at_done = r->settle_due;
 	if (rc == 0)
 		rc = settle_if_due(r, first, &dirty, &closes, done, err);
 	for (struct item *it = first; it && rc == 0; it = it->next) {
@@ -300,14 +333,14 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 				rc = encode_resume(r, err);
 			}
 			if (rc == 0)
-				rc = flush_before(r, &dirty, &closes, err);
+				rc = flush_before(r, &dirty, &closes, it, done, err);
 			if (rc == 0) {
-				*done = it;
 				r->settle_due = false;
+				done_until(r, it, done);
 				rc = settle_break(r, it, err);
 			}
 			if (rc == 0)
-				*done = it->next;
+				done_until(r, it->next, done);
 			break;
 		case ITEM_SETTLE:
 			r->settle_due = true;
@@ -315,13 +348,13 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 			rc = settle_if_due(r, it->next, &dirty, &closes, done, err);
 			break;
 		case ITEM_SETTLE_FAILED:
-			rc = flush_before(r, &dirty, &closes, err);
+			rc = flush_before(r, &dirty, &closes, it, done, err);
 			if (rc == 0) {
-				*done = it;
+				done_until(r, it, done);
 				rc = settle_finish(r, it, err);
 			}
 			if (rc == 0)
-				*done = it->next;
+				done_until(r, it->next, done);
 			break;
 		case ITEM_KNOWN:
 			if (closes && !r->discarding)
@@ -331,9 +364,11 @@ static int process_group(struct recorder *r, struct item *first, struct item **d
 		}
 	}
 	if (rc == 0)
-		rc = dirty ? encode_flush(r, closes, err) : recorder_publish(r, false, err);
+		rc = dirty ? flush(r, closes, NULL, done, err) : recorder_publish(r, false, err);
 	if (rc == 0)
 		*done = NULL;
+	else
+		r->settle_due = r->settle_due_at_done;
 	return rc;
 }
 
@@ -367,6 +402,14 @@ static int64_t in_trouble(struct recorder *r, const struct err *why)
 		return RETRY_US;
 	settle_cancel(r);
 	return POOL_WHEN_WOKEN;
+}
+
+static int64_t tried_in_vain(struct recorder *r, const struct err *why)
+{
+	int64_t wait_us = in_trouble(r, why);
+
+	r->ended = wait_us == POOL_WHEN_WOKEN;
+	return wait_us;
 }
 
 static void out_of_trouble(struct recorder *r)
@@ -434,11 +477,8 @@ static int64_t with_group(struct recorder *r)
 	int rc = process_group(r, r->group_at, &r->group_at, &why);
 	if (is_work(r->group))
 		r->worked_us = clock_mono_us();
-	if (rc < 0) {
-		int64_t wait_us = in_trouble(r, &why);
-		r->ended = wait_us == POOL_WHEN_WOKEN;
-		return wait_us;
-	}
+	if (rc < 0)
+		return tried_in_vain(r, &why);
 	out_of_trouble(r);
 	free_items(r, take_ptr(r->group));
 	return 0;
@@ -454,10 +494,11 @@ static int64_t work(struct recorder *r)
 	struct err why = ERR_INIT;
 
 	if (!r->began) {
-		r->began = true;
 		r->worked_us = clock_mono_us();
 		if (table_recover(r, &why) < 0)
-			log_error("recorder", "page table db=%s: %s", r->name, why.msg);
+			return tried_in_vain(r, &why);
+		r->began = true;
+		out_of_trouble(r);
 	}
 	if (!r->group) {
 		r->group = r->group_at = take_group(r);
@@ -543,7 +584,10 @@ void recorder_free(struct recorder *r)
 {
 	if (!r)
 		return;
-	pool_remove(r->task);
+	pthread_mutex_lock(&r->lock);
+	struct pool_task *task = take_ptr(r->task);
+	pthread_mutex_unlock(&r->lock);
+	pool_remove(task);
 	settle_cancel(r);
 	free_items(r, r->group);
 	free_items(r, r->first);

@@ -75,12 +75,14 @@ struct scan {
 	uint64_t epoch;
 	uint32_t page_size;
 	struct snapshot_writer *writer;
-	int dir_fd;   /* of the writer */
-	int spool_fd; /* differing pages: u32 number, page */
+	int dir_fd;                   /* of the writer */
+	char failed[OBJECT_NAME_MAX]; /* a snapshot that may have its name, though it failed */
+	int spool_fd;                 /* differing pages: u32 number, page */
 	uint64_t n_spooled;
 	uint64_t n_differing; /* of them; page 1 is spooled in any case */
 	uint32_t next_page;   /* to be read */
 	bool read, told;      /* the file was; what came of it was pushed */
+	bool made;            /* what came of it is durable, all but the note of the gap */
 	uint64_t ticket;      /* of the barrier after that */
 	int64_t tell_us;      /* monotonic: a failure is told then */
 	uint32_t file_pages;  /* of the file when the pass ended */
@@ -161,8 +163,9 @@ struct recorder {
 	uint64_t growing_txid; /* key of the segment that `w` writes, or wrote; 0: none */
 	uint64_t durable_len;  /* of it */
 	uint32_t lineage, page_size;
-	struct commit last;    /* durable or in the group under way */
-	struct commit durable; /* as of the last publication */
+	uint64_t lineage_epoch; /* of the break that it began with */
+	struct commit last;     /* durable or in the group under way */
+	struct commit durable;  /* as of the last publication */
 	struct source_position durable_pos;
 	bool durable_settled;
 	struct source_position pos; /* behind `last` */
@@ -182,7 +185,8 @@ struct recorder {
 	bool gap_doubtful; /* maybe nothing was written meanwhile: not declared before that is known */
 	uint64_t redo_txid; /* last txid before the break: what a fuzzy snapshot starts from */
 	uint64_t epoch;
-	bool settle_due; /* the scan of settle_epoch is over, a commit not yet */
+	bool settle_due;         /* the scan of settle_epoch is over, a commit not yet */
+	bool settle_due_at_done; /* and was so behind the last item that is covered */
 	uint64_t settle_epoch;
 	uint8_t *page_one; /* newest page 1 seen since the break, or NULL */
 	struct scan scan;
@@ -199,7 +203,7 @@ int encode_batch(struct recorder *r, const struct item *it, struct err *err) MUS
 int encode_frame(struct recorder *r, uint32_t pgno, uint32_t n_truncate, const uint8_t *page,
                  int64_t observed_us, int64_t not_before_us, uint32_t flags,
                  struct err *err) MUST_USE;
-/* Ends the group: record, fsync, table, head. */
+/* Ends the group: record, fsync, table.  Who calls it publishes that, or has somebody do so. */
 int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
 /* The next frame begins a new segment. */
 /*
@@ -214,6 +218,8 @@ int encode_flush(struct recorder *r, bool closes, struct err *err) MUST_USE;
 uint64_t encode_segment_bytes(uint64_t asked_bytes, uint64_t unsealed, uint64_t content_bytes,
                               int64_t age_us);
 void encode_cut(struct recorder *r);
+/* The same where it has become long enough. */
+void encode_cut_long(struct recorder *r);
 /* Cuts a segment that has grown for an hour, so that quiet databases are sealed, too. */
 void encode_cut_old(struct recorder *r, int64_t now_us, bool dirty);
 /* Forgets what was encoded since the last flush; the segment is taken up again at the next. */

@@ -245,7 +245,7 @@ static int start_scan(struct recorder *r, bool snapshot, struct err *err)
 	s->page_size = r->page_size;
 	s->n_spooled = s->n_differing = 0;
 	s->next_page = 1;
-	s->read = s->told = false;
+	s->read = s->told = s->made = false;
 	s->tell_us = 0;
 	s->err = (struct err)ERR_INIT;
 	free(r->page_one);
@@ -266,8 +266,11 @@ static int start_scan(struct recorder *r, bool snapshot, struct err *err)
 	return rc;
 }
 
+/* (A break that could not be acted upon is met again: it begins one lineage.) */
 static int new_lineage(struct recorder *r, const struct item *it, struct err *err)
 {
+	if (r->lineage_epoch == it->epoch)
+		return 0;
 	struct lineage_note n = {
 	        .lineage = r->lineage + 1,
 	        .parent = r->lineage,
@@ -285,9 +288,36 @@ static int new_lineage(struct recorder *r, const struct item *it, struct err *er
 	r->lost.pending = false;
 	encode_cut(r);
 	r->lineage = n.lineage;
+	r->lineage_epoch = it->epoch;
 	log_info("recorder", "lineage begins db=%s lineage=%u from_txid=%" PRIu64 " reason=\"%s\"",
 	         r->name, r->lineage, n.from_txid, n.reason);
 	return 0;
+}
+
+/* Who was killed before anything was in it goes on with it. */
+static bool lineage_is_empty(const struct recorder *r)
+{
+	const struct object_name n = {.type = OBJECT_LINEAGE, .lineage = r->lineage};
+	char name[OBJECT_NAME_MAX];
+	struct lineage_note note;
+
+	object_name_format(&n, name);
+	return lineage_note_get(r->dir_fd, name, &note, NULL) == 0 &&
+	       note.first_txid > r->last.txid;
+}
+
+/*
+ * There is a past, and nothing of it to compare with.  A full copy says nothing of what lies before
+ * it, so it begins a lineage: in one with frames from before the break, which readers look into and
+ * upkeep joins and coalesces, those of pages that were changed unseen would lie over the copy.
+ */
+static int copy_anew(struct recorder *r, const struct item *it, const struct err *why,
+                     struct err *err)
+{
+	log_info("recorder", "no state to compare with, a full copy is taken db=%s: %s", r->name,
+	         why->msg);
+	r->table_valid = false;
+	return lineage_is_empty(r) ? 0 : new_lineage(r, it, err);
 }
 
 static int change_page_size(struct recorder *r, uint32_t page_size, struct err *err)
@@ -375,12 +405,31 @@ static void open_gap(struct recorder *r, const struct item *it)
 		declare_gap(r);
 }
 
+/* One that failed with its last fsync: its transaction will be another one's. */
+static int remove_failed(struct recorder *r, struct err *err)
+{
+	cleanup_fd int fd = -1;
+
+	if (!r->scan.failed[0])
+		return 0;
+	int rc = file_open_dir(r->dir_fd, "snapshot", true, &fd, err);
+	if (rc == 0 && unlinkat(fd, r->scan.failed, 0) < 0 && errno != ENOENT)
+		rc = err_set(err, ERR_IO, errno, "remove '%s'", r->scan.failed);
+	if (rc < 0)
+		return rc;
+	r->scan.failed[0] = '\0';
+	recorder_close_archive(r); /* which may have seen it */
+	return 0;
+}
+
 int settle_break(struct recorder *r, const struct item *it, struct err *err)
 {
 	bool have_past = r->last.txid != 0;
-	int rc = 0;
 
 	settle_cancel(r);
+	int rc = remove_failed(r, err);
+	if (rc < 0)
+		return rc;
 	open_gap(r, it);
 	r->discarding = false;
 	r->epoch = it->epoch;
@@ -402,10 +451,14 @@ int settle_break(struct recorder *r, const struct item *it, struct err *err)
 	r->status.settled = false;
 	pthread_mutex_unlock(&r->lock);
 	/* A child that goes on behind damage has nothing to compare with. */
-	if (!r->table_valid && have_past && r->last.txid + 1 != r->lost.first_txid &&
-	    table_rebuild(r, err) < 0)
-		log_info("recorder", "no state to compare with, a full copy is taken db=%s: %s",
-		         r->name, err ? err->msg : "");
+	if (!r->table_valid && have_past && r->last.txid + 1 != r->lost.first_txid) {
+		struct err why = ERR_INIT;
+		if (table_rebuild(r, &why) < 0) {
+			rc = copy_anew(r, it, &why, err);
+			if (rc < 0)
+				return rc;
+		}
+	}
 	return start_scan(r, !r->table_valid, err);
 }
 
@@ -479,6 +532,14 @@ static struct hash128 table_state(struct recorder *r, uint32_t n_pages)
 	return page_table_sum(r->table, n_pages);
 }
 
+/* Pages that the file still had when it was read, and that a commit since has cut off: should they come
+ * again, the state is not to lose them once more. */
+static void cut_table(struct recorder *r, uint32_t n_pages)
+{
+	LOCK_SCOPE(&r->table_lock);
+	page_table_truncate(r->table, n_pages);
+}
+
 static int finish_snapshot(struct recorder *r, struct err *err)
 {
 	uint32_t n_pages = present_pages(r);
@@ -497,6 +558,7 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 	}
 	if (n_pages == 0)
 		return page_nowhere(r, 1, 1, err);
+	cut_table(r, n_pages);
 	struct snapshot_info info = {
 	        .page_size = r->page_size,
 	        .lineage = r->lineage,
@@ -511,8 +573,10 @@ static int finish_snapshot(struct recorder *r, struct err *err)
 		return err_set(err, ERR_DAMAGED, 0,
 		               "the database '%s' changed its size while it was read", r->name);
 	int rc = snapshot_finish(r->scan.writer, &info, &bytes, err);
-	if (rc < 0)
+	if (rc < 0) {
+		snapshot_name(&info, r->scan.failed);
 		return rc;
+	}
 	if (at.txid != r->last.txid)
 		encode_cut(r); /* the segment cannot hold a txid that it has no frames of */
 	at.state = r->state = info.state;
@@ -639,6 +703,18 @@ int64_t settle_look_again(struct recorder *r)
 	return POOL_WHEN_WOKEN;
 }
 
+/* What made the database whole is durable; again, when the rest could not be written. */
+static int end_settling(struct recorder *r, struct err *err)
+{
+	int rc = close_gap(r, err);
+
+	if (rc < 0)
+		return rc;
+	settle_cancel(r);
+	settled(r);
+	return recorder_publish(r, true, err);
+}
+
 int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 {
 	struct scan *s = &r->scan;
@@ -647,6 +723,8 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 
 	if (it->epoch != r->epoch || !s->active)
 		return 0; /* of an attachment that is over */
+	if (s->made)
+		return end_settling(r, err);
 	end_scan(s);
 	if (it->type == ITEM_SETTLE_FAILED) {
 		if (s->err.kind == ERR_CANCELLED)
@@ -678,11 +756,8 @@ int settle_finish(struct recorder *r, const struct item *it, struct err *err)
 	/* What was gathered is kept until it is durable: a full disk makes this begin again. */
 	r->settled = true;
 	rc = encode_flush(r, true, err);
-	if (rc == 0)
-		rc = close_gap(r, err);
 	if (rc < 0)
 		return rc;
-	settle_cancel(r);
-	settled(r);
-	return recorder_publish(r, true, err);
+	s->made = r->durable_settled = true;
+	return end_settling(r, err);
 }

@@ -75,6 +75,20 @@ int table_rebuild(struct recorder *r, struct err *err)
 	return rc;
 }
 
+/* What is counted from cannot be had: what comes before the break would get wrong sums. */
+static void begin_anew(struct recorder *r, const char *reason)
+{
+	r->discarding = true;
+	capture_request_break(r->capture, reason);
+}
+
+/* It cannot be had from the history, however often that is tried. */
+static bool is_lost(const struct err *why)
+{
+	return why->kind == ERR_DAMAGED || why->kind == ERR_NOT_FOUND || why->kind == ERR_GAP ||
+	       why->kind == ERR_VERSION;
+}
+
 /*
  * The commits that a first snapshot covers carry no state of their own.  When the last of them is
  * the newest of all, what comes next is counted from the sum of the table, which was just made from
@@ -87,8 +101,17 @@ static void recover_state(struct recorder *r)
 	if (!known && r->table_valid)
 		r->last.state = r->durable.state = page_table_sum(r->table, r->last.n_pages);
 	else if (!known)
-		capture_request_break(r->capture, "the newest state is not known");
+		begin_anew(r, "the newest state is not known");
 	r->state = r->last.state;
+}
+
+/* A try before may have failed behind that. */
+static int table_open_anew(struct recorder *r, uint64_t *ret_synced, struct err *err)
+{
+	LOCK_SCOPE(&r->table_lock);
+
+	page_table_free(take_ptr(r->table));
+	return page_table_open(r->dir_fd, r->page_size, &r->table, ret_synced, err);
 }
 
 int table_recover(struct recorder *r, struct err *err)
@@ -98,7 +121,7 @@ int table_recover(struct recorder *r, struct err *err)
 
 	if (r->page_size == 0)
 		return 0; /* nothing captured yet: the first break opens it */
-	int rc = page_table_open(r->dir_fd, r->page_size, &r->table, &synced, err);
+	int rc = table_open_anew(r, &synced, err);
 	if (rc < 0)
 		return rc;
 	if (synced > 0 && synced <= r->last.txid) {
@@ -121,7 +144,11 @@ int table_recover(struct recorder *r, struct err *err)
 	}
 	if (!r->table_valid) {
 		log_info("recorder", "page table is made anew db=%s", r->name);
-		if (table_rebuild(r, &why) < 0)
+		why = (struct err)ERR_INIT;
+		rc = table_rebuild(r, &why);
+		if (rc < 0 && !is_lost(&why))
+			return err_copy(err, &why);
+		if (rc < 0)
 			log_info("recorder", "page table not made anew db=%s: %s", r->name,
 			         why.msg);
 		else if (!(r->last.flags & COMMIT_NO_STATE) &&
@@ -131,11 +158,12 @@ int table_recover(struct recorder *r, struct err *err)
 			          "txid=%" PRIu64 ": a full copy will be taken",
 			          r->name, r->last.txid);
 			r->table_valid = false;
-			capture_request_break(r->capture, "the archive's newest state is damaged");
 		}
+		if (!r->table_valid && r->settled)
+			begin_anew(r, "the archive's newest state is damaged");
 	}
 	page_table_truncate(r->table, r->last.n_pages);
-	if (r->settled)
+	if (r->settled && !r->discarding)
 		recover_state(r);
 	return 0;
 }

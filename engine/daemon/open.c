@@ -366,6 +366,16 @@ static bool gap_ends_at(struct recorder *r, uint64_t txid)
 	return false;
 }
 
+/* Whether transactions without a whole state begin right behind `before`, as objects tell.  Those of
+ * an object that is damaged or gone are no gap: they were captured, and may be put back. */
+static bool unsettled_behind(struct recorder *r, const struct moment *before)
+{
+	struct commit c;
+
+	return history_commit(r->history, before->txid + 1, &c, NULL) == 0 &&
+	       c.flags & COMMIT_UNSETTLED;
+}
+
 /* Who was killed between what healed a gap and the note of the gap: that is the last thing written. */
 static int note_healed(struct recorder *r, struct err *err)
 {
@@ -376,9 +386,11 @@ static int note_healed(struct recorder *r, struct err *err)
 	    history_before(r->history, r->last.time_us - 1, &before, NULL) < 0 ||
 	    before.txid <= history_thinned(r->history))
 		return 0; /* nothing was whole before, or who knows */
-	bool healed = r->last.flags & COMMIT_HEAL || r->last.txid != before.txid + 1 ||
-	              (history_tx(r->history, r->last.txid, &last, NULL) == 0 &&
-	               last.lineage != before.lineage);
+	bool next = r->last.txid == before.txid + 1;
+	bool healed = !next ? unsettled_behind(r, &before)
+	                    : r->last.flags & COMMIT_HEAL ||
+	                              (history_tx(r->history, r->last.txid, &last, NULL) == 0 &&
+	                               last.lineage != before.lineage);
 	if (!healed)
 		return 0;
 	n.before_txid = before.txid;

@@ -323,6 +323,31 @@ class Damage(Case):
         self.each(file, [("gone", lambda data: None), *self.cuts(size, [0, 100, size - 1]),
                          *self.flips(flips)], must=False)
 
+    def test_the_one_before(self):
+        """Not what was captured last: nothing is to be gone on behind, and no gap is declared."""
+        file = self.sealed()
+        r = self.replicate("--no-maintenance")
+        r.wait_ready()
+        self.commit()
+        r.wait_known()
+        self.assertEqual(r.stop(), 0)
+        self.assertEqual(len(self.unsealed()), 1)
+        self.keep()
+        for what, change in [("gone", lambda data: None), *self.flips([30, 20000])]:
+            with self.subTest(what):
+                self.fresh()
+                shutil.rmtree(os.path.join(self.folder, "coalesced"))
+                self.damage(file, change)
+                for _ in range(2):
+                    r = self.go_on("--no-maintenance")
+                    self.assertEqual(r.stop(), 0)
+                self.put_back()
+                self.assertEqual(self.status()["gaps"], [])
+                self.assertEqual(self.children(), [])
+                txids = self.log()
+                self.assertEqual(txids[:len(self.before)], self.before)
+                self.assertEqual(self.check(txids)[-1], self.newest())
+
     def test_idle_snapshot(self):
         file = self.idle()
         size = os.path.getsize(os.path.join(self.folder, file))

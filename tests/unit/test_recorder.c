@@ -81,8 +81,7 @@ static const char *name_of(int fd, char buf[64])
 }
 
 #define REAL(name)                                                                                 \
-	static __typeof__(&name) real;                                                             \
-	if (!real)                                                                                 \
+	__typeof__(&name) real; /* anew each time, as threads share nothing then */                \
 	*(void **)&real = dlsym(RTLD_NEXT, #name)
 #define WRAP(type, name, parameters, arguments, shown)                                             \
 	type name parameters;                                                                      \

@@ -289,7 +289,8 @@ static int settle_if_due(struct recorder *r, struct item *next, bool *dirty, boo
 {
 	const struct item due = {.type = ITEM_SETTLE, .epoch = r->settle_epoch};
 
-	if (!r->settle_due || !*closes)
+	/* Discarding: frames that the pass waited for were dropped, and a break is on its way. */
+	if (!r->settle_due || !*closes || r->discarding)
 		return 0;
 	int rc = flush_before(r, dirty, closes, next, done, err);
 	if (rc == 0) {

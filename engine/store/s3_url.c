@@ -165,15 +165,21 @@ static int parse_path(struct s3_place *place, const char *path, size_t len, stru
 
 	place->bucket = decode(path, bucket_len);
 	if (!place->bucket || !bucket_is_sound(place->bucket))
-		return err_set(err, ERR_USAGE, 0, "'%.*s' is no bucket's name",
-		               (int)(bucket_len < 80 ? bucket_len : 80), path);
+		return err_set(
+		        err, ERR_USAGE, 0,
+		        "'%.*s' is no bucket's name: a place is s3://BUCKET/PREFIX, BUCKET of 3 "
+		        "to 255 letters, digits and -._",
+		        (int)(bucket_len < 80 ? bucket_len : 80), path);
 	while (len > bucket_len && path[len - 1] == '/')
 		len--;
 	size_t prefix_len = len > bucket_len ? len - bucket_len - 1 : 0;
 	cleanup_free char *prefix = decode(path + len - prefix_len, prefix_len);
 	if (!prefix || !prefix_is_sound(prefix))
-		return err_set(err, ERR_USAGE, 0, "'%.*s' is no prefix of keys",
-		               (int)(prefix_len < 200 ? prefix_len : 200), path + len - prefix_len);
+		return err_set(
+		        err, ERR_USAGE, 0,
+		        "'%.*s' is no prefix of keys: names joined by /, none of them '.', '..' or "
+		        "empty",
+		        (int)(prefix_len < 200 ? prefix_len : 200), path + len - prefix_len);
 	if (strlen(prefix) + 1 + STORE_KEY_MAX > KEY_ROOM)
 		return err_set(err, ERR_USAGE, 0, "a prefix has at most %d bytes",
 		               KEY_ROOM - STORE_KEY_MAX - 1);

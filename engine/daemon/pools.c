@@ -31,12 +31,28 @@ static void record_thread_begin(void)
 	sched_setscheduler(0, SCHED_BATCH, &none); /* of this thread */
 }
 
-void pools_record_hurry(bool on)
+/* The niceness that asof was started with is that of its first thread. */
+static void be_nice(bool hurry)
 {
 	const id_t self = (id_t)syscall(SYS_gettid);
+	int wanted = hurry ? NICE_RECORD : getpriority(PRIO_PROCESS, (id_t)getpid());
 
-	if ((getpriority(PRIO_PROCESS, self) < 0) != on)
-		setpriority(PRIO_PROCESS, self, on ? NICE_RECORD : 0);
+	if (getpriority(PRIO_PROCESS, self) != wanted)
+		setpriority(PRIO_PROCESS, self, wanted);
+}
+
+void pools_record_hurry(bool on)
+{
+	be_nice(on);
+}
+
+/* Threads take over what the one that starts them has, and that may be capture or a recorder. */
+static void usual_thread_begin(void)
+{
+	const struct sched_param none = {0};
+
+	sched_setscheduler(0, SCHED_OTHER, &none);
+	be_nice(false);
 }
 
 int pools_new(const struct pools_options *o, struct pools **ret, struct err *err)
@@ -54,13 +70,19 @@ int pools_new(const struct pools_options *o, struct pools **ret, struct err *err
 	                                    .stack_bytes = STACK_BYTES,
 	                                    .thread_begin = record_thread_begin,
 	                                    .slack_us = SLACK_US};
-	const struct pool_options scan = {
-	        .name = "scan", .max_threads = 2, .stack_bytes = STACK_BYTES};
-	const struct pool_options keep = {
-	        .name = "keep", .max_threads = 1, .stack_bytes = STACK_BYTES, .slack_us = SLACK_US};
+	const struct pool_options scan = {.name = "scan",
+	                                  .max_threads = 2,
+	                                  .stack_bytes = STACK_BYTES,
+	                                  .thread_begin = usual_thread_begin};
+	const struct pool_options keep = {.name = "keep",
+	                                  .max_threads = 1,
+	                                  .stack_bytes = STACK_BYTES,
+	                                  .thread_begin = usual_thread_begin,
+	                                  .slack_us = SLACK_US};
 	const struct pool_options control = {.name = "control",
 	                                     .max_threads = 4,
 	                                     .stack_bytes = STACK_BYTES,
+	                                     .thread_begin = usual_thread_begin,
 	                                     .slack_us = SLACK_US};
 
 	if (!p)

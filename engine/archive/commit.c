@@ -69,6 +69,14 @@ void commit_get(struct cursor *cur, const struct commit *prev, struct commit *re
 	*ret = c;
 }
 
+size_t frame_entry_put(uint8_t *p, const struct frame_entry *prev, const struct frame_entry *e)
+{
+	bool same = e->pgno == prev->pgno;
+	size_t n = store_varint(p, e->pgno - prev->pgno);
+
+	return n + store_varint(p + n, same ? e->frame - prev->frame : e->frame);
+}
+
 int frame_run_put(struct buf *out, const struct frame_entry *e, size_t n, struct err *err)
 {
 	struct frame_entry prev = {0, 0};
@@ -77,10 +85,7 @@ int frame_run_put(struct buf *out, const struct frame_entry *e, size_t n, struct
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < n; i++) {
-		bool same = e[i].pgno == prev.pgno;
-		out->len += store_varint(out->data + out->len, e[i].pgno - prev.pgno);
-		out->len += store_varint(out->data + out->len,
-		                         same ? e[i].frame - prev.frame : e[i].frame);
+		out->len += frame_entry_put(out->data + out->len, &prev, &e[i]);
 		prev = e[i];
 	}
 	return 0;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/archive/commit_list.h"
 #include "engine/archive/grow_i.h"
 #include "engine/archive/runs.h"
+#include "engine/base/array.h"
 
 #include <pthread.h>
 
@@ -18,8 +20,7 @@ struct grow_reader {
 	struct grow_tail closed; /* behind the last record that closes a commit */
 	struct member *members;
 	size_t n_members, cap_members;
-	struct commit *commits;
-	size_t n_commits, cap_commits;
+	struct commit_list commits;
 	size_t n_closed; /* commits up to the last record that closes */
 	struct frame_runs runs;
 };
@@ -65,24 +66,9 @@ void grow_free(struct grow_reader *r)
 	source_free(r->src);
 	pthread_rwlock_destroy(&r->lock);
 	free(r->members);
-	free(r->commits);
+	commit_list_release(&r->commits);
 	frame_runs_release(&r->runs);
 	free(r);
-}
-
-static int grow_array(void **p, size_t *cap, size_t need, size_t size, struct err *err)
-{
-	if (need <= *cap)
-		return 0;
-	size_t n = *cap ? *cap * 2 : 64;
-	while (n < need)
-		n *= 2;
-	void *q = realloc(*p, n * size);
-	if (!q)
-		return err_set(err, ERR_NOMEM, 0, "no memory for a segment's index");
-	*p = q;
-	*cap = n;
-	return 0;
 }
 
 /* A record on its way in: fixed part decoded, counts bounded by the bytes that are there. */
@@ -130,8 +116,8 @@ static int parse_record(const struct grow_reader *r, const struct buf *b, struct
 static int take_members(struct grow_reader *r, struct record *rec, uint64_t data_offset,
                         struct grow_tail *next, struct err *err)
 {
-	int rc = grow_array((void **)&r->members, &r->cap_members,
-	                    r->n_members + (size_t)rec->n_members, sizeof(*r->members), err);
+	int rc = array_reserve(r->members, r->n_members, r->cap_members, (size_t)rec->n_members,
+	                       "a segment's index", err);
 	if (rc < 0)
 		return rc;
 	for (uint64_t i = 0; i < rec->n_members; i++) {
@@ -152,19 +138,21 @@ static int take_members(struct grow_reader *r, struct record *rec, uint64_t data
 static int take_commits(struct grow_reader *r, struct record *rec, struct grow_tail *next,
                         struct err *err)
 {
-	int rc = grow_array((void **)&r->commits, &r->cap_commits,
-	                    r->n_commits + (size_t)rec->n_commits, sizeof(*r->commits), err);
-	if (rc < 0)
-		return rc;
-	for (uint64_t i = 0; i < rec->n_commits; i++) {
+	int rc = 0;
+
+	for (uint64_t i = 0; i < rec->n_commits && rc == 0; i++) {
 		struct commit before = next->last;
 		if (i == 0)
 			before.time_us = 0;
 		commit_get(&rec->rest, &before, &next->last);
 		if (next->last.time_us < r->tail.last.time_us)
 			rec->rest.bad = true;
-		r->commits[r->n_commits + i] = next->last;
+		if (rec->rest.bad)
+			break;
+		rc = commit_list_add(&r->commits, &next->last, err);
 	}
+	if (rc < 0)
+		return rc;
 	if (!cursor_ok(&rec->rest) || next->last.txid != rec->last_txid ||
 	    next->last.last_frame > rec->n_frames ||
 	    ((rec->flags & RECORD_CLOSES) && next->last.last_frame != rec->n_frames))
@@ -185,7 +173,7 @@ static int take_run(struct grow_reader *r, struct record *rec, struct err *err)
 		if (e[i].frame <= r->tail.n_frames)
 			return damaged(r, err, rec->offset,
 			               "a record's page index tells of older frames");
-	return frame_runs_add(&r->runs, take_ptr(e), n, err);
+	return frame_runs_add(&r->runs, e, n, err);
 }
 
 /* The stored bytes of the record's data members, against what it tells of them. */
@@ -211,6 +199,7 @@ static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_
                        uint64_t verify_from, struct err *err)
 {
 	struct grow_tail next = r->tail;
+	size_t n_commits = r->commits.n;
 
 	int rc = take_members(r, rec, data_offset, &next, err);
 	if (rc == 0 && rec->offset + rec->stored_len > verify_from)
@@ -222,10 +211,11 @@ static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_
 		rc = damaged(r, err, rec->offset, "a record's frames do not fill its data");
 	if (rc == 0)
 		rc = take_run(r, rec, err);
-	if (rc < 0)
+	if (rc < 0) {
+		commit_list_cut(&r->commits, n_commits);
 		return rc;
+	}
 	r->n_members += (size_t)rec->n_members;
-	r->n_commits += (size_t)rec->n_commits;
 	next.n_records++;
 	next.prev_offset = rec->offset;
 	next.prev_hash = rec->hash;
@@ -237,7 +227,7 @@ static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_
 	r->tail = next;
 	if (rec->flags & RECORD_CLOSES) {
 		r->closed = next;
-		r->n_closed = r->n_commits;
+		r->n_closed = r->commits.n;
 	}
 	return 0;
 }
@@ -246,7 +236,7 @@ static int take_record(struct grow_reader *r, struct record *rec, uint64_t data_
 struct window {
 	uint8_t *data;
 	uint64_t offset;
-	size_t len;
+	size_t len, cap;
 	size_t fill; /* how much is read at once */
 };
 /* Small batches are walked in large reads; large data members are hopped over, not read. */
@@ -264,12 +254,10 @@ static int window_at(struct grow_reader *r, struct window *w, uint64_t offset, s
 		size_t want = len > w->fill ? len : w->fill;
 		if (want > end - offset)
 			want = (size_t)(end - offset);
-		uint8_t *p = realloc(w->data, want);
-		if (!p)
-			return err_set(err, ERR_NOMEM, 0, "no memory to read '%s'", r->src->name);
-		w->data = p;
 		w->len = 0;
-		int rc = r->src->pread(r->src, p, want, offset, err);
+		int rc = array_reserve(w->data, 0, w->cap, want, "a segment's records", err);
+		if (rc == 0)
+			rc = r->src->pread(r->src, w->data, want, offset, err);
 		if (rc < 0)
 			return rc;
 		w->offset = offset;
@@ -360,7 +348,8 @@ static int forget_open_end(struct grow_reader *r, struct window *w, struct err *
 
 	grow_tail_init(&r->tail, &r->info, r->header_hash);
 	r->closed = r->tail;
-	r->n_members = r->n_commits = r->n_closed = 0;
+	r->n_members = r->n_closed = 0;
+	commit_list_cut(&r->commits, 0);
 	frame_runs_release(&r->runs);
 	while (rc == 0 && r->tail.length < end)
 		rc = next_record(r, w, end, UINT64_MAX, err);
@@ -424,7 +413,7 @@ bool grow_get_commit(struct grow_reader *r, uint64_t i, struct commit *ret)
 	pthread_rwlock_rdlock(&r->lock);
 	bool ok = i < r->n_closed;
 	if (ok)
-		*ret = r->commits[i];
+		*ret = commit_list_get(&r->commits, (size_t)i);
 	pthread_rwlock_unlock(&r->lock);
 	return ok;
 }
@@ -432,16 +421,9 @@ bool grow_get_commit(struct grow_reader *r, uint64_t i, struct commit *ret)
 uint64_t grow_commits_until(struct grow_reader *r, int64_t time_us)
 {
 	pthread_rwlock_rdlock(&r->lock);
-	size_t lo = 0, hi = r->n_closed;
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-		if (r->commits[mid].time_us <= time_us)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
+	size_t n = commit_list_until(&r->commits, r->n_closed, time_us);
 	pthread_rwlock_unlock(&r->lock);
-	return lo;
+	return n;
 }
 
 uint64_t grow_find_frame(struct grow_reader *r, uint32_t pgno, uint64_t max_frame)
@@ -455,14 +437,8 @@ uint64_t grow_find_frame(struct grow_reader *r, uint32_t pgno, uint64_t max_fram
 int grow_add_pages(struct grow_reader *r, uint64_t max_frame, uint32_t max_pgno,
                    struct bitset *pages, struct err *err)
 {
-	int rc = 0;
-
 	pthread_rwlock_rdlock(&r->lock);
-	for (size_t i = 0; i < r->runs.count; i++)
-		for (size_t j = 0; j < r->runs.n[i] && rc == 0; j++)
-			if (r->runs.run[i][j].frame <= max_frame &&
-			    r->runs.run[i][j].pgno <= max_pgno)
-				rc = bitset_add(pages, r->runs.run[i][j].pgno, err);
+	int rc = frame_runs_pages(&r->runs, max_frame, max_pgno, pages, err);
 	pthread_rwlock_unlock(&r->lock);
 	return rc;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Commits of a segment in order, in memory as in a file (commit.h): about 22 bytes each, where a
+ * Commits of a segment in order, in memory as in a file (commit.h): about 28 bytes each, where a
  * struct takes 72.  They are cut into blocks of 64 whose first one stands by itself; the others are
  * decoded from it.
  *

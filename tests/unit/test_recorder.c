@@ -375,6 +375,8 @@ static size_t choose_batch(void)
 
 	while (app.given + n < app.n_frames && commits > 0)
 		commits -= app.frames[app.given + n++].n_truncate != 0;
+	if (n == 0)
+		synth_die("no frame is left to give");
 	return piece ? 1 + (size_t)rng_below(&app.rng, n) : n;
 }
 
@@ -387,6 +389,8 @@ static bool give_batch(void)
 	struct err err = ERR_INIT;
 	uint64_t commits = 0;
 
+	if (!bytes)
+		synth_die("no memory for a batch");
 	for (size_t i = 0; i < n; i++) {
 		const struct wal_frame_header h = {f[i].pgno, f[i].n_truncate, app.salt, 7, {0, 0}};
 		wal_frame_header_write(&h, bytes + i * frame_bytes);

@@ -112,7 +112,7 @@ class Databases(Case):
         self.assertIn("put it right, or asof restore", told)
         wait_for("the status", lambda: told[:60] in asof("status", "--config", self.config).stdout)
         # Three tries, each of which takes the -wal in, and then none before the file differs.
-        wait_for("tries", lambda: daemon.has("could not be read whole", 3))
+        wait_for("tries", lambda: daemon.has("continuity broken", 3))
 
         def left_alone():
             known = daemon.databases()["cut.db"]["known_until"]
@@ -121,7 +121,7 @@ class Databases(Case):
 
         # The status is told a moment after the third try's line.
         wait_for("it to be left alone", left_alone)
-        self.assertLess(daemon.log().count("could not be read whole"), 6)
+        self.assertLess(daemon.log().count("continuity broken"), 6)
         self.assertEqual(daemon.log().count("the database cannot be captured"), 1)
         with open(self.data("cut.db"), "r+b") as f:
             f.write(whole)

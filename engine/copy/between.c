@@ -270,9 +270,10 @@ static int bring_object(struct between *b, const struct thing *t, bool *ret_end,
 	if (t->kind == THING_SEALED && things_wider(&b->here, t))
 		return 0; /* it goes any moment */
 	struct span h;
-	if (t->kind == THING_LEVEL0 && !between_can_bring(b, t) && thing_holds(&b->here, t, &h) &&
-	    h.last <= b->until_txid)
-		return 0; /* that was thinned */
+	if (t->kind == THING_LEVEL0 && !between_can_bring(b, t) &&
+	    ((thing_holds(&b->here, t, &h) && h.last <= b->until_txid) || /* that was thinned */
+	     things_hold_otherwise(&b->here, t))) /* or comes with what holds all of it */
+		return 0;
 	if (t->kind == THING_LEVEL0) {
 		/* Without it the one before would be taken to reach over the hole. */
 		rc = bring_level0(b, t, &damaged, err);

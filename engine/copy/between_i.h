@@ -63,6 +63,11 @@ const struct thing *things_last_level0(const struct things *ts);
 /* Which transactions one of `in` holds, as far as names tell: a segment, or the snapshot of a state that was
  * found idle.  False: it is none. */
 bool thing_holds(const struct things *in, const struct thing *t, struct span *ret);
+/* Level 0 that is the last of its lineage, where another lineage follows: it goes on until that begins, if
+ * nothing is missing.  False: it is none. */
+bool thing_reaches_next(const struct things *in, const struct thing *t, struct span *ret);
+/* Whether what else `ts` has of its lineage, sealed or as a snapshot, holds all of its level 0 `t`. */
+bool things_hold_otherwise(const struct things *ts, const struct thing *t);
 /* Those behind `after_txid` that `ts` holds, but by snapshots that `other` (may be NULL) has, too; added to
  * `ret`. */
 int things_held(const struct things *ts, uint64_t after_txid, const struct things *other,

@@ -278,6 +278,41 @@ bool thing_holds(const struct things *in, const struct thing *t, struct span *re
 	return true;
 }
 
+bool thing_reaches_next(const struct things *in, const struct thing *t, struct span *ret)
+{
+	uint64_t next = UINT64_MAX;
+	struct span h;
+
+	if (t->kind != THING_LEVEL0 || is_fence(t) || last_of(in, t))
+		return false;
+	for (size_t i = 0; i < in->n; i++)
+		if (in->v[i].name.lineage > t->name.lineage && thing_holds(in, &in->v[i], &h) &&
+		    h.first < next)
+			next = h.first;
+	*ret = (struct span){t->name.first_txid, next - 1};
+	return next != UINT64_MAX && next > t->name.first_txid;
+}
+
+bool things_hold_otherwise(const struct things *ts, const struct thing *t)
+{
+	struct span h, x;
+	bool more = thing_reaches_next(ts, t, &h) || (last_of(ts, t) && thing_holds(ts, t, &h));
+	uint64_t at = more ? h.first : 0;
+
+	while (more && at <= h.last) {
+		more = false;
+		for (size_t i = 0; i < ts->n; i++) {
+			const struct thing *o = &ts->v[i];
+			if (o->kind == THING_LEVEL0 || o->name.lineage != t->name.lineage ||
+			    !thing_holds(ts, o, &x) || x.first > at || x.last < at)
+				continue;
+			at = x.last + 1;
+			more = true;
+		}
+	}
+	return at > 0 && at > h.last;
+}
+
 int things_held(const struct things *ts, uint64_t after_txid, const struct things *other,
                 struct spans *ret, struct err *err)
 {

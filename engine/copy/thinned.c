@@ -127,6 +127,21 @@ static int add_continued(const struct between *b, uint64_t until, struct spans *
 	return rc;
 }
 
+/* The first is whole behind its own, also where one lineage follows another.  The second can have what an
+ * interrupted copy brought of the next lineage, and not its beginning. */
+static int add_ends(const struct between *b, uint64_t from, struct spans *held, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < b->here.n && rc == 0; i++) {
+		const struct thing *t = &b->here.v[i];
+		struct span h;
+		if (thing_reaches_next(&b->here, t, &h) && h.last > from && between_can_bring(b, t))
+			rc = spans_add(held, h.first > from ? h.first : from + 1, h.last, err);
+	}
+	return rc;
+}
+
 /* From which transaction on nothing is missing in what both show; UINT64_MAX: neither has a segment. */
 static int find_dense(const struct between *b, const struct both *x, uint64_t *ret, struct err *err)
 {
@@ -142,6 +157,8 @@ static int find_dense(const struct between *b, const struct both *x, uint64_t *r
 		if (thing_holds(&b->here, t, &h) && h.last > from && between_can_bring(b, t))
 			rc = spans_add(&held, h.first > from ? h.first : from + 1, h.last, err);
 	}
+	if (rc == 0)
+		rc = add_ends(b, from, &held, err);
 	/* Each is whole behind its own; of the newest of level 0 no name tells how far. */
 	if (rc == 0 && from)
 		rc = spans_add(&held, from + 1, from + 1, err);

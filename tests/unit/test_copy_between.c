@@ -399,7 +399,8 @@ static void test_thinned(void **state)
 {
 	uint64_t seed = test_seed() + 900, thinned = 0, united = 0, fresh = 0;
 
-	for (unsigned i = 0; i < test_rounds(60) || ((!united || !fresh) && i < 200); i++) {
+	for (unsigned i = 0;
+	     i < test_rounds(60) || ((thinned <= 100 || !united || !fresh) && i < 600); i++) {
 		cleanup_free char *root = test_folder();
 		struct copy_result res;
 		struct pair p;

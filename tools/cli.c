@@ -187,12 +187,22 @@ int cli_option(struct cli *c, struct err *err)
 	}
 }
 
+static bool names_database(const struct cli_option *options)
+{
+	for (const struct cli_option *o = options; o->name; o++)
+		if (strcmp(o->name, "db") == 0)
+			return true;
+	return false;
+}
+
 int cli_check_args(const struct cli *c, int min, int max, const char *what, struct err *err)
 {
 	if (c->n_args < min)
 		return cli_usage(c, err, "%s missing", what);
 	if (c->n_args > max)
-		return cli_usage(c, err, "unexpected argument '%.100s'", c->args[max]);
+		return cli_usage(c, err, "unexpected argument '%.100s'%s", c->args[max],
+		                 names_database(c->command->options) ? ", --db names a database"
+		                                                     : "");
 	for (int i = 0; i < c->n_args; i++)
 		if (c->args[i][0] == '\0')
 			return cli_usage(c, err, "an argument is empty");

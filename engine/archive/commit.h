@@ -63,6 +63,7 @@ struct frame_entry {
  * previous page, then varint frame (less the previous frame when the page is the same).  Writes at
  * most 2 * VARINT_MAX bytes to `p`; returns how many. */
 size_t frame_entry_put(uint8_t *p, const struct frame_entry *prev, const struct frame_entry *e);
+/* A sorted run of n entries. */
 int frame_run_put(struct buf *out, const struct frame_entry *e, size_t n, struct err *err) MUST_USE;
 /* Decodes `n` entries into `e`; false when bytes, order or bounds are wrong. */
 bool frame_run_get(struct cursor *cur, struct frame_entry *e, size_t n, uint64_t max_frame);

@@ -90,9 +90,10 @@ static int put(struct frame_run *run, struct frame_entry *prev, struct frame_ent
 	return rc;
 }
 
-/* What was taken too much of is given back, where it is worth it. */
-static void trim(struct frame_run *run)
+/* Handed over; what was taken too much of is given back, where it is worth it. */
+static struct frame_run finish(struct frame_run *run)
 {
+	struct frame_run done;
 	bool much = run->bytes.cap > run->bytes.len + run->bytes.len / 8;
 	void *bytes = much && run->bytes.len ? realloc(run->bytes.data, run->bytes.len) : NULL;
 
@@ -100,6 +101,9 @@ static void trim(struct frame_run *run)
 		run->bytes.data = bytes;
 		run->bytes.cap = run->bytes.len;
 	}
+	done = *run;
+	*run = (struct frame_run){0};
+	return done;
 }
 
 static int make_run(const struct frame_entry *e, size_t n, struct frame_run *ret, struct err *err)
@@ -110,12 +114,9 @@ static int make_run(const struct frame_entry *e, size_t n, struct frame_run *ret
 
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = put(&run, &prev, e[i], err);
-	if (rc < 0)
-		return rc;
-	trim(&run);
-	*ret = run;
-	run = (struct frame_run){0};
-	return 0;
+	if (rc == 0)
+		*ret = finish(&run);
+	return rc;
 }
 
 static int merge(const struct frame_run *a, const struct frame_run *b, struct frame_run *ret,
@@ -132,12 +133,9 @@ static int merge(const struct frame_run *a, const struct frame_run *b, struct fr
 		rc = put(&run, &prev, w->e, err);
 		walk_next(w);
 	}
-	if (rc < 0)
-		return rc;
-	trim(&run);
-	*ret = run;
-	run = (struct frame_run){0};
-	return 0;
+	if (rc == 0)
+		*ret = finish(&run);
+	return rc;
 }
 
 /* ---- all of them ---- */

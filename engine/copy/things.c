@@ -192,8 +192,9 @@ uint64_t things_first(const struct things *ts)
 	return first;
 }
 
-/* From `first` on sealed segments hold everything before this one. */
-static uint64_t reach(const struct things *ts, uint32_t lineage, uint64_t first, uint64_t last)
+/* From `first` on sealed segments, and snapshots if these count, hold everything before this one. */
+static uint64_t reach(const struct things *ts, uint32_t lineage, uint64_t first, uint64_t last,
+                      bool snapshots)
 {
 	uint64_t at = first;
 	bool more = true;
@@ -202,9 +203,11 @@ static uint64_t reach(const struct things *ts, uint32_t lineage, uint64_t first,
 		more = false;
 		for (size_t i = 0; i < ts->n && at <= last; i++) {
 			const struct thing *t = &ts->v[i];
-			if (t->kind == THING_SEALED && t->name.lineage == lineage &&
-			    t->name.first_txid <= at && t->name.last_txid >= at) {
-				at = t->name.last_txid + 1;
+			struct span h;
+			if ((t->kind == THING_SEALED || (snapshots && t->kind == THING_SNAPSHOT)) &&
+			    t->name.lineage == lineage && thing_holds(ts, t, &h) && h.first <= at &&
+			    h.last >= at) {
+				at = h.last + 1;
 				more = true;
 			}
 		}
@@ -236,7 +239,8 @@ bool things_cover(const struct things *ts, const struct thing *t, const struct t
 {
 	uint64_t last = last_of(in, t);
 
-	return !is_fence(t) && last && reach(ts, t->name.lineage, t->name.first_txid, last) > last;
+	return !is_fence(t) && last &&
+	       reach(ts, t->name.lineage, t->name.first_txid, last, false) > last;
 }
 
 const struct thing *things_last_level0(const struct things *ts)
@@ -295,22 +299,10 @@ bool thing_reaches_next(const struct things *in, const struct thing *t, struct s
 
 bool things_hold_otherwise(const struct things *ts, const struct thing *t)
 {
-	struct span h, x;
-	bool more = thing_reaches_next(ts, t, &h) || (last_of(ts, t) && thing_holds(ts, t, &h));
-	uint64_t at = more ? h.first : 0;
+	struct span h;
+	bool told = thing_reaches_next(ts, t, &h) || (last_of(ts, t) && thing_holds(ts, t, &h));
 
-	while (more && at <= h.last) {
-		more = false;
-		for (size_t i = 0; i < ts->n; i++) {
-			const struct thing *o = &ts->v[i];
-			if (o->kind == THING_LEVEL0 || o->name.lineage != t->name.lineage ||
-			    !thing_holds(ts, o, &x) || x.first > at || x.last < at)
-				continue;
-			at = x.last + 1;
-			more = true;
-		}
-	}
-	return at > 0 && at > h.last;
+	return told && reach(ts, t->name.lineage, h.first, h.last, true) > h.last;
 }
 
 int things_held(const struct things *ts, uint64_t after_txid, const struct things *other,

@@ -159,6 +159,9 @@ class Points(RestoreCase):
         for words in (["--latest", "--expect-txid", "0"], ["--latest", "--expect-txid", "x"],
                       ["--from", "f", "--expect-txid", "1"]):
             self.assertEqual(asof(*self.base, *words, "-o", out).returncode, 2, words)
+        run = asof(*self.base, "trades.db", "--latest", "-o", out)
+        self.assertEqual(run.returncode, 2)
+        self.assertIn("unexpected argument 'trades.db', --db names a database", run.stderr)
 
     def chosen(self, *which):
         return asof_json(*self.base, *which, "--dry-run", "-o", self.path("x.db"))

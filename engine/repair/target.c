@@ -342,6 +342,8 @@ int target_look(struct repair *r, struct item *i, struct err *ret_why, struct er
 int repair_begin(struct repair *r, const struct repair_options *o, const char *name,
                  struct repair_result *result, struct err *err)
 {
+	char folder[STORE_KEY_MAX];
+
 	*r = (struct repair){.options = o,
 	                     .result = result,
 	                     .name = name,
@@ -357,6 +359,10 @@ int repair_begin(struct repair *r, const struct repair_options *o, const char *n
 	}
 	for (size_t i = 0; i < o->n_others; i++)
 		r->others[i].at = o->others[i];
+	if (!o->dry_run) { /* of a run that was killed, the next may have nothing to put there */
+		repair_key(r, "", folder);
+		store_sweep(o->target.store->dir_fd, name ? folder : ".");
+	}
 	return 0;
 }
 

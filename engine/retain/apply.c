@@ -667,7 +667,7 @@ static int make_room(struct pass *p, struct err *err)
 	return 0;
 }
 
-/* ---- what repairs moved aside ---- */
+/* ---- what repairs moved aside, and what died on its way here ---- */
 
 static void remove_old(int folder_fd, int64_t before_us)
 {
@@ -690,6 +690,7 @@ static void remove_aside(struct retainer *r, int64_t now_us)
 
 	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++)
 		remove_old(folders[i], now_us - ASIDE_KEEP_US);
+	store_sweep(r->dir_fd, ".");
 }
 
 /* ---- all of it ---- */

@@ -4,7 +4,8 @@
  * them and stay.
  *
  * What is on its way has a name ".put-…", which no listing shows, and is locked.  What a process that
- * died left of it is in nobody's way, and goes with the first put into the folder of whoever comes next.
+ * died left of it is in nobody's way, and goes with the first put into the folder of whoever comes next,
+ * or with store_sweep().
  */
 #include "engine/base/file.h"
 #include "engine/store/store_i.h"
@@ -22,6 +23,7 @@
 /* Between the making of a file and its lock. */
 #define ABANDONED_S 60
 #define SWEPT_MAX 8u
+#define FOLDERS_DEEP 3u /* local/NAME/segment */
 
 struct local_store {
 	struct store base;
@@ -88,14 +90,12 @@ static bool is_swept(struct local_store *l, int dir_fd)
 	return true;
 }
 
-/* Where locks fail, that of a sweep does, too. */
-static void sweep(struct local_store *l, int dir_fd)
+/* `depth`: of folders in it.  Where locks fail, that of a sweep does, too. */
+static void sweep(int dir_fd, unsigned depth)
 {
 	cleanup_dir DIR *dir = NULL;
 	struct dirent *d;
 
-	if (is_swept(l, dir_fd))
-		return;
 	int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	dir = copy < 0 ? NULL : fdopendir(copy);
 	if (!dir && copy >= 0)
@@ -103,14 +103,28 @@ static void sweep(struct local_store *l, int dir_fd)
 	while (dir && (d = readdir(dir))) {
 		cleanup_fd int fd = -1;
 		struct stat st;
-		if (strncmp(d->d_name, PUT_PREFIX, strlen(PUT_PREFIX)) != 0)
+		bool below = depth > 0 && d->d_type == DT_DIR && strcmp(d->d_name, ".") != 0 &&
+		             strcmp(d->d_name, "..") != 0;
+		if (!below && strncmp(d->d_name, PUT_PREFIX, strlen(PUT_PREFIX)) != 0)
 			continue;
 		fd = openat(dir_fd, d->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-		    time(NULL) - st.st_mtime < ABANDONED_S || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		if (fd < 0 || fstat(fd, &st) < 0)
+			continue;
+		if (below && S_ISDIR(st.st_mode))
+			sweep(fd, depth - 1);
+		if (!S_ISREG(st.st_mode) || time(NULL) - st.st_mtime < ABANDONED_S ||
+		    flock(fd, LOCK_EX | LOCK_NB) < 0)
 			continue;
 		unlinkat(dir_fd, d->d_name, 0);
 	}
+}
+
+void store_sweep(int dir_fd, const char *folder)
+{
+	cleanup_fd int fd = -1;
+
+	if (dir_fd >= 0 && file_open_dir(dir_fd, folder, false, &fd, NULL) == 0)
+		sweep(fd, FOLDERS_DEEP);
 }
 
 /* ---- putting ---- */
@@ -194,7 +208,8 @@ static int put_file(struct local_store *l, const char *key, struct source *body,
 	int rc = open_folder(&l->base, key, true, &dir_fd, &name, err);
 	if (rc < 0)
 		return rc;
-	sweep(l, dir_fd);
+	if (!is_swept(l, dir_fd))
+		sweep(dir_fd, 0);
 	snprintf(tmp, sizeof(tmp), PUT_PREFIX "%d-%p-%u", (int)getpid(), (void *)l, l->puts++);
 	rc = file_open(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC, 0600, &fd, err);
 	if (rc < 0)

@@ -114,6 +114,9 @@ int store_list(struct store *s, const char *prefix, const char *after, bool deep
 /* What is not there is removed already. */
 int store_remove(struct store *s, const char *key, struct err *err) MUST_USE;
 void store_get_counters(struct store *s, struct store_counters *ret);
+/* Removes what processes that died had on its way to a directory: below `folder`, itself below `dir_fd`
+ * (-1: it is none, and nothing is done). */
+void store_sweep(int dir_fd, const char *folder);
 void store_free(struct store *s);
 DEFINE_CLEANUP(struct store, store_free);
 #define cleanup_store CLEANUP(store_free_p)

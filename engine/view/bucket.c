@@ -340,6 +340,14 @@ int bucket_take_extent(struct history *h, struct entry *e, struct object *o, str
 	return 0;
 }
 
+void bucket_forget_extent(struct history *h, struct entry *e)
+{
+	uint64_t bound = bound_of(h, (size_t)(e - h->segments.e));
+
+	if (bound) /* else it is the newest, and told how far it goes as well as any */
+		e->name.last_txid = bound;
+}
+
 /* Opens it, to know what it tells only within. */
 static int look_into(struct history *h, struct entry *e, bool *ret_current, struct err *err)
 {

@@ -752,6 +752,8 @@ bool catalog_distrust(struct history *h, struct object *o)
 			e->distrusted |= (uint16_t)(1u << o->place);
 			object_unref(take_ptr(e->open));
 			h->n_open--;
+			if (h->in_bucket && e->name.type == OBJECT_GROWING)
+				bucket_forget_extent(h, e);
 			return next_place(h, all[i], e);
 		}
 	}

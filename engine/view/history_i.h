@@ -144,6 +144,9 @@ int bucket_refresh(struct history *h, bool now, struct err *err) MUST_USE;
 /* What a segment of level 0 tells of itself, once it is open. */
 int bucket_take_extent(struct history *h, struct entry *e, struct object *o,
                        struct err *err) MUST_USE;
+/* Before it is opened at another place, which may have it in pieces: it reaches as far as the next begins,
+ * and what it told where it was damaged counts no more. */
+void bucket_forget_extent(struct history *h, struct entry *e);
 /* A note, with a NUL behind it; free() it.  Without the lock, too. */
 int place_note(struct history *h, const char *file, char **ret, size_t *ret_len,
                struct err *err) MUST_USE;

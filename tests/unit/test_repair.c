@@ -684,7 +684,18 @@ static void test_backups(void **state)
 	pair_free(&p);
 }
 
-/* What was moved aside is kept for a while. */
+/* A file that is on its way into a folder of the archive; its descriptor, with the lock. */
+static int on_its_way(int dir_fd, const char *path, time_t mtime)
+{
+	const struct timespec times[2] = {{.tv_sec = mtime}, {.tv_sec = mtime}};
+
+	int fd = openat(dir_fd, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(fd >= 0 && futimens(fd, times) == 0 && flock(fd, LOCK_EX | LOCK_NB) == 0);
+	return fd;
+}
+
+/* What was moved aside is kept for a while; what died on its way goes, and is left to who has it locked, or
+ * may be about to. */
 static void test_cleanup(void **state)
 {
 	struct pair p = pair_new(test_seed() + 5);
@@ -698,12 +709,23 @@ static void test_cleanup(void **state)
 
 	store_put_text(p.local, old, "x", 1);
 	store_put_text(p.local, kept, "x", 1);
+	const char *const died = "local/x.db/segment/.put-1-0x1-1";
+	const char *const young = "local/x.db/snapshot/.put-1-0x1-2";
+	const char *const alive = "local/x.db/.put-1-0x1-3";
+	int dir_fd = p.local->dir_fd;
+	close(on_its_way(dir_fd, died, 1000));
+	close(on_its_way(dir_fd, young, time(NULL)));
+	int alive_fd = on_its_way(dir_fd, alive, 1000);
 	synth_must(retainer_new(p.root, "x.db", &r, &err), &err, "retainer");
 	(void)!retainer_run(r, &policy, INT64_C(1706000000000000), &stop, NULL, &result, &err);
 	retainer_free(r);
 	files_save(p.local, &now);
 	assert_null(files_find(&now, old));
 	assert_non_null(files_find(&now, kept));
+	assert_int_equal(faccessat(dir_fd, died, F_OK, 0), -1);
+	assert_int_equal(faccessat(dir_fd, young, F_OK, 0), 0);
+	assert_int_equal(faccessat(dir_fd, alive, F_OK, 0), 0);
+	close(alive_fd);
 	files_release(&now);
 	pair_free(&p);
 }

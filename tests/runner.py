@@ -29,6 +29,7 @@ defect to be looked at, of the test or of asof; --no-rerun makes it a failure.
 
 import argparse
 import concurrent.futures
+import fcntl
 import fnmatch
 import json
 import os
@@ -420,6 +421,15 @@ def wanted(name, patterns):
     return not patterns or any(p in name or fnmatch.fnmatch(name, p) for p in patterns)
 
 
+def take_build():
+    """Two at once would take each other's builds away.  Held until this process ends."""
+    lock = os.open(os.path.join(BUILD, "tests.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("tests/run: another one is at work in build/ (wait for its end, or use a clone)")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/run")
     parser.add_argument("--quick", action="store_true",
@@ -434,6 +444,7 @@ def main():
     if options.build:
         return build(options.build)
     os.makedirs(LOGS, exist_ok=True)
+    take_build()
     started = time.monotonic()
     kinds = ["release", "asan"] + ([] if options.quick else ["tsan", "clang"])
     if options.list:

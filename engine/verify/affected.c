@@ -3,7 +3,9 @@
  * Which moments a damaged object takes with it.
  *
  *   (1) Only a moment can need an object that lies behind the object's first transaction and
- *       not behind the first snapshot that takes in all of it (whose own commit is a segment's).
+ *       not behind the first snapshot that takes in all of it (whose own commit is a segment's), and
+ *       that no snapshot follows which does not: one that was copied for long, its segments beginning
+ *       before another's.
  *   (2) Of those, one is lost when a page whose bytes in the object are damaged cannot be read
  *       in its image; a page that was written anew since, or that a coalesced object has too, is
  *       read from elsewhere.  So each is opened and asked for just these pages.  With a damaged
@@ -48,28 +50,43 @@ static int lost_moment(struct search *s, const struct moment *m, struct err *err
 	return 0;
 }
 
-/* The objects that a moment can need: (1). */
+/* Whether what stands on `b` needs nothing of `o`, or of the transactions up to `last` (`o` NULL). */
+static bool takes_in(const struct history_object *b, const struct history_object *o, uint64_t last)
+{
+	if (o && o->type == HISTORY_SNAPSHOT)
+		return b->last_txid > o->last_txid ||
+		       (b->last_txid == o->last_txid && b->first_txid > o->first_txid);
+	return b->first_txid - 1 >= last; /* the first of its redo */
+}
+
+/* Behind the last moment that can need it: (1). */
+static uint64_t end_of_need(const struct run *r, const struct history_object *o, uint64_t last)
+{
+	uint64_t end = UINT64_MAX, needs = 0;
+
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const struct history_object *b = &r->objects[i];
+		if (b->type == HISTORY_SNAPSHOT && b != o && !takes_in(b, o, last) &&
+		    b->last_txid > needs)
+			needs = b->last_txid;
+	}
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const struct history_object *b = &r->objects[i];
+		if (b->type == HISTORY_SNAPSHOT && b != o && takes_in(b, o, last) &&
+		    b->last_txid >= needs && b->last_txid + 1 < end)
+			end = b->last_txid + 1;
+	}
+	return end;
+}
+
+/* The moments that can need an object: (1). */
 static void candidates(const struct run *r, const struct history_object *o, uint64_t *ret_first,
                        uint64_t *ret_end)
 {
 	*ret_first = o->type == HISTORY_SNAPSHOT || o->type == HISTORY_COALESCED ? o->last_txid
 	                                                                         : o->first_txid;
 	/* Of a growing segment that cannot be read the end is not known. */
-	uint64_t last = o->last_txid ? o->last_txid : UINT64_MAX;
-
-	*ret_end = UINT64_MAX;
-	for (size_t i = 0; i < r->n_objects; i++) {
-		const struct history_object *b = &r->objects[i];
-		if (b->type != HISTORY_SNAPSHOT || b == o)
-			continue;
-		/* Of a snapshot first_txid is the one behind its redo. */
-		bool covers = o->type == HISTORY_SNAPSHOT ? b->last_txid > o->last_txid ||
-		                                                    (b->last_txid == o->last_txid &&
-		                                                     b->first_txid > o->first_txid)
-		                                          : b->first_txid - 1 >= last;
-		if (covers && b->last_txid + 1 < *ret_end)
-			*ret_end = b->last_txid + 1;
-	}
+	*ret_end = end_of_need(r, o, o->last_txid ? o->last_txid : UINT64_MAX);
 }
 
 /* Whether the image cannot be read where it matters; errors that are not damage end the search. */
@@ -306,17 +323,10 @@ int find_affected_by_hole(struct run *r, uint64_t first, uint64_t last, struct e
 	                   .damage = &r->report->damages[r->report->n_damages - 1],
 	                   .check = &none,
 	                   .last_lost = true};
-	uint64_t end = UINT64_MAX;
 
-	for (size_t i = 0; i < r->n_objects; i++) {
-		const struct history_object *b = &r->objects[i];
-		if (b->type == HISTORY_SNAPSHOT && b->first_txid - 1 >= last &&
-		    b->last_txid + 1 < end)
-			end = b->last_txid + 1;
-	}
 	int rc = affected_range(r, first, last, err);
 	history_log_damage(r->h, false);
-	rc = rc ? rc : walk(&s, last + 1, end, err);
+	rc = rc ? rc : walk(&s, last + 1, end_of_need(r, NULL, last), err);
 	history_log_damage(r->h, true);
 	free(s.page);
 	return rc;

@@ -4,12 +4,14 @@
  *
  * Of transactions names tell: from the first to the last, which the head knows of a directory, each is
  * in a segment or is a snapshot's, lies in a gap, or was thinned.  What retention kept has to be seen:
- * each point is opened, which reads indexes alone.   What a damaged object took with it is told with
- * that object.
+ * each point is opened, which reads indexes alone.  What a damaged object took with it is told with
+ * that object.  A fuzzy snapshot needs the segments of what was committed while it was taken, also
+ * where a complete one has one of those transactions.
  *
  * A first snapshot is named after the time at which it was taken, which nothing else tells.  But commits
  * carry checksums of the whole database only behind it; and what was verified here was seen.  At a
  * destination the first of the two proves nothing: its base can be on its way, behind the segments.
+ * Of a lineage that begins anew, with a first snapshot of its own, the same holds.
  */
 #include "engine/verify/verify_i.h"
 
@@ -25,7 +27,8 @@
 #define LOOKS 3u
 #define LOOK_AGAIN_US 100000
 
-static int collect(const struct run *r, struct spans *s, struct err *err)
+/* `snapshots`: with what only a complete one has. */
+static int collect(const struct run *r, struct spans *s, bool snapshots, struct err *err)
 {
 	uint64_t thinned = history_thinned(r->h);
 	struct gap g;
@@ -37,8 +40,9 @@ static int collect(const struct run *r, struct spans *s, struct err *err)
 		/* Of a growing one that is damaged, as far as it can reach. */
 		uint64_t first = o->type == HISTORY_SNAPSHOT ? o->last_txid : o->first_txid;
 		/* A fuzzy snapshot is nothing without its segments. */
-		bool counts = o->type == HISTORY_SNAPSHOT ? o->first_txid == o->last_txid + 1
-		                                          : o->type != HISTORY_COALESCED;
+		bool counts = o->type == HISTORY_SNAPSHOT
+		                      ? snapshots && o->first_txid == o->last_txid + 1
+		                      : o->type != HISTORY_COALESCED;
 		if (counts && o->last_txid >= first && o->last_txid)
 			rc = spans_add(s, first, o->last_txid, err);
 	}
@@ -104,11 +108,41 @@ static int report_hole(struct run *r, uint64_t first, uint64_t last, struct err 
 	return rc ? rc : find_affected_by_hole(r, first, last, err);
 }
 
+/* A fuzzy snapshot whose segments are not all there: what stands on it is lost. */
+static int report_redo(struct run *r, const struct history_object *o, uint64_t txid,
+                       struct err *err)
+{
+	struct object_check check = {.whole = false};
+
+	(void)!err_set(&check.first, ERR_DAMAGED, 0,
+	               "transaction %" PRIu64 " is missing: no segment holds it, and '%s' needs it",
+	               txid, o->file);
+	int rc = report_damage(r, NULL, &check, err);
+	return rc ? rc : find_affected_by_hole(r, o->last_txid, o->last_txid, err);
+}
+
+static int look_at_redo(struct run *r, bool report, bool *ret_found, struct err *err)
+{
+	cleanup_spans struct spans fine = {.n = 0};
+	int rc = collect(r, &fine, false, err);
+
+	for (size_t i = 0; i < r->n_objects && rc == 0; i++) {
+		const struct history_object *o = &r->objects[i];
+		uint64_t txid = o->type == HISTORY_SNAPSHOT ? spans_reach(&fine, o->first_txid)
+		                                            : UINT64_MAX;
+		if (txid > o->last_txid || is_told(r, o->last_txid, o->last_txid))
+			continue;
+		*ret_found = true;
+		rc = report ? report_redo(r, o, txid, err) : 0;
+	}
+	return rc;
+}
+
 /* `report`: or else only whether there is one. */
 static int look(struct run *r, bool report, bool *ret_found, struct err *err)
 {
 	cleanup_spans struct spans have = {.n = 0};
-	int rc = collect(r, &have, err);
+	int rc = collect(r, &have, true, err);
 
 	*ret_found = false;
 	uint64_t at = begin_of(r), end = end_of(r, r->told_txid), first;
@@ -126,7 +160,7 @@ static int look(struct run *r, bool report, bool *ret_found, struct err *err)
 		}
 		at = last + 1;
 	}
-	return rc;
+	return rc ? rc : look_at_redo(r, report, ret_found, err);
 }
 
 static int list_again(struct run *r, struct err *err)
@@ -148,6 +182,7 @@ static int list_again(struct run *r, struct err *err)
 /* ---- the first snapshot ---- */
 
 #define COMMITS_LOOKED_AT 64u
+#define SUMMED "carries a checksum of the whole database, as commits do behind one"
 
 uint64_t find_based(const struct run *r)
 {
@@ -159,14 +194,20 @@ uint64_t find_based(const struct run *r)
 	return based;
 }
 
-/* One up to `last` that carries the checksum of a whole database; 0: none was seen. */
-static uint64_t find_summed(struct run *r, uint64_t first, uint64_t last)
+/* Whether it carries the checksum of a whole database. */
+static bool is_summed(struct run *r, uint64_t txid)
 {
 	struct commit c;
 
+	return history_commit(r->h, txid, &c, NULL) == 0 &&
+	       !(c.flags & (COMMIT_NO_STATE | COMMIT_UNSETTLED)) && !hash128_zero(c.state);
+}
+
+/* One up to `last`; 0: none was seen. */
+static uint64_t find_summed(struct run *r, uint64_t first, uint64_t last)
+{
 	for (uint64_t t = last, n = 0; t >= first && t > 0 && n < COMMITS_LOOKED_AT; t--, n++)
-		if (history_commit(r->h, t, &c, NULL) == 0 &&
-		    !(c.flags & (COMMIT_NO_STATE | COMMIT_UNSETTLED)) && !hash128_zero(c.state))
+		if (is_summed(r, t))
 			return t;
 	return 0;
 }
@@ -204,9 +245,87 @@ static int find_missing_base(struct run *r, struct err *err)
 		return report_base(r, first, last, r->note.through_txid, "was verified here", err);
 	if (!is_recorded_here(r) || (proof = find_summed(r, first, last)) == 0)
 		return 0;
-	return report_base(r, first, last, proof,
-	                   "carries a checksum of the whole database, as commits do behind one",
-	                   err);
+	return report_base(r, first, last, proof, SUMMED, err);
+}
+
+/* As it lies before any snapshot that it can stand on. */
+static bool is_baseless(struct run *r, uint64_t txid)
+{
+	struct view *v = NULL;
+	struct err why = ERR_INIT;
+
+	int rc = view_open(r->h, txid, &v, &why);
+	view_free(v);
+	return rc < 0 && why.kind == ERR_GAP;
+}
+
+/* From `first`, which is baseless, to the last that is, up to `end`: behind it a gap is healed. */
+static uint64_t last_baseless(struct run *r, uint64_t first, uint64_t end)
+{
+	uint64_t lo = first, hi = end + 1;
+
+	while (hi - lo > 1) {
+		uint64_t mid = lo + (hi - lo) / 2;
+		if (is_baseless(r, mid))
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* The transactions of a lineage before its first snapshot; false: none. */
+static bool before_base(const struct run *r, uint32_t lineage, uint64_t *ret_first,
+                        uint64_t *ret_last)
+{
+	uint64_t first = UINT64_MAX, last = 0, based = UINT64_MAX;
+
+	for (size_t i = 0; i < r->n_objects; i++) {
+		const struct history_object *o = &r->objects[i];
+		if (o->lineage != lineage || o->type == HISTORY_COALESCED)
+			continue;
+		if (o->type == HISTORY_SNAPSHOT) {
+			based = o->last_txid < based ? o->last_txid : based;
+			continue;
+		}
+		first = o->first_txid < first ? o->first_txid : first;
+		last = o->last_txid > last ? o->last_txid : last;
+	}
+	*ret_first = first > history_thinned(r->h) ? first : history_thinned(r->h) + 1;
+	*ret_last = based <= last ? based - 1 : last;
+	return *ret_first <= *ret_last && *ret_last != UINT64_MAX;
+}
+
+static int find_missing_base_of(struct run *r, uint32_t lineage, struct err *err)
+{
+	uint64_t first, last;
+
+	if (!before_base(r, lineage, &first, &last))
+		return 0;
+	for (uint64_t t = first; t <= last && t - first < COMMITS_LOOKED_AT; t++) {
+		if (!is_summed(r, t))
+			continue;
+		if (is_told(r, t, t) || !is_baseless(r, t))
+			break; /* what went before goes on in it */
+		return report_base(r, t, last_baseless(r, t, last), t, SUMMED, err);
+	}
+	return 0;
+}
+
+static int find_missing_bases(struct run *r, struct err *err)
+{
+	uint32_t known = 0; /* they are numbered as they begin */
+	int rc = find_missing_base(r, err);
+
+	for (size_t i = 0; i < r->n_objects && rc == 0 && is_recorded_here(r); i++) {
+		const struct history_object *o = &r->objects[i];
+		bool fine = o->type == HISTORY_GROWING || o->type == HISTORY_SEGMENT;
+		if (!fine || o->lineage == known)
+			continue;
+		known = o->lineage;
+		rc = find_missing_base_of(r, known, err);
+	}
+	return rc;
 }
 
 /* ---- what retention kept ---- */
@@ -278,7 +397,7 @@ int find_missing(struct run *r, struct err *err)
 	}
 	if (rc == 0 && found)
 		rc = look(r, true, &found, err);
-	rc = rc ? rc : find_missing_base(r, err);
+	rc = rc ? rc : find_missing_bases(r, err);
 	history_log_damage(r->h, false); /* the report has it */
 	if (rc == 0 && r->options->scope == VERIFY_FULL)
 		rc = check_points(r, err);

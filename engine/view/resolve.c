@@ -85,6 +85,10 @@ static bool txid_range(struct history *h, uint64_t *ret_first, uint64_t *ret_las
 		first = n->last_txid < first ? n->last_txid : first;
 		last = n->last_txid > last ? n->last_txid : last;
 	}
+	/* Of a bucket that lost what came behind, points can be the newest that is left. */
+	size_t n_points = h->thinned.n_points;
+	if (n_points && h->thinned.points[n_points - 1].txid > last)
+		last = h->thinned.points[n_points - 1].txid;
 	*ret_first = first;
 	*ret_last = last;
 	return last > 0;

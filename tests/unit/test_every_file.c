@@ -250,8 +250,9 @@ static void each_place(uint64_t seed, unsigned *kinds)
 	pair_free(&p);
 }
 
-/* The first snapshot of a second lineage; a segment that only a fuzzy snapshot needs, gone and damaged. */
-static const uint64_t known[] = {31710, 126740, 190092};
+/* The first snapshot of a second lineage; a segment that only a fuzzy snapshot needs, gone and damaged; a
+ * destination of which nothing is left but points. */
+static const uint64_t known[] = {31710, 126740, 190092, 2012};
 
 static void test_every_file(void **state)
 {

@@ -246,7 +246,7 @@ bool borrow_more(struct history *h, const struct err *why)
 	bool lost = why->kind == ERR_DAMAGED || why->kind == ERR_GAP || resolve_vanished(why) ||
 	            (why->kind == ERR_NOT_FOUND && lacks_beginning(h));
 
-	bool more = h->shunned_more && h->lent.segments.n;
+	bool more = h->shunned_more && (h->lent.segments.n || h->shunned_coalesced);
 
 	if (!lost || h->archive->n_stores < 2)
 		return false;
@@ -273,8 +273,9 @@ void borrow_shun(struct history *h, const struct entry *e)
 	    entries_add(&h->shunned, &copy, NULL) < 0)
 		return;
 	h->shunned_more = true;
-	log_warn("view", "damaged db=%s: '%s' is read from what other places have of it", h->name,
-	         e->file);
+	h->shunned_coalesced |= e->name.type == OBJECT_COALESCED;
+	log_warn("view", "damaged db=%s: '%s' is read from what %s of it", h->name, e->file,
+	         e->name.type == OBJECT_COALESCED ? "segments have" : "other places have");
 }
 
 /* ---- adding ---- */
@@ -328,6 +329,23 @@ static void drop_shunned(struct history *h)
 			let_go(h, &es->e[--kept]);
 	}
 	es->n = kept;
+}
+
+/* Those only spare time, but for what was thinned. */
+static void drop_coalesced(struct history *h)
+{
+	struct entries *es = &h->coalesced;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < es->n && h->shunned_coalesced; i++) {
+		bool spared = es->e[i].name.first_txid > h->thinned.until_txid &&
+		              has(&h->shunned, es->e[i].file);
+		if (spared)
+			let_go(h, &es->e[i]);
+		else
+			es->e[kept++] = es->e[i];
+	}
+	es->n = h->shunned_coalesced ? kept : es->n;
 }
 
 /* `own` is sorted. */
@@ -392,6 +410,7 @@ void borrow_tell(struct history *h, const struct entry *e, size_t place)
 int borrow_add(struct history *h, struct err *err)
 {
 	drop_shunned(h);
+	drop_coalesced(h);
 	int rc = add(&h->snapshots, &h->lent.snapshots, err);
 	return rc ? rc : add(&h->segments, &h->lent.segments, err);
 }

@@ -711,7 +711,8 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 	}
 	if (rc < 0) {
 		/* One that is gone may have been joined just now. */
-		if (elsewhere && in == &h->segments && (first.kind == ERR_DAMAGED || e->distrusted))
+		if (elsewhere && in != &h->snapshots &&
+		    (first.kind == ERR_DAMAGED || e->distrusted))
 			borrow_shun(h, e);
 		return err_copy(err, &first);
 	}
@@ -735,7 +736,7 @@ static bool next_place(struct history *h, const struct entries *in, struct entry
 			e->place = i;
 			return true;
 		}
-	if (in == &h->segments)
+	if (in != &h->snapshots)
 		borrow_shun(h, e);
 	return borrow_more(h, &damaged);
 }

@@ -358,35 +358,40 @@ static void test_fork_in_what_is_damaged(void **state)
  * which tells how far it goes, has none.  What a segment of the first holds the second has in pieces,
  * the first of them under the same name: when its bytes are found damaged in the middle of reading.
  */
+static unsigned all_damaged(uint64_t seed)
+{
+	struct places p = new_places(seed);
+	struct err err = ERR_INIT;
+	const char *newest = newest_segment(&p);
+	unsigned n = look(&p, true, false, "");
+	size_t gone = rng_below(&p.s->rng, p.n_keys);
+
+	for (size_t k = 0; k < p.n_keys; k++) {
+		cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
+		const char *key = p.keys[k];
+		synth_must(store_get(p.first, key, b.max_bytes, &b, &err), &err, key);
+		if (b.len <= GROW_HEADER_SIZE || strcmp(key, newest) == 0)
+			continue;
+		if (k == gone) {
+			synth_must(store_remove(p.first, key, &err), &err, key);
+			continue;
+		}
+		b.data[rng_below(&p.s->rng, b.len)] ^= 0x10;
+		synth_must(store_put_bytes(p.first, key, b.data, b.len, 0, &err), &err, key);
+	}
+	unsigned lost = n - look(&p, true, false, "alone");
+	look(&p, false, true, "all damaged");
+	free_places(&p);
+	return lost;
+}
+
 static void test_all_damaged(void **state)
 {
 	uint64_t seed = test_seed() + 400;
-	unsigned lost = 0;
+	unsigned lost = all_damaged(3404); /* a coalesced object that the second has not got */
 
-	for (unsigned i = 0; i < test_rounds(40); i++) {
-		struct places p = new_places(seed + i);
-		struct err err = ERR_INIT;
-		const char *newest = newest_segment(&p);
-		unsigned n = look(&p, true, false, "");
-		size_t gone = rng_below(&p.s->rng, p.n_keys);
-		for (size_t k = 0; k < p.n_keys; k++) {
-			cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
-			const char *key = p.keys[k];
-			synth_must(store_get(p.first, key, b.max_bytes, &b, &err), &err, key);
-			if (b.len <= GROW_HEADER_SIZE || strcmp(key, newest) == 0)
-				continue;
-			if (k == gone) {
-				synth_must(store_remove(p.first, key, &err), &err, key);
-				continue;
-			}
-			b.data[rng_below(&p.s->rng, b.len)] ^= 0x10;
-			synth_must(store_put_bytes(p.first, key, b.data, b.len, 0, &err), &err,
-			           key);
-		}
-		lost += n - look(&p, true, false, "alone");
-		look(&p, false, true, "all damaged");
-		free_places(&p);
-	}
+	for (unsigned i = 0; i < test_rounds(40); i++)
+		lost += all_damaged(seed + i);
 	assert_true(lost > 0);
 }
 

@@ -246,7 +246,7 @@ bool borrow_more(struct history *h, const struct err *why)
 	bool lost = why->kind == ERR_DAMAGED || why->kind == ERR_GAP || resolve_vanished(why) ||
 	            (why->kind == ERR_NOT_FOUND && lacks_beginning(h));
 
-	bool more = h->shunned_more && (h->lent.segments.n || h->shunned_coalesced);
+	bool more = h->shunned_more && (h->lent.segments.n || h->shunned_spare);
 
 	if (!lost || h->archive->n_stores < 2)
 		return false;
@@ -263,19 +263,34 @@ bool borrow_more(struct history *h, const struct err *why)
 	return n > 0;
 }
 
+/* Coalesced objects only spare time, but for what was thinned. */
+static bool is_spare(const struct history *h, const struct entry *e)
+{
+	if (e->name.type == OBJECT_COALESCED)
+		return e->name.first_txid > h->thinned.until_txid;
+	for (size_t i = 0; i < h->snapshots.n; i++) {
+		const struct entry *o = &h->snapshots.e[i];
+		if (o->name.lineage == e->name.lineage && o->name.last_txid < e->name.last_txid &&
+		    o->name.last_txid >= h->thinned.until_txid && !has(&h->shunned, o->file))
+			return true;
+	}
+	return false;
+}
+
 void borrow_shun(struct history *h, const struct entry *e)
 {
+	bool segment = e->name.type == OBJECT_GROWING || e->name.type == OBJECT_SEALED;
 	struct entry copy = *e;
 
 	copy.open = NULL;
 	if (h->archive->n_stores < 2 || has(&h->shunned, e->file) ||
-	    (e->name.type == OBJECT_GROWING && !h->in_bucket) ||
+	    (!segment && !is_spare(h, e)) || (e->name.type == OBJECT_GROWING && !h->in_bucket) ||
 	    entries_add(&h->shunned, &copy, NULL) < 0)
 		return;
 	h->shunned_more = true;
-	h->shunned_coalesced |= e->name.type == OBJECT_COALESCED;
+	h->shunned_spare |= !segment;
 	log_warn("view", "damaged db=%s: '%s' is read from what %s of it", h->name, e->file,
-	         e->name.type == OBJECT_COALESCED ? "segments have" : "other places have");
+	         segment ? "other places have" : "segments have");
 }
 
 /* ---- adding ---- */
@@ -331,21 +346,19 @@ static void drop_shunned(struct history *h)
 	es->n = kept;
 }
 
-/* Those only spare time, but for what was thinned. */
-static void drop_coalesced(struct history *h)
+static void drop_spare(struct history *h, struct entries *es)
 {
-	struct entries *es = &h->coalesced;
 	size_t kept = 0;
 
-	for (size_t i = 0; i < es->n && h->shunned_coalesced; i++) {
-		bool spared = es->e[i].name.first_txid > h->thinned.until_txid &&
-		              has(&h->shunned, es->e[i].file);
-		if (spared)
+	if (!h->shunned_spare)
+		return;
+	for (size_t i = 0; i < es->n; i++) { /* what went before is shunned: none stands on it */
+		if (has(&h->shunned, es->e[i].file) && is_spare(h, &es->e[i]))
 			let_go(h, &es->e[i]);
 		else
 			es->e[kept++] = es->e[i];
 	}
-	es->n = h->shunned_coalesced ? kept : es->n;
+	es->n = kept;
 }
 
 /* `own` is sorted. */
@@ -410,7 +423,8 @@ void borrow_tell(struct history *h, const struct entry *e, size_t place)
 int borrow_add(struct history *h, struct err *err)
 {
 	drop_shunned(h);
-	drop_coalesced(h);
+	drop_spare(h, &h->snapshots);
+	drop_spare(h, &h->coalesced);
 	int rc = add(&h->snapshots, &h->lent.snapshots, err);
 	return rc ? rc : add(&h->segments, &h->lent.segments, err);
 }

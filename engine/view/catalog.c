@@ -711,8 +711,7 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 	}
 	if (rc < 0) {
 		/* One that is gone may have been joined just now. */
-		if (elsewhere && in != &h->snapshots &&
-		    (first.kind == ERR_DAMAGED || e->distrusted))
+		if (elsewhere && (first.kind == ERR_DAMAGED || e->distrusted))
 			borrow_shun(h, e);
 		return err_copy(err, &first);
 	}
@@ -726,7 +725,7 @@ int catalog_open(struct history *h, struct entries *in, struct entry *e, struct 
 }
 
 /* Of an entry that was found damaged where it was read. */
-static bool next_place(struct history *h, const struct entries *in, struct entry *e)
+static bool next_place(struct history *h, struct entry *e)
 {
 	const struct err damaged = {.kind = ERR_DAMAGED};
 	bool written = e->name.type == OBJECT_GROWING && !h->in_bucket; /* nobody else has it */
@@ -736,8 +735,7 @@ static bool next_place(struct history *h, const struct entries *in, struct entry
 			e->place = i;
 			return true;
 		}
-	if (in != &h->snapshots)
-		borrow_shun(h, e);
+	borrow_shun(h, e);
 	return borrow_more(h, &damaged);
 }
 
@@ -755,7 +753,7 @@ bool catalog_distrust(struct history *h, struct object *o)
 			h->n_open--;
 			if (h->in_bucket && e->name.type == OBJECT_GROWING)
 				bucket_forget_extent(h, e);
-			return next_place(h, all[i], e);
+			return next_place(h, e);
 		}
 	}
 	return true; /* it is not what would be opened now */

@@ -79,7 +79,7 @@ struct history {
 		struct entries snapshots, segments;
 	} lent;                 /* what other places have, and the archive had not (borrow.c) */
 	struct entries shunned; /* what no place has whole under its name */
-	bool shunned_coalesced; /* among them */
+	bool shunned_spare;     /* not only segments */
 	bool shunned_more;      /* since the last borrow_more() */
 	int64_t borrowed_us;
 	uint8_t places[HISTORY_PLACES_MAX]; /* enum place_state */
@@ -161,7 +161,7 @@ bool borrow_is_shared(struct history *h, size_t place, uint64_t last_txid);
  * listed.  Then it is worth another try. */
 bool borrow_more(struct history *h, const struct err *why);
 /* A segment could not be had from any place: what others have of its transactions, cut otherwise,
- * comes into its place; into that of a coalesced object, the segments. */
+ * comes into its place; into that of a coalesced object or a snapshot, the segments. */
 void borrow_shun(struct history *h, const struct entry *e);
 /* Once, that a lent one is read from there. */
 void borrow_tell(struct history *h, const struct entry *e, size_t place);

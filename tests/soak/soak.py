@@ -751,6 +751,8 @@ def main():
     if unknown:
         print("no such scenario: " + " ".join(unknown), file=sys.stderr)
         return 2
+    if options.dir:
+        os.makedirs(options.dir, exist_ok=True)
     version = subprocess.run([options.writer, "--version"], stdout=subprocess.PIPE, text=True,
                              check=True).stdout.strip()
     options.version = tuple(int(n) for n in version.split("."))

@@ -331,6 +331,8 @@ int repair_backups(const struct repair_options *options, struct repair_result *r
 	int rc = repair_begin(&r, options, NULL, ret, err);
 	if (rc == 0 && !others)
 		rc = err_set(err, ERR_NOMEM, 0, "no memory to repair");
+	for (int type = 0; type < BACKUP_N_TYPES && rc == 0 && !options->dry_run; type++)
+		store_sweep(options->target.store->dir_fd, backup_type_names[type]);
 	rc = rc ? rc : run(&r, &target, others, err);
 	free(target.v);
 	for (size_t i = 0; others && i < options->n_others; i++)

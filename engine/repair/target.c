@@ -359,9 +359,9 @@ int repair_begin(struct repair *r, const struct repair_options *o, const char *n
 	}
 	for (size_t i = 0; i < o->n_others; i++)
 		r->others[i].at = o->others[i];
-	if (!o->dry_run) { /* of a run that was killed, the next may have nothing to put there */
+	if (name && !o->dry_run) { /* where one was killed, the next may have nothing to put */
 		repair_key(r, "", folder);
-		store_sweep(o->target.store->dir_fd, name ? folder : ".");
+		store_sweep(o->target.store->dir_fd, folder);
 	}
 	return 0;
 }

@@ -23,7 +23,7 @@
 /* Between the making of a file and its lock. */
 #define ABANDONED_S 60
 #define SWEPT_MAX 8u
-#define FOLDERS_DEEP 3u /* local/NAME/segment */
+#define FOLDERS_DEEP 1u /* segment, in that of a database */
 
 struct local_store {
 	struct store base;

@@ -108,6 +108,19 @@ static int report_hole(struct run *r, uint64_t first, uint64_t last, struct err 
 	return rc ? rc : find_affected_by_hole(r, first, last, err);
 }
 
+/* 0: it can be seen; or why not. */
+static enum err_kind try_view(struct run *r, uint64_t txid)
+{
+	struct view *v = NULL;
+	struct err why = ERR_INIT;
+
+	history_log_damage(r->h, false); /* the report has it */
+	int rc = view_open(r->h, txid, &v, &why);
+	history_log_damage(r->h, true);
+	view_free(v);
+	return err_kind_of(rc);
+}
+
 /* A fuzzy snapshot whose segments are not all there: what stands on it is lost. */
 static int report_redo(struct run *r, const struct history_object *o, uint64_t txid,
                        struct err *err)
@@ -128,9 +141,12 @@ static int look_at_redo(struct run *r, bool report, bool *ret_found, struct err 
 
 	for (size_t i = 0; i < r->n_objects && rc == 0; i++) {
 		const struct history_object *o = &r->objects[i];
-		uint64_t txid = o->type == HISTORY_SNAPSHOT ? spans_reach(&fine, o->first_txid)
-		                                            : UINT64_MAX;
+		if (o->type != HISTORY_SNAPSHOT || o->first_txid > o->last_txid)
+			continue; /* a complete one needs none */
+		uint64_t txid = spans_reach(&fine, o->first_txid);
 		if (txid > o->last_txid || is_told(r, o->last_txid, o->last_txid))
+			continue;
+		if (try_view(r, o->last_txid) == 0) /* a coalesced object has them, say */
 			continue;
 		*ret_found = true;
 		rc = report ? report_redo(r, o, txid, err) : 0;
@@ -251,12 +267,7 @@ static int find_missing_base(struct run *r, struct err *err)
 /* As it lies before any snapshot that it can stand on. */
 static bool is_baseless(struct run *r, uint64_t txid)
 {
-	struct view *v = NULL;
-	struct err why = ERR_INIT;
-
-	int rc = view_open(r->h, txid, &v, &why);
-	view_free(v);
-	return rc < 0 && why.kind == ERR_GAP;
+	return try_view(r, txid) == ERR_GAP;
 }
 
 /* From `first`, which is baseless, to the last that is, up to `end`: behind it a gap is healed. */

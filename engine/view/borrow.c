@@ -202,20 +202,37 @@ static int take_listed(void *ctx, const struct store_entry *s, struct err *err)
 	return 0; /* coalesced ones only spare time */
 }
 
+/* What a place had at the listing before, among the first `had`: all of it is listed anew. */
+static void forget_place(struct entries *es, size_t had, size_t place)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < es->n; i++)
+		if (i >= had || es->e[i].place != place)
+			es->e[kept++] = es->e[i];
+	es->n = kept;
+}
+
 static size_t list_place(struct history *h, size_t place)
 {
 	struct borrowing b = {.h = h, .place = place, .growing = SIZE_MAX};
-	size_t had = h->lent.segments.n;
+	size_t had = h->lent.segments.n, had_snapshots = h->lent.snapshots.n;
 	char prefix[STORE_KEY_MAX];
 	struct err why = ERR_INIT;
 
 	if (!borrow_same_database(h, place))
 		return 0;
 	b.prefix_len = (size_t)snprintf(prefix, sizeof(prefix), "local/%s/", h->name);
-	if (store_list(h->archive->stores[place], prefix, NULL, true, take_listed, &b, &why) < 0)
+	if (store_list(h->archive->stores[place], prefix, NULL, true, take_listed, &b, &why) < 0) {
 		log_warn("view", "cannot stand in db=%s place=%s: %s", h->name,
 		         h->archive->stores[place]->label, why.msg);
+		h->lent.segments.n = had; /* what it had before counts; a part is no listing */
+		h->lent.snapshots.n = had_snapshots;
+		return 0;
+	}
 	drop_unshared(h, place, had);
+	forget_place(&h->lent.segments, had, place);
+	forget_place(&h->lent.snapshots, had_snapshots, place);
 	return b.n;
 }
 
@@ -423,8 +440,8 @@ void borrow_tell(struct history *h, const struct entry *e, size_t place)
 int borrow_add(struct history *h, struct err *err)
 {
 	drop_shunned(h);
-	drop_spare(h, &h->snapshots);
 	drop_spare(h, &h->coalesced);
 	int rc = add(&h->snapshots, &h->lent.snapshots, err);
+	drop_spare(h, &h->snapshots); /* under its name no place has it whole: nor who lends it */
 	return rc ? rc : add(&h->segments, &h->lent.segments, err);
 }

@@ -344,7 +344,9 @@ void bucket_forget_extent(struct history *h, struct entry *e)
 {
 	uint64_t bound = bound_of(h, (size_t)(e - h->segments.e));
 
-	if (bound) /* else it is the newest, and told how far it goes as well as any */
+	/* Nothing follows the newest, which told how far it goes as well as any; what follows where it told
+	 * less is a snapshot's alone. */
+	if (bound && bound < e->name.last_txid)
 		e->name.last_txid = bound;
 }
 

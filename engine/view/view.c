@@ -450,7 +450,7 @@ static bool plan_anew(struct view *v, struct object *bad, struct err *err)
 	int rc = catalog_refresh(h, !bad, err);
 	if (rc == 0)
 		rc = plan_of(v, &fresh, err);
-	if (rc < 0 && borrow_more(h, err)) {
+	while (rc < 0 && borrow_more(h, err)) { /* (once for each that gives way) */
 		drop_plan(&fresh);
 		*err = (struct err)ERR_INIT;
 		rc = catalog_refresh(h, true, err);

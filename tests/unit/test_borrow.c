@@ -5,6 +5,7 @@
  * otherwise.  With any one object of the first gone or damaged, both together show every moment, right.
  */
 #include "engine/base/log.h"
+#include "engine/view/history_i.h"
 #include "tests/lib/memory.h"
 #include "tests/lib/shipped.h"
 
@@ -53,6 +54,10 @@ static bool only_seen; /* nothing is asked for that the first alone does not sho
 static const char
         *names; /* what could be seen and cannot be is said to be for this one's sake, or NULL */
 
+static unsigned rounds = 1;  /* that one process asks for each */
+static bool *found;          /* by transaction: whether it was seen; or NULL */
+static const bool *expected; /* those must be; or NULL */
+
 /* Transactions seen in the first store with the second to stand in; `alone`: without. */
 static unsigned look(struct places *p, bool alone, bool must, const char *what)
 {
@@ -66,11 +71,16 @@ static unsigned look(struct places *p, bool alone, bool must, const char *what)
 	b[0].base.ops = b[1].base.ops = &borrowed_ops;
 	synth_must(archive_open_stores(stores, alone ? 1 : 2, NULL, &a, &err), &err, "open");
 	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
-	for (uint64_t t = 1; t <= p->s->n_states; t++) {
+	for (uint64_t i = 0; i < rounds * p->s->n_states; i++) {
+		uint64_t t = i % p->s->n_states + 1;
 		struct err why = ERR_INIT;
 		if (only_seen && !p->seen[t])
 			continue;
 		bool got = synth_compare(p->s, h, t, &why); /* dies of wrong bytes */
+		if (found)
+			found[t] = got;
+		if (expected && expected[t] && !got)
+			synth_die("%s: transaction %" PRIu64 ": %s", what, t, why.msg);
 		if (must && p->seen[t] && !got)
 			synth_die("%s: transaction %" PRIu64 ": %s", what, t, why.msg);
 		if (names && p->seen[t] && !got && !strstr(why.msg, strrchr(names, '/') + 1))
@@ -396,9 +406,119 @@ static void test_all_damaged(void **state)
 	assert_true(lost > 0);
 }
 
+/* A snapshot or a coalesced object, of either place, damaged or gone. */
+static void harm_spare(struct places *p, struct store *at, bool remove)
+{
+	struct err err = ERR_INIT;
+
+	p->n_keys = 0;
+	synth_must(store_list(at, "", NULL, true, take_key, p, &err), &err, "list");
+	for (size_t k = 0; k < p->n_keys; k++) {
+		cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
+		const char *key = p->keys[k];
+		if (strstr(key, "/segment/"))
+			continue;
+		synth_must(store_get(at, key, b.max_bytes, &b, &err), &err, key);
+		b.data[rng_below(&p->s->rng, b.len)] ^= 0x10;
+		if (remove)
+			synth_must(store_remove(at, key, &err), &err, key);
+		else
+			synth_must(store_put_bytes(at, key, b.data, b.len, 0, &err), &err, key);
+	}
+}
+
+static const char *random_segment(struct places *p, const char *but)
+{
+	const char *key = but;
+
+	while (strcmp(key, but) == 0 || !strstr(key, "/segment/"))
+		key = p->keys[rng_below(&p->s->rng, p->n_keys)];
+	return key;
+}
+
+/* What segments show where a snapshot and coalesced objects are gone from both places, they show where
+ * these are damaged; the first of the snapshots is whole.  And in one process, asked again, whatever it
+ * met before: a segment is gone from the first, so that the second is listed. */
+static void damaged_as_gone(uint64_t seed, unsigned *ret_n)
+{
+	bool seen[500] = {false};
+	struct err err = ERR_INIT;
+
+	for (unsigned damaged = 0; damaged < 2; damaged++) {
+		struct places p = new_places(seed);
+		struct store *const at[] = {p.first, p.second};
+		const char *first = NULL;
+		for (size_t k = 0; k < p.n_keys && !first; k++)
+			if (strstr(p.keys[k], "/snapshot/"))
+				first = p.keys[k];
+		char kept[300], gone[300];
+		snprintf(kept, sizeof(kept), "%s", first);
+		snprintf(gone, sizeof(gone), "%s", random_segment(&p, newest_segment(&p)));
+		cleanup_buf struct buf b = BUF_INIT((size_t)1 << 30);
+		synth_must(store_get(p.first, kept, b.max_bytes, &b, &err), &err, kept);
+		for (unsigned i = 0; i < 2; i++) {
+			harm_spare(&p, at[i], !damaged);
+			synth_must(store_put_bytes(at[i], kept, b.data, b.len, 0, &err), &err,
+			           kept);
+		}
+		synth_must(store_remove(p.first, gone, &err), &err, gone);
+		rounds = damaged ? 3 : 1;
+		found = damaged ? NULL : seen;
+		expected = damaged ? seen : NULL;
+		*ret_n += look(&p, false, false, "spare");
+		rounds = 1;
+		found = NULL;
+		expected = NULL;
+		free_places(&p);
+	}
+}
+
+static void test_damaged_as_gone(void **state)
+{
+	uint64_t seed = test_seed() + 500;
+	unsigned n = 0;
+
+	damaged_as_gone(4507, &n); /* two that give way in one read */
+	for (unsigned i = 0; i < test_rounds(20); i++)
+		damaged_as_gone(seed + i, &n);
+	assert_true(n > 100);
+}
+
+/* A time within a gap has the others listed again and again: what they have is known once. */
+static void test_listed_again(void **state)
+{
+	struct places p = new_places(test_seed() + 600);
+	struct breaking b[] = {break_after(p.first, -1, false), break_after(p.second, -1, false)};
+	struct store *stores[] = {&b[0].base, &b[1].base};
+	const struct err gap = {.kind = ERR_GAP};
+	struct archive *a;
+	struct history *h;
+	struct moment m;
+	struct err err = ERR_INIT;
+	size_t n = 0;
+
+	b[0].base.ops = b[1].base.ops = &borrowed_ops;
+	list_keys(&p, p.second);
+	synth_must(archive_open_stores(stores, 2, NULL, &a, &err), &err, "open");
+	synth_must(history_get(a, "x.db", &h, &err), &err, "history_get");
+	synth_must(history_latest(h, &m, &err), &err, "latest");
+	for (unsigned i = 0; i < 3; i++) {
+		h->borrowed_us = 0; /* long ago */
+		assert_true(borrow_more(h, &gap));
+		assert_true(h->lent.segments.n > 0 && h->lent.segments.n <= p.n_keys);
+		assert_true(i == 0 || h->lent.segments.n + h->lent.snapshots.n == n);
+		n = h->lent.segments.n + h->lent.snapshots.n;
+	}
+	history_put(h);
+	archive_free(a);
+	free_places(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_listed_again),
+	        cmocka_unit_test(test_damaged_as_gone),
 	        cmocka_unit_test(test_all_damaged),
 	        cmocka_unit_test(test_any_object),
 	        cmocka_unit_test(test_another_database),
